@@ -1,0 +1,1 @@
+"""Program -> native code: elementary functions, generated kernels, cache, runtime."""
