@@ -1,0 +1,1 @@
+"""graphdl: NumPy code as compiled, differentiable graphs."""

@@ -1,0 +1,43 @@
+"""The errors that graphdl raises: each derives from GraphError and from the built-in that fits."""
+
+from __future__ import annotations
+
+
+class GraphError(Exception):
+    """Base of every error that graphdl raises on purpose."""
+
+
+class ShapeError(GraphError, ValueError):
+    """Shapes, axes or sizes that do not fit each other."""
+
+
+class AxisError(GraphError, ValueError, IndexError):
+    """An axis that the array does not have."""
+
+
+class DtypeError(GraphError, TypeError):
+    """A dtype that an operation or a graph cannot take."""
+
+
+class ConcreteValueError(GraphError, TypeError):
+    """Python needs the value of an array that is only being traced."""
+
+
+class LeakError(GraphError, RuntimeError):
+    """A traced value was used after its trace had ended."""
+
+
+class GradientError(GraphError, TypeError):
+    """Something that has no gradient was asked for one."""
+
+
+class UnsupportedError(GraphError, NotImplementedError, TypeError):
+    """A NumPy function or argument that cannot be traced."""
+
+
+class GraphIndexError(GraphError, IndexError):
+    """An index out of bounds."""
+
+
+class VerificationError(GraphError, AssertionError):
+    """A compiler pass broke a graph: a defect of graphdl, please report it."""

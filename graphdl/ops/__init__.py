@@ -1,0 +1,1 @@
+"""The operations of a graph, one record each, by family; `table` lists them all."""

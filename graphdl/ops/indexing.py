@@ -1,0 +1,55 @@
+"""Indexing by integer arrays: gather rows, and its transpose, scatter-add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphdl.errors import DtypeError, ShapeError
+from graphdl.ops.op import Op
+from graphdl.types import TensorType
+
+_INDEX = np.dtype(np.int64)
+
+
+def _infer_gather(x: TensorType, index: TensorType) -> TensorType:
+    if index.dtype != _INDEX:
+        raise DtypeError(f"gather: indices must be int64, not {index}")
+    if x.ndim == 0:
+        raise ShapeError("gather: a 0-d array has no axis to index")
+    return TensorType(x.dtype, (*index.shape, *x.shape[1:]))
+
+
+#: x[index] along the first axis; each index in 0 <= index < len(x).
+gather = Op(
+    "gather",
+    "indexing",
+    _infer_gather,
+    lambda x, index: x[index],
+    lambda g, out, x, index: (scatter_add(g, index, size=x.shape[0]), None),
+)
+
+
+def _infer_scatter(updates: TensorType, index: TensorType, *, size: int) -> TensorType:
+    if index.dtype != _INDEX:
+        raise DtypeError(f"scatter_add: indices must be int64, not {index}")
+    if updates.shape[: index.ndim] != index.shape:
+        raise ShapeError(f"scatter_add: {updates} does not start with the axes of {index}")
+    return TensorType(updates.dtype, (size, *updates.shape[index.ndim :]))
+
+
+def _scatter(updates: Any, index: Any, *, size: int) -> Any:
+    result = np.zeros((size, *updates.shape[index.ndim :]), updates.dtype)
+    np.add.at(result, index, updates)
+    return result
+
+
+#: Zeros of `size` rows, to which row index[i] gets updates[i] added, in order.
+scatter_add = Op(
+    "scatter_add",
+    "indexing",
+    _infer_scatter,
+    _scatter,
+    lambda g, out, updates, index, *, size: (gather(g, index), None),
+)

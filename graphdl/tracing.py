@@ -1,0 +1,639 @@
+"""The traced value: an array without values, which writes down what is done to it.
+
+`TracedArray` answers to Python's operators, to NumPy's ufuncs (`__array_ufunc__`), to NumPy's
+functions (`__array_function__`, looked up in `HANDLERS`, which graphdl.numpy_functions fills) and to
+the methods and attributes of an array. Every operation becomes a node of the graph, together with
+the line of the user's code that asked for it.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import numpy as np
+
+from graphdl.errors import (
+    ConcreteValueError,
+    DtypeError,
+    GraphError,
+    LeakError,
+    ShapeError,
+    UnsupportedError,
+)
+from graphdl.graph import Node, Source, intern
+from graphdl.ops import movement, pointwise, subscript
+from graphdl.ops.op import Op, node_of
+from graphdl.types import Dtype, Shape, TensorType, as_dtype
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_INTERNAL = (_PACKAGE, os.path.dirname(np.__file__) + os.sep, "<__array_function__")
+_USERS = (os.path.join(_PACKAGE, "examples"), os.path.join(_PACKAGE, "cli"))
+_is_internal: dict[str, bool] = {}
+
+
+def user_source() -> Source | None:
+    """The innermost line of code that belongs neither to graphdl nor to NumPy."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        internal = _is_internal.get(file)
+        if internal is None:
+            internal = file.startswith(_INTERNAL) and not file.startswith(_USERS)
+            _is_internal[file] = internal
+        if not internal:
+            return Source(file, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def where_text(source: Source | None) -> str:
+    """`file:line: the code there`, to end an error message with."""
+    if source is None:
+        return ""
+    code = linecache.getline(source.file, source.line).strip()
+    return f"\n  at {source}" + (f": {code}" if code else "")
+
+
+def locate(error: GraphError, source: Source | None = None) -> GraphError:
+    """Add the user's line to an error's message, once."""
+    if not getattr(error, "located", False):
+        error.located = True  # type: ignore[attr-defined]
+        source = source or user_source()
+        error.args = (f"{error.args[0] if error.args else ''}{where_text(source)}",)
+    return error
+
+
+class Trace:
+    """One run of a user's function on traced values: whether it still runs, and its lines."""
+
+    __slots__ = ("alive", "function", "sources", "standin")
+
+    def __init__(self, function: str) -> None:
+        self.alive = True
+        self.function = function
+        self.sources: dict[Node, Source] = {}
+        #: The line to use instead of the caller's, while a gradient rule runs.
+        self.standin: Source | None = None
+
+    @contextmanager
+    def at(self, source: Source | None) -> Iterator[None]:
+        """Credit the nodes made meanwhile to `source`."""
+        before, self.standin = self.standin, source
+        try:
+            yield
+        finally:
+            self.standin = before
+
+    def record(self, node: Node) -> None:
+        if node not in self.sources:
+            source = self.standin or user_source()
+            if source is not None:
+                self.sources[node] = source
+
+
+class _Stack(threading.local):
+    def __init__(self) -> None:
+        self.traces: list[Trace] = []
+
+
+_stack = _Stack()
+
+
+def current_trace() -> Trace | None:
+    """The trace that runs in this thread, if one does."""
+    return _stack.traces[-1] if _stack.traces else None
+
+
+@contextmanager
+def tracing(function: str) -> Iterator[Trace]:
+    """Run the body as a trace; its traced values are dead afterwards."""
+    trace = Trace(function)
+    _stack.traces.append(trace)
+    try:
+        yield trace
+    finally:
+        _stack.traces.pop()
+        trace.alive = False
+
+
+#: NumPy function -> its implementation on traced values.
+HANDLERS: dict[Any, Callable[..., Any]] = {}
+#: (ufunc, method) -> its implementation, for np.add.reduce and the like.
+METHOD_HANDLERS: dict[tuple[np.ufunc, str], Callable[..., Any]] = {}
+
+_WEAK = (bool, int, float)
+
+
+def is_weak(value: Any) -> bool:
+    """Whether NEP 50 lets the other operands decide the dtype: a Python scalar, traced or not."""
+    return type(value) in _WEAK or (isinstance(value, TracedArray) and value.weak)
+
+
+def dtype_of(value: Any) -> Dtype | type:
+    """What `value` brings to promotion: its dtype, or `bool`, `int` or `float` if weak."""
+    if isinstance(value, TracedArray):
+        if value.weak:
+            return {"b": bool, "i": int, "f": float}[value.dtype.kind]
+        return value.dtype
+    if type(value) in _WEAK:
+        return type(value)
+    return as_dtype(np.asarray(value).dtype)
+
+
+def shape_of(value: Any) -> Shape:
+    return value.shape if isinstance(value, TracedArray) else np.shape(value)
+
+
+def broadcast_shapes(name: str, shapes: Sequence[Shape]) -> Shape:
+    """NumPy's broadcasting of shapes, with an error that names the operation."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        texts = " and ".join(map(str, shapes))
+        raise ShapeError(f"{name}: operands of shapes {texts} do not broadcast together") from None
+
+
+def as_traced(value: Any, trace: Trace, dtype: Dtype | None = None) -> TracedArray:
+    """A traced value as it is; an array or a number as a constant of the graph."""
+    if isinstance(value, TracedArray):
+        value.check_alive()
+        return value
+    try:
+        array = np.asarray(value) if dtype is None else np.asarray(value, dtype)
+        literal = movement.literal(array)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, GraphError):
+            raise
+        raise DtypeError(f"cannot make an array of {type(value).__name__} {value!r:.60}") from error
+    node = node_of(movement.constant, (), literal)
+    trace.record(node)
+    return TracedArray(node, trace)
+
+
+def broadcast_to(x: Any, shape: Shape) -> Any:
+    """x repeated to `shape` by NumPy's rules, through the `broadcast` op."""
+    if x.shape == shape:
+        return x
+    new = len(shape) - x.ndim
+    if new < 0 or any(a not in (b, 1) for a, b in zip(x.shape, shape[new:], strict=True)):
+        raise ShapeError(f"broadcast_to: shape {x.shape} does not broadcast to {shape}")
+    dims = tuple(new + i for i, size in enumerate(x.shape) if size == shape[new + i])
+    kept = tuple(shape[dim] for dim in dims)
+    if x.shape != kept:
+        x = movement.reshape(x, shape=kept)
+    return movement.broadcast(x, shape=shape, dims=dims)
+
+
+def cast(x: Any, dtype: Dtype) -> Any:
+    """x as `dtype`; nothing where it is already."""
+    return x if x.dtype == dtype else pointwise.cast(x, dtype=dtype)
+
+
+def call_op(op: Op, operands: Sequence[Any], dtypes: Sequence[Dtype]) -> Any:
+    """A pointwise op on operands cast to `dtypes` and broadcast against each other."""
+    trace = _trace_of(operands)
+    shape = broadcast_shapes(f"np.{op.name}", [shape_of(x) for x in operands])
+    values = [
+        broadcast_to(
+            cast(as_traced(x, trace, dtype if type(x) in _WEAK else None), dtype), shape
+        )
+        for x, dtype in zip(operands, dtypes, strict=True)
+    ]
+    return op(*values)
+
+
+def call_ufunc(ufunc: np.ufunc, *operands: Any) -> Any:
+    """A ufunc with one result, with NumPy's promotion and broadcasting."""
+    op = pointwise.UFUNCS[ufunc]
+    loop = pointwise.resolve(ufunc, tuple(dtype_of(x) for x in operands))
+    result = call_op(op, operands, loop[: ufunc.nin])
+    if all(is_weak(x) for x in operands) and result.dtype.kind in "bif":
+        result.weak = True
+    return result
+
+
+def _trace_of(values: Sequence[Any]) -> Trace:
+    for value in values:
+        if isinstance(value, TracedArray):
+            value.check_alive()
+            return value.owner
+    trace = current_trace()
+    if trace is None:
+        raise GraphError("no trace is running")
+    return trace
+
+
+def implements(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as what NumPy's `functions` do to traced values."""
+
+    def register(implementation: Callable[..., Any]) -> Callable[..., Any]:
+        for function in functions:
+            HANDLERS[function] = implementation
+        return implementation
+
+    return register
+
+
+def _name(function: Any) -> str:
+    module = getattr(function, "__module__", "") or ""
+    prefix = module.replace("numpy", "np", 1) + "." if module.startswith("numpy") else "np."
+    return prefix + getattr(function, "__name__", str(function))
+
+
+class TracedArray:
+    """A value in a trace: it has a dtype and a shape, but no numbers.
+
+    `weak` marks a Python scalar that was handed to the traced function: NEP 50 lets the arrays
+    that it meets decide the dtype.
+    """
+
+    __slots__ = ("node", "owner", "weak")
+    __array_priority__ = 1000.0
+
+    def __init__(self, node: Node, trace: Trace, weak: bool = False) -> None:
+        self.node = node
+        self.owner = trace
+        self.weak = weak
+
+    # --- what it is -------------------------------------------------------------------------
+
+    @property
+    def type(self) -> TensorType:
+        return self.node.type
+
+    @property
+    def dtype(self) -> Dtype:
+        return self.node.type.dtype
+
+    @property
+    def shape(self) -> Shape:
+        return self.node.type.shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self.node.type.shape)
+
+    @property
+    def size(self) -> int:
+        return self.node.type.size
+
+    @property
+    def nbytes(self) -> int:
+        return self.node.type.nbytes
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is a constant, or one that is repeated."""
+        node = self.node
+        while node.op is movement.broadcast or node.op is movement.reshape:
+            node = node.inputs[0]
+        return node.op.family == "constant"
+
+    def __repr__(self) -> str:
+        return f"TracedArray({self.type})"
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a 0-d array")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[TracedArray]:
+        if not self.shape:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __hash__(self) -> NoReturn:
+        raise TypeError("a traced array is not hashable, as NumPy's arrays are not")
+
+    def check_alive(self) -> None:
+        if not self.owner.alive:
+            raise locate(
+                LeakError(
+                    f"a traced value ({self.type}) of {self.owner.function!r} was used after its "
+                    f"trace had ended; return it as a result instead of keeping it in a global, "
+                    f"an attribute or a closure{where_text(self.owner.sources.get(self.node))}"
+                )
+            )
+
+    # --- building graph -----------------------------------------------------------------------
+
+    def apply_op(self, op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> TracedArray:
+        """Make the node of `op`: the way of every operation into the graph."""
+        trace = self.owner
+        try:
+            inputs = tuple(as_traced(arg, trace).node for arg in args)
+            node = node_of(op, inputs, attrs)
+        except GraphError as error:
+            raise locate(error) from error.__cause__
+        trace.record(node)
+        return TracedArray(node, trace)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        try:
+            return _call_ufunc_method(ufunc, method, inputs, kwargs)
+        except GraphError as error:
+            raise locate(error) from error.__cause__
+
+    def __array_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        handler = HANDLERS.get(func)
+        try:
+            if handler is None:
+                raise UnsupportedError(
+                    f"{_name(func)} cannot be traced; write it with the functions that can "
+                    f"(see `graphdl.numpy_functions`), or compute it outside of the traced function"
+                )
+            return handler(*args, **kwargs)
+        except GraphError as error:
+            raise locate(error) from error.__cause__
+        except np.exceptions.AxisError as error:
+            wrapped = ShapeError(f"{_name(func)}: {error}")
+            raise locate(wrapped) from error
+
+    def __getitem__(self, index: Any) -> TracedArray:
+        try:
+            self.check_alive()
+            result: TracedArray = subscript.getitem(self, index)
+            return result
+        except GraphError as error:
+            raise locate(error) from error.__cause__
+
+    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+        raise locate(
+            UnsupportedError(
+                f"x[{_index_text(index)}] = ... on a traced array ({self.type}) is not supported; "
+                f"build the array with np.where, np.concatenate or np.stack instead"
+            )
+        )
+
+    # --- what has no answer while tracing -----------------------------------------------------
+
+    def _needs_value(self, what: str, instead: str) -> NoReturn:
+        made = where_text(self.owner.sources.get(self.node))
+        raise locate(
+            ConcreteValueError(
+                f"{what} needs the value of an array, but {self.type} is only being traced"
+                f"{' (made' + made + ')' if made else ''}. {instead}"
+            )
+        )
+
+    def __bool__(self) -> NoReturn:
+        self._needs_value(
+            "`if`, `while`, `and`, `or` or `not`",
+            "Write np.where(condition, a, b) to choose between values, `&`, `|`, `~` to combine "
+            "conditions, or decide outside of the traced function.",
+        )
+
+    def __float__(self) -> NoReturn:
+        self._needs_value("float()", "Keep the 0-d array: arithmetic on it works as on a number.")
+
+    def __int__(self) -> NoReturn:
+        self._needs_value("int()", "Write x.astype(np.int64), or pass a static number instead.")
+
+    def __complex__(self) -> NoReturn:
+        self._needs_value("complex()", "Keep the 0-d array.")
+
+    def __index__(self) -> NoReturn:
+        self._needs_value(
+            "A size, an axis or a list index",
+            "Shapes are static: pass a Python int, or index an array, not a list, with it.",
+        )
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
+        self._needs_value(
+            "Conversion to a plain NumPy array (np.array, np.asarray, assignment into an array)",
+            "Use np.stack or np.concatenate to build arrays of traced values.",
+        )
+
+    def item(self, *args: Any) -> NoReturn:
+        self._needs_value(".item()", "Keep the 0-d array: arithmetic on it works as on a number.")
+
+    def tolist(self) -> NoReturn:
+        self._needs_value(".tolist()", "Keep the array.")
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            self._needs_value(f"Formatting with {spec!r}", "Return the value and print it outside.")
+        return repr(self)
+
+    # --- methods and attributes of an array ---------------------------------------------------
+
+    @property
+    def T(self) -> TracedArray:  # noqa: N802
+        return np.transpose(self)  # type: ignore[call-overload,no-any-return]
+
+    @property
+    def mT(self) -> TracedArray:  # noqa: N802
+        return np.matrix_transpose(self)  # type: ignore[call-overload,no-any-return]
+
+    @property
+    def real(self) -> TracedArray:
+        return self
+
+    @property
+    def flat(self) -> TracedArray:
+        return np.ravel(self)  # type: ignore[call-overload,no-any-return]
+
+    def astype(self, dtype: Any, **kwargs: Any) -> TracedArray:
+        """This array as `dtype`; `copy`, `order`, `casting` as in NumPy, where they can matter."""
+        wanted = as_dtype(dtype)
+        if not np.can_cast(self.dtype, wanted, kwargs.get("casting", "unsafe")):
+            raise locate(
+                DtypeError(f"cannot cast {self.dtype} to {wanted} by the rule {kwargs['casting']!r}")
+            )
+        result: TracedArray = cast(self, wanted)
+        return TracedArray(result.node, self.owner) if result is self else result
+
+    def reshape(self, *shape: Any, order: str = "C") -> TracedArray:
+        target = shape[0] if len(shape) == 1 else shape
+        return np.reshape(self, target, order=order)  # type: ignore
+
+    def transpose(self, *axes: Any) -> TracedArray:
+        order = axes[0] if len(axes) == 1 else (axes or None)
+        return np.transpose(self, order)  # type: ignore
+
+    def copy(self, order: str = "C") -> TracedArray:
+        return TracedArray(self.node, self.owner)
+
+    def flatten(self, order: str = "C") -> TracedArray:
+        return np.ravel(self, order=order)  # type: ignore
+
+    def fill(self, value: Any) -> NoReturn:
+        self[...] = value
+
+    def dot(self, other: Any) -> TracedArray:
+        return np.dot(self, other)  # type: ignore
+
+    def conj(self) -> TracedArray:
+        return self
+
+    conjugate = conj
+
+
+def _index_text(index: Any) -> str:
+    text = repr(index)
+    return text if len(text) <= 40 else "..."
+
+
+def _method(name: str) -> Callable[..., Any]:
+    """The array method that does what NumPy's function of that name does."""
+    function = getattr(np, name)
+
+    def method(self: TracedArray, *args: Any, **kwargs: Any) -> Any:
+        return function(self, *args, **kwargs)
+
+    method.__name__ = name
+    method.__doc__ = f"np.{name}(self, ...)"
+    return method
+
+
+for _attribute in (
+    "sum", "prod", "max", "min", "mean", "var", "std", "any", "all", "argmax", "argmin", "cumsum",
+    "cumprod", "ravel", "squeeze", "swapaxes", "repeat", "clip", "round", "take", "diagonal",
+    "trace", "ptp", "sort", "argsort", "nonzero", "compress", "searchsorted", "partition", "choose",
+):  # fmt: skip
+    setattr(TracedArray, _attribute, _method(_attribute))
+
+
+def _operator(ufunc: np.ufunc, reflected: bool = False) -> Callable[..., Any]:
+    def operator(self: TracedArray, other: Any) -> Any:
+        if other is None or isinstance(other, (str, bytes, dict, set)):
+            return NotImplemented
+        return ufunc(other, self) if reflected else ufunc(self, other)
+
+    operator.__name__ = ufunc.__name__
+    return operator
+
+
+def _unary(ufunc: np.ufunc) -> Callable[[Any], Any]:
+    return lambda self: ufunc(self)
+
+
+def _in_place(ufunc: np.ufunc) -> Callable[..., Any]:
+    """x += y on a name: a new value, of x's dtype and shape as NumPy's in-place result."""
+
+    def operator(self: TracedArray, other: Any) -> Any:
+        result = ufunc(self, other)
+        if result.shape != self.shape:
+            raise locate(
+                ShapeError(f"in-place {ufunc.__name__}: {self.type} cannot hold {result.type}")
+            )
+        if not np.can_cast(result.dtype, self.dtype, "same_kind"):
+            raise locate(
+                DtypeError(f"in-place {ufunc.__name__}: {result.dtype} does not fit {self.dtype}")
+            )
+        return cast(result, self.dtype)
+
+    return operator
+
+
+for _symbol, _ufunc in {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide,
+    "floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "matmul": np.matmul,
+    "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
+    "lshift": np.left_shift, "rshift": np.right_shift,
+}.items():  # fmt: skip
+    setattr(TracedArray, f"__{_symbol}__", _operator(_ufunc))
+    setattr(TracedArray, f"__r{_symbol}__", _operator(_ufunc, reflected=True))
+    setattr(TracedArray, f"__i{_symbol}__", _in_place(_ufunc))
+setattr(TracedArray, "__divmod__", _operator(np.divmod))
+setattr(TracedArray, "__rdivmod__", _operator(np.divmod, reflected=True))
+for _symbol, _ufunc in {
+    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
+    "gt": np.greater, "ge": np.greater_equal,
+}.items():  # fmt: skip
+    setattr(TracedArray, f"__{_symbol}__", _operator(_ufunc))
+for _symbol, _ufunc in {
+    "neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert,
+}.items():  # fmt: skip
+    setattr(TracedArray, f"__{_symbol}__", _unary(_ufunc))
+
+
+def _call_ufunc_method(
+    ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """What NumPy asks through `__array_ufunc__`: a call, or reduce, accumulate, outer, at."""
+    if method != "__call__":
+        handler = METHOD_HANDLERS.get((ufunc, method))
+        if handler is None:
+            raise UnsupportedError(f"np.{ufunc.__name__}.{method} cannot be traced")
+        return handler(*inputs, **kwargs)
+    if kwargs.get("out") not in (None, (None,)):
+        raise UnsupportedError(
+            f"np.{ufunc.__name__}(..., out=...) cannot write into an array while tracing; "
+            f"use the returned value"
+        )
+    dtype = kwargs.pop("dtype", None)
+    where = kwargs.pop("where", True)
+    for name in ("out", "casting", "order", "subok"):
+        kwargs.pop(name, None)
+    if kwargs:
+        raise UnsupportedError(f"np.{ufunc.__name__}: argument {next(iter(kwargs))!r} is not traced")
+    if where is not True:
+        raise UnsupportedError(
+            f"np.{ufunc.__name__}(..., where=...) leaves elements undefined; "
+            f"use np.where(mask, {ufunc.__name__}(...), other)"
+        )
+    handler = HANDLERS.get(ufunc)
+    if handler is not None:
+        return handler(*inputs) if dtype is None else handler(*inputs, dtype=dtype)
+    if ufunc not in pointwise.UFUNCS:
+        raise UnsupportedError(f"np.{ufunc.__name__} cannot be traced")
+    if dtype is not None:
+        wanted = as_dtype(dtype)
+        loop = ufunc.resolve_dtypes(
+            (*(dtype_of(x) for x in inputs), *[None] * ufunc.nout),
+            signature=(*[None] * ufunc.nin, wanted),
+            casting="same_kind",
+        )
+        return call_op(pointwise.UFUNCS[ufunc], inputs, loop[: ufunc.nin])
+    return call_ufunc(ufunc, *inputs)
+
+
+def new_input(type: TensorType, position: int, trace: Trace, weak: bool = False) -> TracedArray:
+    """A traced argument."""
+    return TracedArray(
+        intern(INPUT, (), (("position", position), ("trace", id(trace))), type), trace, weak
+    )
+
+
+def _no_reference(**attrs: Any) -> NoReturn:
+    raise GraphError("an input has no value of its own")
+
+
+INPUT = Op("input", "input", lambda **attrs: NotImplemented, _no_reference)
+
+__all__ = [
+    "HANDLERS",
+    "INPUT",
+    "METHOD_HANDLERS",
+    "Trace",
+    "TracedArray",
+    "as_traced",
+    "broadcast_shapes",
+    "broadcast_to",
+    "call_op",
+    "call_ufunc",
+    "cast",
+    "current_trace",
+    "dtype_of",
+    "implements",
+    "is_weak",
+    "locate",
+    "new_input",
+    "shape_of",
+    "tracing",
+    "user_source",
+    "where_text",
+]

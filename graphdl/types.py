@@ -1,0 +1,89 @@
+"""What a value in a graph is: a dtype and a static shape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphdl.errors import DtypeError
+
+Dtype = np.dtype[Any]
+Shape = tuple[int, ...]
+
+#: The dtypes that a graph holds. float16 and complex numbers are not among them yet.
+DTYPES: tuple[Dtype, ...] = tuple(
+    np.dtype(name)
+    for name in (
+        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+        "float32", "float64",
+    )
+)  # fmt: skip
+
+_SUPPORTED = {dtype: dtype for dtype in DTYPES}
+
+
+def as_dtype(dtype: Any) -> Dtype:
+    """The native dtype that `dtype` names; refuses those that a graph cannot hold."""
+    wanted = np.dtype(dtype)
+    native = wanted.newbyteorder("=") if wanted.byteorder in "<>" else wanted
+    try:
+        return _SUPPORTED[native]
+    except KeyError:
+        raise DtypeError(
+            f"dtype {wanted} is not supported in a graph; cast to one of "
+            f"{', '.join(map(str, DTYPES))} first"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """The dtype and the static shape of a value."""
+
+    dtype: Dtype
+    shape: Shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype.kind == "f"
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+def spec(shape: int | Shape, dtype: Any = np.float64) -> TensorType:
+    """Describe an array without its values, to trace with.
+
+    >>> import graphdl as gd
+    >>> gd.spec((3, 4), "float32")
+    TensorType(dtype=dtype('float32'), shape=(3, 4))
+    """
+    sizes = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+    if any(n < 0 for n in sizes):
+        raise ValueError(f"gd.spec: shape {sizes} has a negative size")
+    return TensorType(as_dtype(dtype), sizes)
+
+
+def contiguous_strides(shape: Shape) -> Shape:
+    """Row-major strides of `shape`, counted in elements."""
+    strides = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
