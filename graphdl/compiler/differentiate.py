@@ -1,0 +1,96 @@
+"""The chain rule as a pass over the graph: reverse mode.
+
+The backward pass is ordinary graph: each node's rule (`Op.vjp`) is run on traced values, so the
+result is one joint graph with the forward nodes that it shares, and can be differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphdl.errors import GradientError, GraphError
+from graphdl.graph import Node, topological
+from graphdl.ops import movement
+from graphdl.tracing import TracedArray, as_traced, broadcast_to, locate, where_text
+from graphdl.types import TensorType
+
+
+def vjp(
+    outputs: Sequence[TracedArray],
+    cotangents: Sequence[TracedArray],
+    variables: Sequence[TracedArray],
+) -> list[TracedArray]:
+    """The cotangents of `variables`, given those of `outputs`; zeros where nothing depends."""
+    trace = (*outputs, *variables)[0].owner
+    order = topological(value.node for value in outputs)
+    sought = {value.node for value in variables}
+    active = _depending(order, sought)
+    total: dict[Node, TracedArray] = {}
+    for output, cotangent in zip(outputs, cotangents, strict=True):
+        _accumulate(total, output.node, cotangent)
+    found: dict[Node, TracedArray] = {}
+    for node in reversed(order):
+        cotangent_of_node = total.pop(node, None)
+        if cotangent_of_node is None:
+            continue
+        if node in sought:
+            found[node] = cotangent_of_node
+        if node not in active or not node.inputs:
+            continue
+        source = trace.sources.get(node)
+        if node.op.vjp is None:
+            raise locate(
+                GradientError(
+                    f"{node.op.name} has no gradient ({node.op.no_gradient}); "
+                    f"wrap its argument in gd.stop_gradient if that is meant"
+                ),
+                source,
+            )
+        operands = [TracedArray(operand, trace) for operand in node.inputs]
+        with trace.at(source):
+            parts = node.op.vjp(
+                cotangent_of_node, TracedArray(node, trace), *operands, **dict(node.attrs)
+            )
+            for operand, part in zip(node.inputs, parts, strict=True):
+                if part is None or operand not in active:
+                    continue
+                if part.node.type != operand.type:
+                    raise GraphError(
+                        f"the gradient rule of {node.op.name} gave {part.node.type} for "
+                        f"{operand.type}{where_text(source)}"
+                    )
+                _accumulate(total, operand, part)
+    return [
+        found[value.node] if value.node in found else zeros(value.node.type, value)
+        for value in variables
+    ]
+
+
+def _depending(order: Sequence[Node], sought: set[Node]) -> set[Node]:
+    """The float nodes that depend on a sought one: only they carry cotangents."""
+    active: set[Node] = set()
+    for node in order:
+        if node in sought or any(operand in active for operand in node.inputs):
+            if node.type.is_float:
+                active.add(node)
+    return active
+
+
+def _accumulate(total: dict[Node, TracedArray], node: Node, part: TracedArray) -> None:
+    total[node] = total[node] + part if node in total else part
+
+
+def zeros(type: TensorType, like: TracedArray) -> TracedArray:
+    """Zeros of `type` in the trace of `like`."""
+    zero = as_traced(np.zeros((), type.dtype), like.owner)
+    result: TracedArray = broadcast_to(zero, type.shape)
+    return result
+
+
+def is_zero(node: Node) -> bool:
+    """Whether a node is a constant zero."""
+    while node.op is movement.broadcast:
+        node = node.inputs[0]
+    return node.op is movement.constant and not np.any(node["value"].array)

@@ -1,0 +1,210 @@
+"""Functions of functions: they run inside a trace and build graph.
+
+graphdl.api gives users the same names, which also compile themselves when they are called with
+real arrays.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import optree
+
+from graphdl.compiler import differentiate
+from graphdl.errors import GradientError, ShapeError
+from graphdl.ops import pointwise
+from graphdl.tracing import (
+    Trace,
+    TracedArray,
+    as_traced,
+    current_trace,
+    locate,
+)
+
+Function = Callable[..., Any]
+_serials = itertools.count()
+
+
+def name_of(f: Function) -> str:
+    """What error messages call the function."""
+    while isinstance(f, functools.partial):
+        f = f.func
+    return str(getattr(f, "__name__", type(f).__name__))
+
+
+def _running() -> Trace:
+    trace = current_trace()
+    if trace is None:
+        raise GradientError("graphdl.transforms work inside a trace only; use gd.grad and the like")
+    return trace
+
+
+def _leaf(value: Any, trace: Trace, what: str) -> TracedArray:
+    if isinstance(value, TracedArray) or isinstance(value, (np.ndarray, np.generic)):
+        return as_traced(value, trace)
+    if isinstance(value, (bool, int, float)):
+        return as_traced(np.asarray(value), trace)
+    raise locate(
+        GradientError(f"{what} is a {type(value).__name__}, not an array or a number")
+    )
+
+
+def _variable(value: Any, trace: Trace, what: str) -> TracedArray:
+    """A fresh value equal to `value`, that a gradient can be taken with respect to."""
+    leaf = _leaf(value, trace, what)
+    if not leaf.type.is_float:
+        raise locate(
+            GradientError(
+                f"{what} is {leaf.type}: only floats have gradients. Pass it as float "
+                f"(1.0 instead of 1, x.astype(float)), or choose other arguments with argnums"
+            )
+        )
+    marked: TracedArray = pointwise.variable(leaf, serial=next(_serials))
+    marked.weak = leaf.weak
+    return marked
+
+
+def _results(f: Function, result: Any, trace: Trace) -> tuple[list[TracedArray], Any]:
+    leaves, tree = optree.tree_flatten(result)
+    if not leaves:
+        raise locate(GradientError(f"{name_of(f)} returned no array"))
+    return [_leaf(leaf, trace, f"a result of {name_of(f)}") for leaf in leaves], tree
+
+
+def _positions(argnums: int | Sequence[int], count: int, f: Function) -> tuple[int, ...]:
+    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for number in wanted:
+        if not isinstance(number, int) or not -count <= number < count:
+            raise locate(
+                GradientError(f"argnums={argnums}: {name_of(f)} was called with {count} arguments")
+            )
+    return tuple(number % count for number in wanted)
+
+
+def value_and_grad(
+    f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Function:
+    """The function that returns the value of f and its gradient: see gd.value_and_grad."""
+
+    @functools.wraps(f)
+    def with_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        trace = _running()
+        positions = _positions(argnums, len(args), f)
+        marked = list(args)
+        for i in positions:
+            paths, leaves, tree = optree.tree_flatten_with_path(args[i])
+            marked[i] = optree.tree_unflatten(
+                tree,
+                [
+                    _variable(leaf, trace, f"argument {i}{_path(path)} of {name_of(f)}")
+                    for path, leaf in zip(paths, leaves, strict=True)
+                ],
+            )
+        result = f(*marked, **kwargs)
+        if has_aux:
+            if not (isinstance(result, tuple) and len(result) == 2):
+                raise locate(
+                    GradientError(
+                        f"has_aux=True: {name_of(f)} must return (value, aux), "
+                        f"not {type(result).__name__}"
+                    )
+                )
+            result, aux = result
+        value = _scalar(f, result, trace)
+        variables = optree.tree_leaves([marked[i] for i in positions])
+        one = as_traced(np.ones((), value.dtype), trace)
+        gradients = iter(differentiate.vjp([value], [one], variables))
+        trees = tuple(optree.tree_map(lambda _: next(gradients), marked[i]) for i in positions)
+        gradient = trees[0] if isinstance(argnums, int) else trees
+        return ((value, aux), gradient) if has_aux else (value, gradient)
+
+    return with_gradient
+
+
+def _path(path: tuple[Any, ...]) -> str:
+    return "".join(f"[{key!r}]" for key in path)
+
+
+def _scalar(f: Function, result: Any, trace: Trace) -> TracedArray:
+    leaves = optree.tree_leaves(result)
+    if len(leaves) != 1:
+        raise locate(
+            GradientError(
+                f"grad needs one number, but {name_of(f)} returned {len(leaves)} values; "
+                f"return the loss alone, and the rest as aux with has_aux=True"
+            )
+        )
+    value = _leaf(leaves[0], trace, f"the result of {name_of(f)}")
+    if value.shape != ():
+        raise locate(
+            ShapeErrorOfGrad(
+                f"grad needs a scalar, but {name_of(f)} returned {value.type}; "
+                f"reduce it (np.sum, np.mean), or use gd.vjp with a cotangent"
+            )
+        )
+    if not value.type.is_float:
+        raise locate(
+            GradientError(f"grad needs a float, but {name_of(f)} returned {value.type}")
+        )
+    return value
+
+
+class ShapeErrorOfGrad(GradientError, ShapeError):
+    """grad of something that is not a scalar: both a TypeError and a ValueError."""
+
+
+def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Function:
+    """The function that returns the gradient of f: see gd.grad."""
+    both = value_and_grad(f, argnums, has_aux)
+
+    @functools.wraps(f)
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        value, result = both(*args, **kwargs)
+        return (result, value[1]) if has_aux else result
+
+    return gradient
+
+
+def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
+    """The value of f and the function that pulls cotangents back: see gd.vjp."""
+    trace = _running()
+    leaves, tree = optree.tree_flatten(primals)
+    variables = [
+        _variable(leaf, trace, f"argument {i} of {name_of(f)}") for i, leaf in enumerate(leaves)
+    ]
+    result = f(*optree.tree_unflatten(tree, variables))
+    aux = None
+    if has_aux:
+        result, aux = result
+    outputs, out_tree = _results(f, result, trace)
+
+    def pull_back(cotangent: Any) -> Any:
+        given, given_tree = optree.tree_flatten(cotangent)
+        if given_tree != out_tree:
+            raise locate(
+                ShapeError(f"the cotangent nests as {given_tree}, the result as {out_tree}")
+            )
+        seeds = []
+        for output, seed in zip(outputs, given, strict=True):
+            value = _leaf(seed, trace, "a cotangent")
+            if value.shape != output.shape:
+                raise locate(ShapeError(f"a cotangent is {value.type} for a result {output.type}"))
+            seeds.append(value.astype(output.dtype))
+        floats = [(o, s) for o, s in zip(outputs, seeds, strict=True) if o.type.is_float]
+        if not floats:
+            raise locate(GradientError(f"{name_of(f)} returns no float to differentiate"))
+        found = differentiate.vjp([o for o, _ in floats], [s for _, s in floats], variables)
+        return optree.tree_unflatten(tree, found)
+
+    value = optree.tree_unflatten(out_tree, outputs)
+    return (value, pull_back, aux) if has_aux else (value, pull_back)
+
+
+def stop_gradient(tree: Any) -> Any:
+    """The same values, through which no gradient flows: see gd.stop_gradient."""
+    trace = _running()
+    return optree.tree_map(lambda x: pointwise.stop_gradient(as_traced(x, trace)), tree)

@@ -1,0 +1,62 @@
+"""Trees of arguments: how they nest, and what their leaves are called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optree
+
+from graphdl.errors import DtypeError
+from graphdl.types import TensorType, as_dtype
+
+_SCALARS = {
+    bool: TensorType(np.dtype(bool), ()),
+    int: TensorType(np.dtype(np.int64), ()),
+    float: TensorType(np.dtype(np.float64), ()),
+}
+
+
+def leaf_type(value: Any, name: str) -> tuple[TensorType, bool]:
+    """The type of an argument, and whether it is weak (a Python scalar)."""
+    if isinstance(value, TensorType):
+        return value, False
+    if type(value) in _SCALARS:
+        return _SCALARS[type(value)], True
+    if isinstance(value, (np.ndarray, np.generic)):
+        return TensorType(as_dtype(value.dtype), value.shape), False
+    if hasattr(value, "__array__"):
+        array = np.asarray(value)
+        return TensorType(as_dtype(array.dtype), array.shape), False
+    raise DtypeError(
+        f"argument {name} is a {type(value).__name__}; a compiled function takes arrays, numbers, "
+        f"None, and tuples, lists and dicts of them. Bind anything else with functools.partial or "
+        f"a closure"
+    )
+
+
+def leaf_names(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    """A name for each leaf of the arguments: `x`, `params['w']`, `state[0]`."""
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names: list[str] = []
+    for i, arg in enumerate(args):
+        if i < len(parameters) and parameters[i].kind is not inspect.Parameter.VAR_POSITIONAL:
+            root = parameters[i].name
+        elif parameters and parameters[-1].kind is inspect.Parameter.VAR_POSITIONAL:
+            root = f"{parameters[-1].name}{i - len(parameters) + 1}"
+        else:
+            root = f"arg{i}"
+        names += [root + path_text(path) for path in optree.tree_paths(arg)]
+    for key in sorted(kwargs):
+        names += [key + path_text(path) for path in optree.tree_paths(kwargs[key])]
+    return names
+
+
+def path_text(path: tuple[Any, ...]) -> str:
+    """A path into a tree as it would be written in Python."""
+    return "".join(f"[{key!r}]" for key in path)
