@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphdl.compiler.rewrite import simplified
 from graphdl.errors import GradientError, GraphError
 from graphdl.graph import Node, topological
 from graphdl.ops import movement
@@ -24,8 +25,12 @@ def vjp(
 ) -> list[TracedArray]:
     """The cotangents of `variables`, given those of `outputs`; zeros where nothing depends."""
     trace = (*outputs, *variables)[0].owner
-    order = topological(value.node for value in outputs)
     sought = {value.node for value in variables}
+    # stability first: the derivative of log(1 + exp(x)) as written overflows, that of softplus not
+    new, lines = simplified((value.node for value in outputs), sought, trace.sources)
+    trace.sources.update(lines)
+    outputs = [TracedArray(new[value.node], trace) for value in outputs]
+    order = topological(value.node for value in outputs)
     active = _depending(order, sought)
     total: dict[Node, TracedArray] = {}
     for output, cotangent in zip(outputs, cotangents, strict=True):

@@ -1,0 +1,391 @@
+"""Simplification: structural identities, constant folding, and the algebraic rules.
+
+One walk over the graph, inputs first. Each rebuilt node is simplified until nothing applies; a rule
+sees operands that are simplified already. The canonical form: a constant stands on the right of a
+commutative op; a repeated value is one `broadcast` of the smallest array; `variable` is gone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from graphdl.compiler import rules
+from graphdl.graph import Graph, Node, Source, topological
+from graphdl.ops import contraction, movement, pointwise, reduction
+from graphdl.ops.op import node_of, rebuilt
+from graphdl.tracing import Trace
+from graphdl.types import Shape
+
+_COMMUTATIVE = frozenset(
+    op.name
+    for op in (
+        pointwise.add, pointwise.multiply, pointwise.maximum, pointwise.minimum,
+        pointwise.equal, pointwise.not_equal, pointwise.logical_and, pointwise.logical_or,
+    )
+)  # fmt: skip
+_MAX_STEPS = 64
+#: Constant arrays up to this size are computed while compiling.
+_FOLD = 4096
+
+
+def simplify(graph: Graph) -> Graph:
+    """The same function with less to do."""
+    new, sources = simplified(graph.outputs, graph.inputs, graph.sources)
+    return graph.with_outputs([new[node] for node in graph.outputs], sources)
+
+
+def simplified(
+    outputs: Iterable[Node], kept: Iterable[Node], sources: Mapping[Node, Source]
+) -> tuple[dict[Node, Node], dict[Node, Source]]:
+    """What to use instead of each node that `outputs` reach, and the user's lines with the new ones.
+
+    `kept` nodes stay as they are: the inputs, or the variables of a gradient.
+    """
+    trace = Trace("simplify")
+    new: dict[Node, Node] = {node: node for node in kept}
+    lines = dict(sources)
+    for node in topological(outputs):
+        if node in new:
+            continue
+        trace.standin = sources.get(node)
+        result = _simplified(rebuilt(node, tuple(new[operand] for operand in node.inputs)), trace)
+        new[node] = result
+        if node in sources:
+            lines.setdefault(result, sources[node])
+    for made, source in trace.sources.items():
+        lines.setdefault(made, source)
+    return new, lines
+
+
+def _simplified(node: Node, trace: Trace) -> Node:
+    """Apply what applies until nothing does; operands that a rule makes are simplified as well."""
+    known: dict[Node, Node] = {}
+    for _ in range(_MAX_STEPS):
+        step = _step(node, trace)
+        if step is None:
+            return node
+        node = _operands_simplified(step, node, trace, known)
+    return node
+
+
+def _operands_simplified(node: Node, before: Node, trace: Trace, known: dict[Node, Node]) -> Node:
+    """Simplify the nodes between `node` and what was there before (a rule makes a few)."""
+    old = set(before.inputs)
+    for operand in before.inputs:
+        old.update(operand.inputs)
+        for inner in operand.inputs:
+            old.update(inner.inputs)
+
+    def visit(at: Node, depth: int) -> Node:
+        if at in old or depth == 0 or not at.inputs:
+            return at
+        if at not in known:
+            operands = tuple(visit(operand, depth - 1) for operand in at.inputs)
+            made = rebuilt(at, operands)
+            step = _step(made, trace)
+            for _ in range(_MAX_STEPS):
+                if step is None:
+                    break
+                made = step
+                step = _step(made, trace)
+            known[at] = made
+        return known[at]
+
+    if node in old:
+        return node
+    return rebuilt(node, tuple(visit(operand, 8) for operand in node.inputs))
+
+
+def _step(node: Node, trace: Trace) -> Node | None:
+    """One simplification of `node`, or None."""
+    structural = _STRUCTURAL.get(node.op.name)
+    if structural is not None:
+        result = structural(node)
+        if result is not None and result is not node:
+            return result
+    if node.op.family == "pointwise":
+        result = _pointwise(node)
+        if result is not None and result is not node:
+            return result
+        return rules.apply(node, trace)
+    if node.op.family == "reduction":
+        return _reduction(node)
+    return None
+
+
+# --- values that are the same everywhere ------------------------------------------------------
+
+
+def uniform(node: Node) -> np.ndarray[Any, Any] | None:
+    """The 0-d value of a node that is one constant everywhere, or None."""
+    while node.op is movement.broadcast or node.op is movement.reshape:
+        node = node.inputs[0]
+    if node.op is movement.constant and node.type.size == 1:
+        array: np.ndarray[Any, Any] = node["value"].array
+        return array.reshape(())
+    return None
+
+
+def constant(value: Any) -> Node:
+    return node_of(movement.constant, (), movement.literal(value))
+
+
+def repeated(node: Node, shape: Shape) -> Node:
+    """A 0-d node repeated to `shape`."""
+    return node_of(movement.broadcast, (node,), {"shape": shape, "dims": ()}) if shape else node
+
+
+def _fold(node: Node) -> Node | None:
+    """The constant that a node on constants is."""
+    if not node.inputs or node.op in (pointwise.variable, pointwise.stop_gradient):
+        return None
+    values = [uniform(operand) for operand in node.inputs]
+    if all(value is not None for value in values):
+        with np.errstate(all="ignore"):
+            result = np.asarray(node.op.evaluate(*values, **dict(node.attrs)))
+        return repeated(constant(result.astype(node.dtype, copy=False)), node.shape)
+    return None
+
+
+def _pointwise(node: Node) -> Node | None:
+    if node.op in (pointwise.variable, pointwise.stop_gradient):
+        return node.inputs[0]
+    folded = _fold(node)
+    if folded is not None:
+        return folded
+    if node.op is pointwise.cast and node["dtype"] == node.inputs[0].dtype:
+        return node.inputs[0]
+    if node.op is pointwise.select:
+        condition, x, y = node.inputs
+        if x is y:
+            return x
+        known = uniform(condition)
+        if known is not None:
+            return x if bool(known) else y
+    if node.op.name in _COMMUTATIVE:
+        x, y = node.inputs
+        if uniform(x) is not None and uniform(y) is None:
+            return rebuilt(node, (y, x))
+    return _hoist(node)
+
+
+def _hoist(node: Node) -> Node | None:
+    """f(broadcast(a), broadcast(b)) is broadcast(f(a, b)): compute before repeating."""
+    pattern: tuple[Shape, tuple[int, ...]] | None = None
+    for operand in node.inputs:
+        if uniform(operand) is not None:
+            continue
+        if operand.op is not movement.broadcast:
+            return None
+        this = (operand.inputs[0].shape, operand["dims"])
+        if pattern is not None and pattern != this:
+            return None
+        pattern = this
+    if pattern is None:
+        return None
+    shape, dims = pattern
+    small = []
+    for operand in node.inputs:
+        value = uniform(operand)
+        small.append(operand.inputs[0] if value is None else repeated(constant(value), shape))
+    inner = node_of(node.op, small, dict(node.attrs))
+    return node_of(movement.broadcast, (inner,), {"shape": node.shape, "dims": dims})
+
+
+# --- movement ---------------------------------------------------------------------------------
+
+
+def _reshape(node: Node) -> Node | None:
+    x = node.inputs[0]
+    if x.shape == node.shape:
+        return x
+    if x.op is movement.reshape:
+        return rebuilt(node, (x.inputs[0],))
+    if x.op is movement.constant:
+        return constant(x["value"].array.reshape(node.shape))
+    if x.op is movement.broadcast and x.inputs[0].shape == ():
+        return repeated(x.inputs[0], node.shape)
+    return None
+
+
+def _transpose(node: Node) -> Node | None:
+    x, perm = node.inputs[0], node["perm"]
+    if perm == tuple(range(len(perm))):
+        return x
+    if x.op is movement.transpose:
+        inner = x["perm"]
+        return node_of(
+            movement.transpose, x.inputs, {"perm": tuple(inner[axis] for axis in perm)}
+        )
+    if x.op is movement.broadcast and x.inputs[0].shape == ():
+        return repeated(x.inputs[0], node.shape)
+    if x.op is contraction.contract:
+        labels = tuple(x["lo"][axis] for axis in perm)
+        attrs = dict(x.attrs) | {"lo": labels}
+        return node_of(contraction.contract, x.inputs, attrs)
+    return None
+
+
+def _broadcast(node: Node) -> Node | None:
+    x = node.inputs[0]
+    if x.shape == node.shape:
+        return x
+    if x.op is movement.broadcast:
+        dims = tuple(node["dims"][dim] for dim in x["dims"])
+        return node_of(movement.broadcast, x.inputs, {"shape": node.shape, "dims": dims})
+    if x.op is movement.reshape:
+        kept = _dropped_ones(x)
+        if kept is not None:  # broadcast of squeeze: not needed, a size of one is kept as it is
+            return None
+    if x.op is movement.constant and x.type.size == 1 and x.shape:
+        return repeated(constant(x["value"].array.reshape(())), node.shape)
+    return None
+
+
+def _dropped_ones(node: Node) -> tuple[int, ...] | None:
+    """The axes that a reshape keeps, if all that it drops have size one."""
+    kept = tuple(axis for axis, size in enumerate(node.inputs[0].shape) if size != 1)
+    shape = tuple(node.inputs[0].shape[axis] for axis in kept)
+    return kept if shape == node.shape else None
+
+
+def _slice(node: Node) -> Node | None:
+    x = node.inputs[0]
+    starts, sizes, steps = node["starts"], node["sizes"], node["steps"]
+    if sizes == x.shape and not any(starts) and all(step == 1 for step in steps):
+        return x
+    if x.op is movement.broadcast and x.inputs[0].shape == ():
+        return repeated(x.inputs[0], node.shape)
+    if x.op is movement.slice_:
+        attrs = {
+            "starts": tuple(
+                a + b * step
+                for a, b, step in zip(x["starts"], starts, x["steps"], strict=True)
+            ),
+            "sizes": sizes,
+            "steps": tuple(a * b for a, b in zip(x["steps"], steps, strict=True)),
+        }
+        return node_of(movement.slice_, x.inputs, attrs)
+    same = (x["starts"], x["steps"]) == (starts, steps) if x.op is movement.pad else False
+    if same and x.inputs[0].shape == sizes:
+        return x.inputs[0]
+    return None
+
+
+def _pad(node: Node) -> Node | None:
+    x, fill = node.inputs
+    if x.shape == node.shape and all(step == 1 for step in node["steps"]):
+        return x
+    if x.type.size == 0:
+        return repeated(fill, node.shape)
+    inside, outside = uniform(x), uniform(fill)
+    if inside is not None and outside is not None and inside.tobytes() == outside.tobytes():
+        return repeated(fill, node.shape)
+    return None
+
+
+def _concatenate(node: Node) -> Node | None:
+    axis = node["axis"]
+    parts = tuple(operand for operand in node.inputs if operand.shape[axis])
+    if len(parts) == 1:
+        return parts[0]
+    if parts and len(parts) < len(node.inputs):
+        return node_of(node.op, parts, {"axis": axis})
+    return None
+
+
+# --- reductions and contractions --------------------------------------------------------------
+
+
+def _reduction(node: Node) -> Node | None:
+    x = node.inputs[0]
+    if "axis" in dict(node.attrs):
+        return None
+    axes: tuple[int, ...] = node["axes"]
+    if not axes:
+        return x
+    if x.type.size <= _FOLD and x.op is movement.constant:
+        return constant(np.asarray(node.op.evaluate(x["value"].array, axes=axes)))
+    if x.op is movement.broadcast:
+        return _reduced_broadcast(node, x, axes)
+    if x.op is node.op and x.op is not reduction.prod:
+        outer = [axis for axis in range(x.inputs[0].type.ndim) if axis not in x["axes"]]
+        both = tuple(sorted((*x["axes"], *(outer[axis] for axis in axes))))
+        return node_of(node.op, x.inputs, {"axes": both})
+    return None
+
+
+def _reduced_broadcast(node: Node, x: Node, axes: tuple[int, ...]) -> Node | None:
+    """Reduce over repeated axes without repeating."""
+    dims = x["dims"]
+    repeated_axes = [axis for axis in axes if axis not in dims]
+    if not repeated_axes or not node.type.size:
+        return None
+    count = math.prod(x.shape[axis] for axis in repeated_axes)
+    if count == 0 and node.op not in (reduction.sum_,):
+        return None
+    base = x.inputs[0]
+    inner_axes = tuple(i for i, dim in enumerate(dims) if dim in axes)
+    reduced = node_of(node.op, (base,), {"axes": inner_axes}) if inner_axes else base
+    left = [axis for axis in range(x.type.ndim) if axis not in axes]
+    kept = [dim for dim in dims if dim not in axes]
+    if node.op is reduction.sum_:
+        scale = repeated(constant(np.asarray(count, x.dtype)), reduced.shape)
+        reduced = node_of(pointwise.multiply, (reduced, scale))
+    elif node.op is reduction.prod:
+        return None
+    places = tuple(left.index(dim) for dim in kept)
+    if len(places) == len(left):
+        return reduced
+    return node_of(movement.broadcast, (reduced,), {"shape": node.shape, "dims": places})
+
+
+def _contract(node: Node) -> Node | None:
+    """Absorb transposes of operands; products without a shared sum become pointwise."""
+    a, b = node.inputs
+    labels = {"la": node["la"], "lb": node["lb"], "lo": node["lo"]}
+    if a.op is movement.transpose or b.op is movement.transpose:
+        operands = []
+        for key, x in (("la", a), ("lb", b)):
+            if x.op is movement.transpose:
+                labels[key] = tuple(
+                    labels[key][x["perm"].index(axis)] for axis in range(x.type.ndim)
+                )
+                x = x.inputs[0]
+            operands.append(x)
+        return node_of(node.op, operands, labels)
+    if not (set(labels["la"]) & set(labels["lb"])) - set(labels["lo"]):
+        return _outer(node, a, b, labels)
+    return None
+
+
+def _outer(node: Node, a: Node, b: Node, labels: dict[str, Any]) -> Node | None:
+    """A product that sums over nothing is a pointwise product of broadcasts."""
+    if node.dtype == np.bool_:
+        return None
+    operands = []
+    for x, own in ((a, labels["la"]), (b, labels["lb"])):
+        order = [label for label in labels["lo"] if label in own]
+        perm = tuple(own.index(label) for label in order)
+        if perm != tuple(range(len(perm))):
+            x = node_of(movement.transpose, (x,), {"perm": perm})
+        dims = tuple(labels["lo"].index(label) for label in order)
+        if x.shape != node.shape:
+            x = node_of(movement.broadcast, (x,), {"shape": node.shape, "dims": dims})
+        operands.append(x)
+    return node_of(pointwise.multiply, operands)
+
+
+_STRUCTURAL: dict[str, Callable[[Node], Node | None]] = {
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "broadcast": _broadcast,
+    "slice": _slice,
+    "pad": _pad,
+    "concatenate": _concatenate,
+    "contract": _contract,
+}

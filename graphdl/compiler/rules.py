@@ -1,0 +1,149 @@
+"""Algebra: pairs of small functions, what is written and what is computed instead.
+
+Both sides are traced; a name stands for any value, a number for a constant of that value. Rules
+for floats hold up to rounding and up to the sign of a zero (the `nsz` of the kernels); none of them
+assumes that a value is finite.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from graphdl.graph import Node
+from graphdl.ops import movement, pointwise
+from graphdl.ops.pointwise import sigmoid, softplus
+from graphdl.tracing import INPUT, Trace, TracedArray, new_input, tracing
+from graphdl.types import TensorType
+
+Side = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`left` may be replaced by `right`; both take the same values."""
+
+    name: str
+    left: Side
+    right: Side
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("x + 0", lambda x: x + 0.0, lambda x: x),
+    Rule("x - 0", lambda x: x - 0.0, lambda x: x),
+    Rule("0 - x", lambda x: 0.0 - x, lambda x: -x),
+    Rule("x * 1", lambda x: x * 1.0, lambda x: x),
+    Rule("x / 1", lambda x: x / 1.0, lambda x: x),
+    Rule("x * -1", lambda x: x * -1.0, lambda x: -x),
+    Rule("-(-x)", lambda x: -(-x), lambda x: x),
+    Rule("x + (-y)", lambda x, y: x + (-y), lambda x, y: x - y),
+    Rule("(-x) + y", lambda x, y: (-x) + y, lambda x, y: y - x),
+    Rule("x - (-y)", lambda x, y: x - (-y), lambda x, y: x + y),
+    Rule("(-x) * (-y)", lambda x, y: (-x) * (-y), lambda x, y: x * y),
+    Rule("x * x", lambda x: x * x, lambda x: np.square(x)),
+    Rule("x ** 2", lambda x: np.power(x, 2.0), lambda x: np.square(x)),
+    Rule("x ** 1", lambda x: np.power(x, 1.0), lambda x: x),
+    Rule("x ** 3", lambda x: np.power(x, 3.0), lambda x: np.square(x) * x),
+    Rule("x ** 4", lambda x: np.power(x, 4.0), lambda x: np.square(np.square(x))),
+    Rule("x ** -1", lambda x: np.power(x, -1.0), lambda x: np.reciprocal(x)),
+    Rule("x ** 0.5", lambda x: np.power(x, 0.5), lambda x: np.sqrt(x)),
+    Rule("x ** 0", lambda x: np.power(x, 0.0), lambda x: np.ones_like(x)),
+    Rule("log(exp(x))", lambda x: np.log(np.exp(x)), lambda x: x),
+    Rule("log(1 + x)", lambda x: np.log(x + 1.0), lambda x: np.log1p(x)),
+    Rule("log1p(exp(x))", lambda x: np.log1p(np.exp(x)), lambda x: softplus(x)),
+    Rule("exp(x) - 1", lambda x: np.exp(x) - 1.0, lambda x: np.expm1(x)),
+    Rule("1 / (1 + exp(-x))", lambda x: 1.0 / (np.exp(-x) + 1.0), lambda x: sigmoid(x)),
+    Rule(
+        "1 / (1 + exp(-x)), folded",
+        lambda x: np.reciprocal(np.exp(-x) + 1.0),
+        lambda x: sigmoid(x),
+    ),
+    Rule(
+        "exp(x) / (1 + exp(x))",
+        lambda x: np.exp(x) / (np.exp(x) + 1.0),
+        lambda x: sigmoid(x),
+    ),
+    Rule("log(sigmoid(x))", lambda x: np.log(sigmoid(x)), lambda x: -softplus(-x)),
+    Rule("log(1 - sigmoid(x))", lambda x: np.log1p(-sigmoid(x)), lambda x: -softplus(x)),
+    Rule("1 - sigmoid(x)", lambda x: 1.0 - sigmoid(x), lambda x: sigmoid(-x)),
+    Rule(
+        "log(exp(x) / y)",
+        lambda x, y: np.log(np.exp(x) / y),
+        lambda x, y: x - np.log(y),
+    ),
+    Rule("sqrt(x) * sqrt(x)", lambda x: np.square(np.sqrt(x)), lambda x: x),
+    Rule("abs(x) squared", lambda x: np.square(np.absolute(x)), lambda x: np.square(x)),
+    Rule("abs(-x)", lambda x: np.absolute(-x), lambda x: np.absolute(x)),
+    Rule("cos(-x)", lambda x: np.cos(-x), lambda x: np.cos(x)),
+)
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> dict[str, list[tuple[Node, tuple[Node, ...], Rule]]]:
+    """The left sides as graphs, by the op at their root."""
+    result: dict[str, list[tuple[Node, tuple[Node, ...], Rule]]] = {}
+    any_value = TensorType(np.dtype(np.float64), (7,))
+    for rule in RULES:
+        count = len(inspect.signature(rule.left).parameters)
+        with tracing(rule.name) as trace:
+            names = [new_input(any_value, i, trace) for i in range(count)]
+            root = rule.left(*names).node
+        nodes = tuple(name.node for name in names)
+        result.setdefault(root.op.name, []).append((root, nodes, rule))
+    return result
+
+
+def _uniform(node: Node) -> Any:
+    while node.op is movement.broadcast or node.op is movement.reshape:
+        node = node.inputs[0]
+    if node.op is movement.constant and node.type.size == 1:
+        return node["value"].array.reshape(())
+    return None
+
+
+_COMMUTATIVE = (pointwise.add, pointwise.multiply)
+
+
+def _match(pattern: Node, node: Node, bound: dict[Node, Node]) -> dict[Node, Node] | None:
+    """What the pattern's names stand for, or None."""
+    if pattern.op is INPUT:
+        if pattern in bound:
+            return bound if bound[pattern] is node else None
+        return bound | {pattern: node}
+    value = _uniform(pattern)
+    if value is not None:
+        other = _uniform(node)
+        return bound if other is not None and node.dtype.kind == "f" and other == value else None
+    if node.op is not pattern.op or len(node.inputs) != len(pattern.inputs):
+        return None
+    orders = [node.inputs]
+    if pattern.op in _COMMUTATIVE and len(node.inputs) == 2:
+        orders.append(node.inputs[::-1])
+    for operands in orders:
+        found: dict[Node, Node] | None = bound
+        for inner, operand in zip(pattern.inputs, operands, strict=True):
+            found = _match(inner, operand, found)
+            if found is None:
+                break
+        if found is not None:
+            return found
+    return None
+
+
+def apply(node: Node, trace: Trace) -> Node | None:
+    """The right side of the first rule whose left side `node` is."""
+    if node.dtype.kind != "f":
+        return None
+    for root, names, rule in _patterns().get(node.op.name, ()):
+        bound = _match(root, node, {})
+        if bound is not None:
+            result = rule.right(*(TracedArray(bound[name], trace) for name in names)).node
+            if result is not node:
+                made: Node = result
+                return made
+    return None
