@@ -1,0 +1,11 @@
+"""graphdl beside its peers, in one run: `python -m bench` lists the benchmarks and runs one.
+
+- `cases`: what a benchmark is made of: cases, contestants' builders, targets
+- `peers`: the contestants, and how each is told its threads
+- `worker`: one process a contestant: builds, compares, times
+- `harness`: drives the workers in alternating rounds
+- `report`: the table, the JSON file, the picture
+- `machine`: what the figures were measured on
+- `pointwise`, `overhead`, `mlp`, `compile`: the benchmarks, one file a question
+  (`first_result`: the process that `compile` times)
+"""

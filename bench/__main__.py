@@ -1,0 +1,66 @@
+"""`python -m bench` lists the benchmarks; `python -m bench NAME` runs one and prints its table."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+from bench import report
+from bench.harness import Options
+from bench.peers import CONTESTANTS
+
+NAMES = ("pointwise", "overhead", "mlp", "compile")
+
+
+def subject(name: str) -> str:
+    """The first line of a benchmark's docstring, which says what it asks."""
+    return (import_module(f"bench.{name}").__doc__ or name).splitlines()[0]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    described = "\n".join(f"  {subject(name)}" for name in NAMES)
+    arguments = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=f"graphdl beside its peers, in one run.\n\n{described}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    arguments.add_argument("name", nargs="?", choices=NAMES, help="which one to run")
+    arguments.add_argument("--threads", type=int, default=2, help="for every contestant (2)")
+    arguments.add_argument("--json", type=Path, help="write all samples and the machine here")
+    arguments.add_argument("--plot", type=Path, help="draw the medians here (needs matplotlib)")
+    arguments.add_argument(
+        "--only", default="", help=f"contestants, comma separated, of {', '.join(CONTESTANTS)}"
+    )
+    arguments.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    arguments.add_argument("--tiny", action="store_true", help="tiny inputs: does it all run?")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    arguments = parser()
+    chosen = arguments.parse_args(argv)
+    if chosen.name is None:
+        print("\n".join(subject(name) for name in NAMES))
+        print("\nRun one with: python -m bench NAME   (--help for the options)")
+        return
+    only = tuple(name for name in chosen.only.split(",") if name)
+    unknown = [name for name in only if name not in CONTESTANTS]
+    if unknown:
+        arguments.error(f"no contestant {unknown[0]!r}; there are {', '.join(CONTESTANTS)}")
+    if chosen.threads < 1:
+        arguments.error(f"--threads {chosen.threads}: at least 1")
+    size = "tiny" if chosen.tiny else "full"
+    options = Options(threads=chosen.threads, only=only, quick=chosen.quick, size=size)
+    found: report.Report = import_module(f"bench.{chosen.name}").run(options)
+    print(report.text(found))
+    if chosen.json is not None:
+        report.write_json(found, chosen.json)
+    if chosen.plot is not None:
+        report.write_plot(found, chosen.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""compile: how long until the first step of `mlp` at batch 128, in a new process.
+
+Cold, with every cache empty, and in a second process that finds what the first one left. The time
+runs from before the interpreter starts until the loss of the first step is there, so imports count
+for everyone. Then the same process meets a new batch size. The floor is a process that imports
+NumPy.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from bench import harness, mlp, report
+from bench.cases import Target
+from bench.peers import CONTESTANTS, FLOOR, environment
+
+BATCHES = {"full": (128, 48), "tiny": (4, 3)}
+# Contestants that take longer than this from start to result are run once, not in every round.
+PATIENCE_S = 15.0
+TIME_LIMIT_S = 600.0
+
+# What a compiler leaves in its cache for every kernel or executable it has built.
+COMPILED = {
+    "graphdl": "**/*.o",
+    "jax": "**/*-cache",
+    "torch-compile": "**/*.so",
+    "pytensor": "**/*.nbc",
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """One process: seconds to the first result, its parts, and what a new batch size cost."""
+
+    total_s: float
+    import_s: float = 0.0
+    first_call_s: float = 0.0
+    second_call_s: float = 0.0
+    other_batch_s: float = 0.0
+    compiled: int | None = None
+    compiled_for_other_batch: int | None = None
+
+
+def compiled_in(contestant: str, caches: Path) -> int | None:
+    """How many kernels or executables lie in the caches; None where the library leaves none."""
+    pattern = COMPILED.get(contestant)
+    return None if pattern is None else sum(1 for _ in caches.glob(pattern))
+
+
+def start(contestant: str, caches: Path, options: harness.Options) -> Start:
+    """Run one process. Raises `harness.Failed` where it does not come to a result."""
+    if contestant == FLOOR:
+        begin = perf_counter()
+        subprocess.run([sys.executable, "-c", "import numpy"], check=True)
+        return Start(perf_counter() - begin)
+    batches = [str(count) for count in BATCHES[options.size]]
+    command = [sys.executable, "-m", "bench.first_result", contestant]
+    with tempfile.TemporaryFile() as log:
+        begin = perf_counter()
+        process = subprocess.Popen(
+            [*command, str(options.threads), options.size, *batches],
+            cwd=harness.ROOT, env=environment(options.threads, caches), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process:
+            first = process.stdout.readline()
+            total = perf_counter() - begin
+            if not first:
+                log.seek(0)
+                words = log.read().decode(errors="replace").strip().splitlines()
+                raise harness.Failed(words[-1][:200] if words else "no result")
+            second = process.stdout.readline()
+            before = compiled_in(contestant, caches)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            third = process.stdout.readline()
+        after = compiled_in(contestant, caches)
+    figures = {**json.loads(first), **json.loads(second or "{}"), **json.loads(third or "{}")}
+    new = None if before is None or after is None else after - before
+    return Start(total, **figures, compiled=before, compiled_for_other_batch=new)
+
+
+def both(contestant: str, options: harness.Options) -> tuple[Start, Start]:
+    """A cold process and the one after it, in caches of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        caches = Path(folder)
+        cold = start(contestant, caches, options)
+        warm = start(contestant, caches, options)
+    harness.progress(
+        f"{CONTESTANTS[contestant].label}: cold {cold.total_s:.2f} s, second {warm.total_s:.2f} s"
+    )
+    return cold, warm
+
+
+def run(options: harness.Options) -> report.Report:
+    """Run all contestants in turns."""
+    rounds = 1 if options.quick else 5
+    names = [name for name in (*mlp.TRAINERS, FLOOR) if options.chooses(name)]
+    notes: dict[str, str] = {}
+    found: dict[str, list[tuple[Start, Start]]] = {name: [] for name in names}
+    for name in names:
+        if not CONTESTANTS[name].installed:
+            notes[name] = "not installed"
+        else:
+            # Reads the library's files once, so that no one pays for the disk.
+            subprocess.run([sys.executable, "-c", f"import {CONTESTANTS[name].module}"], check=True)
+    for turn in range(rounds):
+        for place in range(len(names)):
+            name = names[(turn + place) % len(names)]
+            slow = found[name] and found[name][0][0].total_s > PATIENCE_S
+            if name in notes or slow:
+                continue
+            try:
+                found[name].append(both(name, options))
+            except (harness.Failed, subprocess.SubprocessError) as failure:
+                notes[name] = f"failed: {failure}"
+    return report.Report(
+        "compile",
+        options.threads,
+        (
+            case("cold: start of Python to first result, caches empty", 0, 1.0, found, notes),
+            case("second process: start of Python to first result", 1, 2.0, found, notes),
+        ),
+        (parts(found),),
+    )
+
+
+def case(
+    name: str,
+    which: int,
+    times: float,
+    found: dict[str, list[tuple[Start, Start]]],
+    notes: dict[str, str],
+) -> report.CaseReport:
+    """The cold (0) or the second (1) processes of all contestants."""
+    outcomes = [
+        report.Outcome(
+            contestant,
+            CONTESTANTS[contestant].label,
+            note=notes.get(contestant, ""),
+            samples=tuple(1e9 * pair[which].total_s for pair in pairs),
+        )
+        for contestant, pairs in found.items()
+    ]
+    targets = (Target(times=times, peers=("jax",)),)
+    return report.CaseReport(name, 'python -c "import numpy"', tuple(outcomes), targets)
+
+
+def parts(found: dict[str, list[tuple[Start, Start]]]) -> str:
+    """A table of what the totals are made of, in medians."""
+    rows = [
+        ["", "import", "first call, cold", "second process", "kernels", "new batch size", "kernels"]
+    ]
+
+    def middle(starts: list[Start], field: str) -> str:
+        return report.show_time(1e9 * median(getattr(start, field) for start in starts))
+
+    def count(number: int | None) -> str:
+        return "-" if number is None else str(number)
+
+    for name, pairs in found.items():
+        if name == FLOOR or not pairs:
+            continue
+        cold, warm = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        rows.append(
+            [
+                CONTESTANTS[name].label,
+                middle(warm, "import_s"),
+                middle(cold, "first_call_s"),
+                middle(warm, "first_call_s"),
+                count(cold[-1].compiled),
+                middle(cold, "other_batch_s"),
+                count(cold[-1].compiled_for_other_batch),
+            ]
+        )
+    return (
+        "What the times are made of: the import; the first call in a cold and in a second process; "
+        "kernels compiled for it; the first call with a new batch size; kernels compiled for that."
+        "\n\n" + report.aligned(rows)
+    )
