@@ -1,0 +1,313 @@
+"""Running a program: patches, then a tape of kernel launches, in one native call.
+
+A kernel is `void kernel(int64 *table, int64 lo, int64 hi)`: the addresses and sizes it uses, and
+the part of its iterations [0, n) to do. Any cut of [0, n) into parts gives bitwise the same result.
+
+- A tape is int64[launches, 4], rows of (kernel address, table address, n, parts). One part runs on
+  the calling thread as kernel(table, 0, n), more run as kernel(table, p*n//parts, (p+1)*n//parts)
+  on the threads of the pool, in any order. A launch begins when the one before has ended.
+- Patches are int64[count, 3], rows of (argument, slot address, byte offset): before the tape runs,
+  *(int64 *)slot = base address of the argument + offset.
+- `multi` is a kernel that runs many kernels as one: its table holds their count, then rows of
+  (kernel, table, start, n), and its iterations are theirs in a row. So the updates of 200 small
+  tensors are one launch, cut in parts that need not end where a tensor ends.
+
+TBB needs 3 to 4 us to start a parallel loop, and a little less each time would not do: a training
+step of a small network has dozens. So one parallel loop serves a whole stretch of the tape. Its
+participants take parts from queues, one queue for each participant (so that it meets the same rows
+again, in its cache) and others' queues when its own is empty; whoever ends the last part of a
+launch begins the next. Nobody waits for a participant that has not started: a thread that comes
+late finds less to do, and a launch ends when its parts are done. Then a launch costs about 0.2 us.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphdl.kernels.cpu import assembler, pool
+from graphdl.kernels.cpu.assembler import Function, Module, Value
+
+#: Words of a row.
+KERNEL, TABLE, COUNT, PARTS = (8 * i for i in range(4))
+_ROW = 32
+
+#: What participants share, each word that is written on a cache line of its own (128 bytes, since
+#: processors fetch lines in pairs), then a queue for each participant.
+_TAPE, _END, _THREADS, _EPOCH, _DONE, _QUEUES = 0, 8, 16, 128, 256, 384
+_QUEUE = 128
+
+#: A participant without work looks so often, about 40 ns each, before it offers its processor to
+#: others each time it looks.
+_PATIENCE = 1000
+
+_FINISHED = -1
+
+
+def _call_kernel(f: Function, kernel: Value, table: Value, lo: Value | int, hi: Value) -> None:
+    f.call(kernel, table, lo, hi, returns="void")
+
+
+def _define_share(module: Module) -> None:
+    """share(shared, queue, row): the first part of the queue in the launch of that row."""
+    with module.function("share", 3) as (f, (shared, queue, row)):
+        parts = f.load(f.load(shared + _TAPE) + row * _ROW + PARTS)
+        f.leave(queue * parts // f.load(shared + _THREADS))
+
+
+def _define_advance(module: Module) -> None:
+    """advance(shared, row): run rows of one part; publish the next that has more, or the end."""
+    with module.function("advance", 2) as (f, (shared, first)):
+        row = f.variable(first)
+        with f.forever() as loop:
+            with f.when(row.get().equals(f.load(shared + _END))):
+                f.store_shared(shared + _EPOCH, _FINISHED)
+                f.leave()
+            launch = f.load(shared + _TAPE) + row.get() * _ROW
+            loop.stop_when(f.load(launch + PARTS) > 1)
+            _call_kernel(
+                f, f.load(launch + KERNEL), f.load(launch + TABLE), 0, f.load(launch + COUNT)
+            )
+            row.set(row.get() + 1)
+        f.store_shared(shared + _DONE, 0)
+        with f.count(0, f.load(shared + _THREADS)) as queue:
+            f.store_shared(shared + _QUEUES + queue * _QUEUE, row.get() << 32)
+        f.store_shared(shared + _EPOCH, row.get())
+
+
+def _define_take(module: Module) -> None:
+    """take(shared, queue): run parts from the queue until none is left; how many were run.
+
+    A queue is one word: the row of the launch, and in the low half the next part to take, counted
+    from the queue's first. Whatever row the word turns out to hold when a part is taken is the row
+    that the part belongs to.
+    """
+    with module.function("take", 2) as (f, (shared, queue)):
+        word = shared + _QUEUES + queue * _QUEUE
+        taken = f.variable(0)
+        with f.forever():
+            seen = f.load_shared(word)
+            row = seen >> 32
+            size = f.call("share", shared, queue + 1, row) - f.call("share", shared, queue, row)
+            with f.when((seen & 0xFFFFFFFF) >= size):
+                f.leave(taken.get())
+            ticket = f.fetch_add(word, 1)
+            row = ticket >> 32
+            first = f.call("share", shared, queue, row)
+            part = first + (ticket & 0xFFFFFFFF)
+            with f.when(part < f.call("share", shared, queue + 1, row)):
+                launch = f.load(shared + _TAPE) + row * _ROW
+                n, parts = f.load(launch + COUNT), f.load(launch + PARTS)
+                _call_kernel(
+                    f,
+                    f.load(launch + KERNEL),
+                    f.load(launch + TABLE),
+                    part * n // parts,
+                    (part + 1) * n // parts,
+                )
+                taken.set(taken.get() + 1)
+                with f.when((f.fetch_add(shared + _DONE, 1) + 1).equals(parts)):
+                    f.call("advance", shared, row + 1)
+
+
+def _define_participate(module: Module) -> None:
+    """participate(args, dims, steps, shared): what each thread of the parallel loop does.
+
+    TBB may hand one thread the numbers of several participants; it then acts as the first of them.
+    """
+    with module.function("participate", 4) as (f, (args, _dims, _steps, shared)):
+        me, threads = f.load(args), f.load(shared + _THREADS)
+        give_way = f.load(f.load(f.address_of("process")) + 16)
+        with f.forever() as loop:
+            epoch = f.load_shared(shared + _EPOCH)
+            with f.when(epoch.equals(_FINISHED)):
+                f.leave()
+            taken = f.variable(0)
+            with f.count(0, threads) as k:
+                taken.set(taken.get() + f.call("take", shared, (me + k) % threads))
+            loop.again_when(taken.get() > 0)
+            looked = f.variable(0)
+            with f.forever() as wait:
+                wait.stop_when(f.load_shared(shared + _EPOCH).differs(epoch))
+                f.pause()
+                looked.set(looked.get() + 1)
+                with f.when((looked.get() > _PATIENCE) & give_way.differs(0)):
+                    f.call(give_way, returns="void")
+
+
+def _define_run(module: Module) -> None:
+    """run(bases, patches, patch count, tape, row count)."""
+    with module.function("run", 5) as (f, (bases, patches, patch_count, tape, rows)):
+        with f.count(0, patch_count) as i:
+            patch = patches + i * 24
+            base = f.load(bases + f.load(patch) * 8)
+            f.store(f.load(patch + 8), base + f.load(patch + 16))
+
+        state = f.load(f.address_of("process"))
+        threads = f.load(state)
+        with f.when((threads > 1) & rows.differs(0)):
+            f.leave(f.call("run_parallel", tape, rows, threads, f.load(state + 8)))
+        with f.count(0, rows) as i:
+            row = tape + i * _ROW
+            _call_kernel(f, f.load(row + KERNEL), f.load(row + TABLE), 0, f.load(row + COUNT))
+
+
+def _define_run_parallel(module: Module) -> None:
+    """run_parallel(tape, row count, threads, parallel_for): the tape without its patches.
+
+    The parallel loop reaches from the first launch of several parts to the last one.
+    """
+    with module.function("run_parallel", 4) as (f, (tape, rows, threads, parallel_for)):
+        first, end = f.variable(0), f.variable(rows)
+        with f.forever() as loop:
+            row = tape + first.get() * _ROW
+            loop.stop_when(first.get().equals(rows))
+            loop.stop_when(f.load(row + PARTS) > 1)
+            _call_kernel(f, f.load(row + KERNEL), f.load(row + TABLE), 0, f.load(row + COUNT))
+            first.set(first.get() + 1)
+        with f.when(first.get().equals(rows)):
+            f.leave()
+        with f.forever() as loop:
+            loop.stop_when(f.load(tape + (end.get() - 1) * _ROW + PARTS) > 1)
+            end.set(end.get() - 1)
+
+        shared = f.stack(threads * _QUEUE + _QUEUES, align=128)
+        f.store(shared + _TAPE, tape)
+        f.store(shared + _END, end.get())
+        f.store(shared + _THREADS, threads)
+        f.call("advance", shared, first.get())
+        loop_arguments = f.stack(24)  # args[0], dims[0], steps[0] of `parallel_for`
+        f.store(loop_arguments, 0)
+        f.store(loop_arguments + 8, threads)
+        f.store(loop_arguments + 16, 1)
+        f.call(
+            parallel_for,
+            f.address_of("participate"),
+            loop_arguments,
+            loop_arguments + 8,
+            loop_arguments + 16,
+            shared,
+            0,
+            1,
+            f.narrow(threads),
+            returns="void",
+        )
+        with f.count(end.get(), rows) as i:
+            row = tape + i * _ROW
+            _call_kernel(f, f.load(row + KERNEL), f.load(row + TABLE), 0, f.load(row + COUNT))
+
+
+def _define_multi(module: Module) -> None:
+    """The kernel multi(table, lo, hi): table = [count, (kernel, table, start, n) ...]."""
+    with module.function("multi", 3) as (f, (table, lo, hi)):
+        rows = table + 8
+        below, above = f.variable(0), f.variable(f.load(table))
+        with f.forever() as search:  # the last row that starts at lo or before
+            middle = (below.get() + above.get()) >> 1
+            search.stop_when(middle.equals(below.get()))
+            here = f.load(rows + middle * _ROW + 16) <= lo
+            below.set(f.select(here, middle, below.get()))
+            above.set(f.select(here, above.get(), middle))
+        with f.count(below.get(), f.load(table)) as i:
+            row = rows + i * _ROW
+            start, n = f.load(row + 16), f.load(row + 24)
+            with f.when(start >= hi):
+                f.leave()
+            begin, end = f.larger(lo - start, 0), f.smaller(hi - start, n)
+            with f.when(begin < end):
+                _call_kernel(f, f.load(row), f.load(row + 8), begin, end)
+
+
+def _module() -> Module:
+    module = Module("graphdl_tape", process=1)
+    for define in (
+        _define_share,
+        _define_advance,
+        _define_take,
+        _define_participate,
+        _define_run,
+        _define_run_parallel,
+        _define_multi,
+    ):
+        define(module)
+    return module
+
+
+def _load() -> tuple[int, int]:
+    addresses = assembler.load(_module(), [pool.state_address()])
+    return addresses["run"], addresses["multi"]
+
+
+#: Address of `void run(int64 *bases, int64 *patches, int64 count, int64 *tape, int64 rows)`.
+RUN: int
+#: Address of the kernel that runs many kernels as one launch.
+MULTI: int
+RUN, MULTI = _load()
+
+_run = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 5)(RUN)
+
+
+@dataclass(frozen=True)
+class Tape:
+    """Launches and patches, and whatever must live as long as the addresses in them.
+
+    launches: int64[rows, 4], patches: int64[count, 3], both C-contiguous.
+    """
+
+    launches: NDArray[np.int64]
+    patches: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 3), np.int64))
+    keep: tuple[object, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, array, width in (("launches", self.launches, 4), ("patches", self.patches, 3)):
+            if array.dtype != np.int64 or array.ndim != 2 or array.shape[1] != width:
+                raise ValueError(f"{name} must be int64[rows, {width}], not {_described(array)}")
+            if not array.flags.c_contiguous:
+                raise ValueError(f"{name} must be C-contiguous")
+        if len(self.launches) and int(self.launches[:, 3].min()) < 1:
+            raise ValueError("a launch must have at least one part")
+        if len(self.launches) >= 2**31 or (self.launches[:, 3] >= 2**31).any():
+            raise ValueError("at most 2**31 - 1 launches, of so many parts")
+        if self.is_parallel:
+            pool.start()
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether a launch has several parts."""
+        return bool((self.launches[:, 3] > 1).any())
+
+
+def _described(array: NDArray[np.int64]) -> str:
+    return f"{array.dtype}[{', '.join(map(str, array.shape))}]"
+
+
+def run(tape: Tape, bases: Sequence[int] = ()) -> None:
+    """Run the patches and the launches; `bases` are the arguments' addresses.
+
+    Other Python threads run meanwhile; so a tape whose tables they use must not be run by two
+    threads at once. `graphdl.kernels.cpu.entry` runs tapes without letting go of the interpreter.
+    """
+    addresses = np.array(bases, np.int64)
+    if len(tape.patches) and int(tape.patches[:, 0].max()) >= len(addresses):
+        raise IndexError(f"a patch names argument {tape.patches[:, 0].max()} of {len(addresses)}")
+    _run(
+        addresses.ctypes.data,
+        tape.patches.ctypes.data,
+        len(tape.patches),
+        tape.launches.ctypes.data,
+        len(tape.launches),
+    )
+
+
+def multi_table(launches: Iterable[tuple[int, int, int]]) -> tuple[NDArray[np.int64], int]:
+    """The table and the number of iterations of one `MULTI` launch of many (kernel, table, n)."""
+    rows, start = [], 0
+    for kernel, table, n in launches:
+        rows.append((kernel, table, start, n))
+        start += n
+    flat = [len(rows), *(word for row in rows for word in row)]
+    return np.array(flat, np.int64), start
