@@ -1,0 +1,1 @@
+"""Complete programs that use graphdl as its users do."""
