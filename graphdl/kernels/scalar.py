@@ -1,0 +1,50 @@
+"""The record of one scalar operation of generated kernels."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+# From the operands' dtype names to the dtype name of the result.
+ResultRule = Callable[[tuple[str, ...]], str]
+
+
+def same(dtypes: tuple[str, ...]) -> str:
+    """The dtype of the first operand."""
+    return dtypes[0]
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A name that generated kernels may call, on scalars.
+
+    `formula` emits the operation over `graphdl.kernels.value.Value`s; `kernels.cpu.scalars` makes
+    Numba intrinsics of it. `reference` names an independent implementation, as "module:function"
+    over NumPy scalars or arrays, by which the kernel runs as plain Python; `python` loads it.
+    """
+
+    name: str
+    arity: int
+    formula: Callable[..., Any]
+    reference: str
+    result: ResultRule = same
+    # Defined once a module as a function that LLVM inlines, instead of being written out per call.
+    outlined: bool = False
+
+    @cached_property
+    def python(self) -> Callable[..., Any]:
+        """The stand-in: takes and returns NumPy values of the dtypes that the compiled one does."""
+        module, _, function = self.reference.partition(":")
+        call: Callable[..., Any] = getattr(importlib.import_module(module), function)
+
+        def stand_in(*operands: Any) -> Any:
+            dtype = self.result(tuple(np.asarray(operand).dtype.name for operand in operands))
+            return np.asarray(call(*operands)).astype(dtype, copy=False)[()]
+
+        stand_in.__name__ = self.name
+        return stand_in

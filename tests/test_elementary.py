@@ -1,0 +1,127 @@
+"""Elementary functions: at most 2 ulp over the whole range, special values, and packed code.
+
+References: float32 against float64 or long double functions, float64 against glibc's long double
+functions (64 bits) where there are any, and against mpmath; these references are checked against
+mpmath themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+from scalar_kernels import loop
+from ulps import HAS_LONG_DOUBLE, binades, errors, exactly, specials, uniform
+
+from graphdl.kernels.elementary import ELEMENTARY
+
+DTYPES = ("float32", "float64")
+LIMIT = 2.0  # ulp
+
+
+@dataclass(frozen=True)
+class Case:
+    """A function, its mpmath form, its NumPy form (in long double), where to look closely."""
+
+    exact: Callable[..., Any]
+    near: Callable[..., Any] | None
+    intervals: tuple[tuple[float, float], ...] = ((-1, 1), (-10, 10))
+
+
+def exact_sigmoid(x: Any) -> Any:
+    return 1 / (1 + mpmath.exp(-x))
+
+
+def near_sigmoid(x: Any) -> Any:
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, 1) / (1 + e)
+
+
+CASES: dict[str, Case] = {
+    "exp": Case(mpmath.exp, np.exp, ((-1, 1), (-110, 90), (-750, 710))),
+    "exp2": Case(lambda x: mpmath.mpf(2) ** x, np.exp2, ((-1, 1), (-155, 130), (-1080, 1030))),
+    "expm1": Case(mpmath.expm1, np.expm1, ((-1, 1), (-50, 90), (80, 710))),
+    "log": Case(mpmath.log, np.log, ((0, 3), (0.5, 2), (0, 1e5))),
+    "log2": Case(lambda x: mpmath.log(x, 2), np.log2, ((0, 3), (0.5, 2), (0, 1e5))),
+    "log10": Case(mpmath.log10, np.log10, ((0, 3), (0.5, 2), (0, 1e5))),
+    "log1p": Case(mpmath.log1p, np.log1p, ((-1, 1), (-0.5, 0.5), (-1, 1e5))),
+    "tanh": Case(mpmath.tanh, np.tanh, ((-1, 1), (-25, 25))),
+    "sigmoid": Case(exact_sigmoid, near_sigmoid, ((-1, 1), (-110, 90), (-750, 710))),
+    "softplus": Case(
+        lambda x: mpmath.log1p(mpmath.exp(x)),
+        lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))),
+        ((-1, 1), (-110, 90), (-750, 710)),
+    ),
+}
+
+
+def samples(name: str, dtype: str, dense: bool) -> tuple[Any, ...]:
+    """Every binade, the special values, and the intervals to look at closely."""
+    case = CASES[name]
+    count = 60_000 if dense else 300
+    per_binade = (100 if dtype == "float32" else 20) if dense else 1
+    parts = [specials(dtype), binades(dtype, per_binade)]
+    parts += [uniform(dtype, low, high, count) for low, high in case.intervals]
+    return (np.concatenate(parts),)
+
+
+def report(name: str, operands: tuple[Any, ...], got: Any, wanted: Any) -> None:
+    error = errors(got, wanted)
+    worst = int(np.argmax(error))
+    arguments = ", ".join(repr(x[worst]) for x in operands)
+    assert error[worst] <= LIMIT, (
+        f"{name}({arguments}) = {got[worst]!r}, not {wanted[worst]!r}: {error[worst]:.3g} ulp"
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CASES)
+def test_agrees_with_mpmath(name: str, dtype: str) -> None:
+    operands = samples(name, dtype, dense=False)
+    got = loop(name, *[dtype] * len(operands))(*operands)
+    report(name, operands, got, exactly(CASES[name].exact, operands))
+
+
+@pytest.mark.skipif(not HAS_LONG_DOUBLE, reason="long double is double here")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.near])
+def test_dense_samples(name: str, dtype: str) -> None:
+    near = CASES[name].near
+    assert near is not None
+    operands = samples(name, dtype, dense=True)
+    got = loop(name, *[dtype] * len(operands))(*operands)
+    with np.errstate(all="ignore"):
+        wanted = near(*(x.astype(np.longdouble) for x in operands))
+    report(name, operands, got, wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CASES)
+def test_plain_python_agrees(name: str, dtype: str) -> None:
+    operands = samples(name, dtype, dense=False)
+    with np.errstate(all="ignore"):
+        wanted = ELEMENTARY[name].python(*operands)
+    got = loop(name, *[dtype] * len(operands))(*operands)
+    assert wanted.dtype == got.dtype
+    np.testing.assert_array_max_ulp(*(np.nan_to_num(x, nan=7.0) for x in (got, wanted)), maxulp=4)
+    zero = (got == 0) & (wanted == 0)
+    np.testing.assert_array_equal(np.signbit(got[zero]), np.signbit(wanted[zero]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CASES)
+def test_code_is_packed(name: str, dtype: str) -> None:
+    assembly = loop(name, *[dtype] * ELEMENTARY[name].arity).assembly
+    suffix = "ps" if dtype == "float32" else "pd"
+    packed = re.findall(rf"\b(?:vf?n?m(?:add|sub|ul)\w*|mul){suffix}\b.*%[xyz]mm", assembly)
+    assert packed, "no packed multiplication"
+    assert not re.search(r"\bcall", assembly), "a call of a scalar function"
+
+
+def test_every_function_is_tested() -> None:
+    assert set(CASES) == set(ELEMENTARY)

@@ -1,0 +1,219 @@
+"""Fits the polynomials of `graphdl/kernels/elementary.py` and writes `coefficients.py` beside it.
+
+    python tools/fit_coefficients.py [name ...]      (all of them: a few minutes)
+
+Each fit is the minimax polynomial of a weighted error on an interval, found by the exchange
+algorithm of Remez in 50-digit arithmetic. The coefficients are rounded to the floating point type
+one after the other, the lowest power first, and those that remain are fitted again each time, so
+that a later coefficient makes up for the rounding of an earlier one.
+"""
+
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mpmath as mp
+import numpy as np
+
+mp.mp.dps = 50
+TARGET = Path(__file__).parent.parent / "graphdl" / "kernels" / "coefficients.py"
+Real = mp.mpf
+Function = Callable[[Real], Real]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Minimise max |weight(x) * (function(x) - sum over j of c_j x^j)| for x in `interval`."""
+
+    name: str
+    function: Function
+    weight: Function
+    interval: tuple[Real, Real]
+    terms: dict[str, int]  # number of coefficients for each dtype
+    about: str
+
+
+def remez(
+    points: Sequence[Real], wanted: Sequence[Real], weight: Sequence[Real], powers: range
+) -> tuple[list[Real], Real]:
+    """Coefficients of `powers` with the smallest largest error on the grid, and that error."""
+    n, last = len(powers), len(points) - 1
+    reference = [round((1 - np.cos(np.pi * i / n)) / 2 * last) for i in range(n + 1)]
+    coefficients: list[Real] = []
+    level = mp.mpf(0)
+    for _ in range(30):
+        system, right = mp.matrix(n + 1, n + 1), mp.matrix(n + 1, 1)
+        for row, i in enumerate(reference):
+            for column, power in enumerate(powers):
+                system[row, column] = weight[i] * points[i] ** power
+            system[row, n] = (-1) ** row
+            right[row] = weight[i] * wanted[i]
+        solution = mp.lu_solve(system, right)
+        coefficients, level = list(solution[:n]), abs(solution[n])
+        error = [
+            w * (f - x ** powers[0] * mp.polyval(coefficients[::-1], x))
+            for x, f, w in zip(points, wanted, weight, strict=True)
+        ]
+        extrema = alternating_extrema(error, n + 1)
+        if max(abs(e) for e in error) <= level * mp.mpf("1.001") or extrema == reference:
+            break
+        reference = extrema
+    return coefficients, max(abs(e) for e in error)
+
+
+def alternating_extrema(error: Sequence[Real], count: int) -> list[int]:
+    """The `count` neighbouring extrema of alternating sign that hold the largest errors."""
+    extrema: list[int] = []
+    for i, e in enumerate(error):
+        if extrema and mp.sign(e) == mp.sign(error[extrema[-1]]):
+            if abs(e) > abs(error[extrema[-1]]):
+                extrema[-1] = i
+        elif e != 0:
+            extrema.append(i)
+    while len(extrema) > count:
+        if len(extrema) == count + 1:
+            drop = 0 if abs(error[extrema[0]]) < abs(error[extrema[-1]]) else count
+            del extrema[drop]
+        else:
+            sizes = [max(abs(error[a]), abs(error[b])) for a, b in itertools.pairwise(extrema)]
+            drop = sizes.index(min(sizes))
+            del extrema[drop : drop + 2]
+    if len(extrema) < count:
+        raise ArithmeticError(
+            f"only {len(extrema)} of {count} extrema: too many terms for this grid"
+        )
+    return extrema
+
+
+def fit(case: Fit, dtype: str) -> tuple[list[float], float]:
+    """The rounded coefficients, lowest power first, and the largest weighted error they leave."""
+    terms = case.terms[dtype]
+    low, high = (mp.mpf(bound) for bound in case.interval)
+    count = 24 * terms
+    points = [
+        low + (high - low) * (1 - mp.cos(mp.pi * (i + 0.5) / count)) / 2 for i in range(count)
+    ]
+    weight = [mp.mpf(case.weight(x)) for x in points]
+    left = [mp.mpf(case.function(x)) for x in points]
+    rounded: list[float] = []
+    for power in range(terms):
+        coefficients, _ = remez(points, left, weight, range(power, terms))
+        value = float(np.dtype(dtype).type(mp.nstr(coefficients[0], 30)))
+        rounded.append(value)
+        left = [f - mp.mpf(value) * x**power for f, x in zip(left, points, strict=True)]
+    return rounded, float(max(abs(w * f) for w, f in zip(weight, left, strict=True)))
+
+
+def tail(function: Function, known: Function, power: int) -> Function:
+    """(function - known) / x^power, with digits to spare for small x."""
+
+    def value(x: Real) -> Real:
+        with mp.workdps(50 + 25 * power):
+            return (function(x) - known(x)) / x**power
+
+    return value
+
+
+SQRT_HALF = mp.sqrt(mp.mpf(1) / 2)
+HALF_LN2 = mp.log(2) / 2 * mp.mpf("1.0001")
+QUARTER_PI = mp.pi / 4 * mp.mpf("1.0001")
+
+
+def even(function: Function) -> Function:
+    """The function of z that `function` is of x, where z = x^2."""
+    return lambda z: function(mp.sqrt(z))
+
+
+FITS = [
+    Fit(
+        "EXPM1_TAIL",
+        tail(mp.exp, lambda r: 1 + r, 2),
+        lambda r: abs(r**2 / mp.expm1(r)),
+        (-HALF_LN2, HALF_LN2),
+        {"float32": 5, "float64": 11},
+        "exp(r) = 1 + r + r^2 P(r), |r| <= ln(2)/2; error relative to exp(r) - 1",
+    ),
+    Fit(
+        "LOG1P_TAIL",
+        tail(mp.log1p, lambda f: f - f**2 / 2, 3),
+        lambda f: abs(f**3 / mp.log1p(f)),
+        (SQRT_HALF - mp.mpf("1.00001"), 2 * SQRT_HALF - mp.mpf("0.99999")),
+        {"float32": 8, "float64": 19},
+        "log(1 + f) = f - f^2/2 + f^3 P(f), sqrt(1/2) <= 1 + f <= sqrt(2); relative error",
+    ),
+    Fit(
+        "SIN_TAIL",
+        even(tail(mp.sin, lambda r: r, 3)),
+        even(lambda r: r**3 / mp.sin(r)),
+        (mp.mpf("1e-12"), QUARTER_PI**2),
+        {"float32": 3, "float64": 6},
+        "sin(r) = r + r^3 P(r^2), |r| <= pi/4; relative error",
+    ),
+    Fit(
+        "COS_TAIL",
+        even(tail(mp.cos, lambda r: 1 - r**2 / 2, 4)),
+        even(lambda r: r**4 / mp.cos(r)),
+        (mp.mpf("1e-12"), QUARTER_PI**2),
+        {"float32": 3, "float64": 6},
+        "cos(r) = 1 - r^2/2 + r^4 P(r^2), |r| <= pi/4; relative error",
+    ),
+    Fit(
+        "ATAN_TAIL",
+        even(tail(mp.atan, lambda r: r, 3)),
+        even(lambda r: r**3 / mp.atan(r)),
+        (mp.mpf("1e-12"), mp.mpf(1)),
+        {"float32": 8, "float64": 20},
+        "atan(r) = r + r^3 P(r^2), |r| <= 1; relative error",
+    ),
+    Fit(
+        "ASIN_TAIL",
+        even(tail(mp.asin, lambda r: r, 3)),
+        even(lambda r: r**3 / mp.asin(r)),
+        (mp.mpf("1e-12"), mp.mpf(1) / 4),
+        {"float32": 5, "float64": 12},
+        "asin(r) = r + r^3 P(r^2), |r| <= 1/2; relative error",
+    ),
+]
+
+HEADER = '''"""Minimax polynomials of the elementary functions, lowest power first. Generated.
+
+Written by `tools/fit_coefficients.py`, which holds the functions fitted, the intervals and the
+method; run it again instead of editing a number here. `error` is the largest error left by the
+rounded coefficients, in units of the last place of the type at 1 (2^-23 or 2^-52).
+"""
+
+from typing import Final
+
+Table = dict[str, tuple[float, ...]]
+'''
+
+
+def render(case: Fit) -> str:
+    lines = [f"# {case.about}", f"{case.name}: Final[Table] = {{"]
+    for dtype in case.terms:
+        coefficients, error = fit(case, dtype)
+        ulp = float(np.finfo(dtype).eps)
+        lines += [f"    # error {error / ulp:.2g}", f'    "{dtype}": (']
+        digits = 9 if dtype == "float32" else 17
+        lines += [f"        {float(f'{c:.{digits}g}')!r}," for c in coefficients]
+        lines += ["    ),"]
+        print(f"{case.name} {dtype}: {len(coefficients)} terms, error {error / ulp:.3g} ulp of 1")
+    return "\n".join([*lines, "}"])
+
+
+def main(names: Sequence[str]) -> None:
+    sections = dict[str, str]()
+    if TARGET.exists():
+        for section in TARGET.read_text().split("\n\n")[3:]:
+            sections[section.splitlines()[1].split(":")[0]] = section.strip("\n")
+    for case in FITS:
+        if not names or case.name in names or case.name not in sections:
+            sections[case.name] = render(case)
+    kept = [sections[case.name] for case in FITS]
+    TARGET.write_text(HEADER + "\n" + "\n\n".join(kept) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
