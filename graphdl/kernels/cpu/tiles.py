@@ -1,0 +1,314 @@
+"""The inner loops of matrix products as LLVM vectors: register tiles, packing, dot products.
+
+Each `define_...` gives the LLVM IR of one internal function whose arguments are int64: addresses in
+bytes, and strides in bytes too. Numba is not involved: its types have no vectors, and these
+functions must exist in a few milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import llvmlite.binding as llvm
+
+from graphdl.kernels.cpu.assembler import Function, Value
+
+SIZES = {"f32": 4, "f64": 8}
+_SCALARS = {"f32": "float", "f64": "double"}
+
+
+@dataclass(frozen=True)
+class Registers:
+    """The vector registers of a CPU for one dtype ("f32" or "f64").
+
+    `heights` are the rows of the register tiles, largest first: each tile is so many rows by two
+    vectors. The largest fills the registers with sums, the smallest still has eight of them, which
+    hide the latency of an addition.
+    """
+
+    dtype: str
+    lanes: int
+    heights: tuple[int, int, int]
+    fused: bool  # there is a fused multiply-add
+
+    @property
+    def size(self) -> int:
+        return SIZES[self.dtype]
+
+    @property
+    def width(self) -> int:
+        """Columns of a tile."""
+        return 2 * self.lanes
+
+
+@cache
+def host_registers(dtype: str) -> Registers:
+    """The registers of this CPU."""
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        size, heights, fused = 64, (12, 8, 4), True
+    elif features.get("avx") and features.get("fma"):
+        size, heights, fused = 32, (6, 5, 4), True
+    elif llvm.get_process_triple().startswith(("aarch64", "arm64")):
+        size, heights, fused = 16, (12, 8, 4), True
+    else:
+        size, heights, fused = 16, (6, 5, 4), False
+    return Registers(dtype, size // SIZES[dtype], heights, fused)
+
+
+class _Vectors:
+    """Vector instructions in a function."""
+
+    def __init__(self, function: Function, registers: Registers, lanes: int = 0) -> None:
+        self.f, self.registers = function, registers
+        self.lanes = lanes or registers.lanes
+        self.scalar = _SCALARS[registers.dtype]
+        self.type = f"<{self.lanes} x {self.scalar}>"
+
+    def _pointer(self, address: Value) -> str:
+        return self.f.emit(f"inttoptr i64 {address.name} to ptr")
+
+    def load(self, address: Value) -> str:
+        pointer = self._pointer(address)
+        return self.f.emit(f"load {self.type}, ptr {pointer}, align {self.registers.size}")
+
+    def store(self, value: str, address: Value) -> None:
+        pointer = self._pointer(address)
+        self.f.line(f"store {self.type} {value}, ptr {pointer}, align {self.registers.size}")
+
+    def load_scalar(self, address: Value) -> str:
+        return self.f.emit(f"load {self.scalar}, ptr {self._pointer(address)}")
+
+    def store_scalar(self, value: str, address: Value) -> None:
+        self.f.line(f"store {self.scalar} {value}, ptr {self._pointer(address)}")
+
+    def splat(self, scalar: str, kind: str = "") -> str:
+        kind = kind or self.scalar
+        vector = f"<{self.lanes} x {kind}>"
+        first = self.f.emit(f"insertelement {vector} poison, {kind} {scalar}, i64 0")
+        return self.f.emit(
+            f"shufflevector {vector} {first}, {vector} poison, <{self.lanes} x i32> zeroinitializer"
+        )
+
+    def shuffle(self, left: str, right: str, lanes: Sequence[int]) -> str:
+        mask = ", ".join(f"i32 {lane}" for lane in lanes)
+        return self.f.emit(
+            f"shufflevector {self.type} {left}, {self.type} {right}, <{len(lanes)} x i32> <{mask}>"
+        )
+
+    def multiply_add(self, x: str, y: str, z: str) -> str:
+        if not self.registers.fused:
+            product = self.f.emit(f"fmul {self.type} {x}, {y}")
+            return self.f.emit(f"fadd {self.type} {product}, {z}")
+        name = f"@llvm.fma.v{self.lanes}{self.registers.dtype}"
+        operands = ", ".join(f"{self.type} {value}" for value in (x, y, z))
+        return self.f.emit(f"call {self.type} {name}({operands})")
+
+    def variables(self, rows: int, columns: int) -> list[list[str]]:
+        """Slots for vectors, which LLVM turns into registers; they start at zero."""
+        slots = [[self.f.emit(f"alloca {self.type}") for _ in range(columns)] for _ in range(rows)]
+        for row in slots:
+            for slot in row:
+                self.set(slot, "zeroinitializer")
+        return slots
+
+    def get(self, slot: str) -> str:
+        return self.f.emit(f"load {self.type}, ptr {slot}")
+
+    def set(self, slot: str, value: str) -> None:
+        self.f.line(f"store {self.type} {value}, ptr {slot}")
+
+
+def declarations(registers: Registers) -> str:
+    """What the functions of this file call: intrinsics of LLVM."""
+    lanes, dtype, scalar = registers.lanes, registers.dtype, _SCALARS[registers.dtype]
+    vector, mask = f"<{lanes} x {scalar}>", f"<{lanes} x i1>"
+    return "\n".join(
+        (
+            f"declare {vector} @llvm.fma.v{lanes}{dtype}({vector}, {vector}, {vector})",
+            f"declare {vector} @llvm.masked.load.v{lanes}{dtype}.p0(ptr, i32, {mask}, {vector})",
+            f"declare {scalar} @llvm.vector.reduce.fadd.v{lanes}{dtype}({scalar}, {vector})",
+            "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)",
+        )
+    )
+
+
+@contextmanager
+def function(texts: list[str], name: str, parameters: int) -> Iterator[Function]:
+    """Write an internal function that stays a function, since it is called from several places."""
+    f = Function(name, parameters)
+    yield f
+    texts.append(f.text("internal").replace(") nounwind {", ") noinline nounwind {", 1))
+
+
+def define_tile(texts: list[str], registers: Registers, rows: int, vectors: int) -> None:
+    """tile(a, ai, ak, height, b, bk, c, ci, depth, resume): c[:rows] (+)= a[:rows, :] @ b.
+
+    a: element (i, k) at a + i * ai + k * ak. b: the adjacent elements of row k from b + k * bk on;
+    c likewise. Rows at and past `height` repeat the last row, so nothing outside `a` is read; all
+    `rows` of c are written. The sums start at zero, or from c if resume != 0.
+
+    Every element is one chain of multiply-adds over rising k, whatever the tile.
+    """
+    with function(texts, f"tile_{rows}x{vectors}", 10) as f:
+        a, ai, ak, height, b, bk, c, ci, depth, resume = f.arguments()
+        v = _Vectors(f, registers)
+        step = registers.lanes * registers.size
+        sums = v.variables(rows, vectors)
+        last = height - 1
+        starts = [a] + [a + f.smaller(f.constant(i), last) * ai for i in range(1, rows)]
+
+        def each_of_c(visit: Callable[[str, Value], None]) -> None:
+            for i in range(rows):
+                for j in range(vectors):
+                    visit(sums[i][j], c + ci * i + j * step)
+
+        with f.when(resume.differs(0)):
+            each_of_c(lambda slot, address: v.set(slot, v.load(address)))
+        with f.count(0, depth) as k:
+            row = b + k * bk
+            weights = [v.load(row + j * step) for j in range(vectors)]
+            offset = k * ak
+            for i in range(rows):
+                value = v.splat(v.load_scalar(starts[i] + offset))
+                for j in range(vectors):
+                    v.set(sums[i][j], v.multiply_add(value, weights[j], v.get(sums[i][j])))
+        each_of_c(lambda slot, address: v.store(v.get(slot), address))
+
+
+def define_dot(texts: list[str], registers: Registers) -> None:
+    """dot(a, ai, height, b, bj, width, c, ci, depth, resume): c[:4, :4] (+)= a[:4, :] @ b[:, :4].
+
+    The elements of a row of a, and of a column of b, are adjacent. Rows at and past `height` repeat
+    the last row, columns at and past `width` the last column. Each lane is summed first, then the
+    lanes are.
+    """
+    with function(texts, "dot", 10) as f:
+        a, ai, height, b, bj, width, c, ci, depth, resume = f.arguments()
+        v = _Vectors(f, registers)
+        lanes, size = registers.lanes, registers.size
+        sums = v.variables(4, 4)
+        bottom, right = height - 1, width - 1
+        rows = [a + f.smaller(f.constant(i), bottom) * ai for i in range(4)]
+        columns = [b + f.smaller(f.constant(j), right) * bj for j in range(4)]
+
+        def add(load: Callable[[Value], str]) -> None:
+            values = [load(column) for column in columns]
+            for i in range(4):
+                value = load(rows[i])
+                for j in range(4):
+                    v.set(sums[i][j], v.multiply_add(value, values[j], v.get(sums[i][j])))
+
+        whole = depth // lanes
+        with f.count(0, whole) as k:
+            offset = k * (lanes * size)
+            add(lambda start: v.load(start + offset))
+        done = whole * lanes
+        with f.when(done < depth):
+            numbers = ", ".join(f"i64 {lane}" for lane in range(lanes))
+            rest = v.splat((depth - done).name, "i64")
+            mask = f.emit(f"icmp slt <{lanes} x i64> <{numbers}>, {rest}")
+            offset = done * size
+
+            def load_rest(start: Value) -> str:
+                pointer = f.emit(f"inttoptr i64 {(start + offset).name} to ptr")
+                return f.emit(
+                    f"call {v.type} @llvm.masked.load.v{lanes}{registers.dtype}.p0(ptr {pointer}, "
+                    f"i32 {size}, <{lanes} x i1> {mask}, {v.type} zeroinitializer)"
+                )
+
+            add(load_rest)
+        again = resume.differs(0)
+        for i in range(4):
+            for j in range(4):
+                place = c + ci * i + j * size
+                before = f.emit(
+                    f"select i1 {again.name}, {v.scalar} {v.load_scalar(place)}, {v.scalar} 0.0"
+                )
+                total = f.emit(
+                    f"call reassoc {v.scalar} @llvm.vector.reduce.fadd.v{lanes}{registers.dtype}("
+                    f"{v.scalar} {before}, {v.type} {v.get(sums[i][j])})"
+                )
+                v.store_scalar(total, place)
+
+
+def define_copy(texts: list[str], registers: Registers) -> None:
+    """copy(to, step, source, stride, depth, panels, panel): panels of adjacent columns.
+
+    Row k of panel p goes from source + k * stride + p * (a tile's width) to
+    to + p * panel + k * step. All panels of a row are read before the next row is.
+    """
+    with function(texts, "copy", 7) as f:
+        to, step, source, stride, depth, panels, panel = f.arguments()
+        v = _Vectors(f, registers)
+        vector = registers.lanes * registers.size
+        with f.count(0, depth) as k:
+            origin, target = source + k * stride, to + k * step
+            with f.count(0, panels) as p:
+                for half in range(2):
+                    value = v.load(origin + p * (2 * vector) + half * vector)
+                    v.store(value, target + p * panel + half * vector)
+
+
+def define_gather_rows(texts: list[str], registers: Registers) -> None:
+    """gather_rows(to, source, stride, depth): the adjacent elements of a tile's height, for each k.
+
+    They go from source + k * stride to consecutive places.
+    """
+    height = registers.heights[0]
+    with function(texts, "gather_rows", 4) as f:
+        to, source, stride, depth = f.arguments()
+        v = _Vectors(f, registers, height)
+        with f.count(0, depth) as k:
+            v.store(v.load(source + k * stride), to + k * (height * registers.size))
+
+
+def define_transpose(texts: list[str], registers: Registers) -> None:
+    """transpose(to, step, source, stride, height, count): count square blocks, side by side.
+
+    Element q of row r, at source + r * stride + q * size, goes to to + q * step + r * size. Rows at
+    and past `height` repeat the last one, so nothing outside the source is read.
+    """
+    with function(texts, "transpose", 6) as f:
+        to, step, source, stride, height, count = f.arguments()
+        v = _Vectors(f, registers)
+        lanes, size = registers.lanes, registers.size
+        last = height - 1
+        starts = [source + f.smaller(f.constant(r), last) * stride for r in range(lanes)]
+        # Transposing is a perfect shuffle of all elements, log2(lanes) times over: each round
+        # interleaves row r with row r + lanes / 2.
+        half = lanes // 2
+        low = [lane for r in range(half) for lane in (r, lanes + r)]
+        high = [lane + half for lane in low]
+        with f.count(0, count) as block:
+            offset, target = block * (lanes * size), to + block * step * lanes
+            rows = [v.load(start + offset) for start in starts]
+            for _ in range(lanes.bit_length() - 1):
+                rows = [
+                    v.shuffle(rows[r], rows[r + half], mask)
+                    for r in range(half)
+                    for mask in (low, high)
+                ]
+            for q in range(lanes):
+                v.store(rows[q], target + step * q)
+
+
+def define_pack(texts: list[str], registers: Registers) -> None:
+    """pack(to, step, source, bk, bj, depth, columns, width): element by element, any strides.
+
+    Element (k, j) goes from source + k * bk + j * bj to to + k * step + j * size, and 0 to those
+    from `columns` to `width`: what lies in scratch might be subnormal numbers, and slow.
+    """
+    with function(texts, "pack", 8) as f:
+        to, step, source, bk, bj, depth, columns, width = f.arguments()
+        v = _Vectors(f, registers)
+        size = registers.size
+        with f.count(0, depth) as k:
+            origin, target = source + k * bk, to + k * step
+            with f.count(0, columns) as j:
+                v.store_scalar(v.load_scalar(origin + j * bj), target + j * size)
+            with f.count(columns, width) as j:
+                v.store_scalar("0.0", target + j * size)
