@@ -61,18 +61,18 @@ def test_a_block_without_an_end_is_refused():
 @pytest.mark.parametrize(
     ("said", "problems"), [("3\n", 0), ("4\n", 1)], ids=["right output", "wrong output"]
 )
-def test_python_blocks_share_names_and_their_output_is_compared(said, problems, capsys):
+def test_python_blocks_share_names_and_their_output_is_compared(said, problems, capsys, tmp_path):
     markdown = f"```python\nx = 3\n```\n```python\nprint(x)\n```\n\n```text\n{said}```\n"
-    assert len(readme_blocks.run(markdown, "README.md")) == problems
+    assert len(readme_blocks.run(markdown, "README.md", tmp_path)) == problems
     assert "README.md:5\n3\n" in capsys.readouterr().out
 
 
-def test_text_that_follows_after_a_sentence_is_not_compared():
+def test_text_that_follows_after_a_sentence_is_not_compared(tmp_path):
     markdown = "```python\nprint(1)\n```\nFor instance:\n```text\n2\n```\n"
-    assert readme_blocks.run(markdown, "README.md") == []
+    assert readme_blocks.run(markdown, "README.md", tmp_path) == []
 
 
-def test_a_failing_block_names_its_line_in_the_readme():
+def test_a_failing_block_names_its_line_in_the_readme(tmp_path):
     with pytest.raises(ZeroDivisionError) as caught:
-        readme_blocks.run("# A\n\n```python\nx = 1\n1 / 0\n```\n", "README.md")
+        readme_blocks.run("# A\n\n```python\nx = 1\n1 / 0\n```\n", "README.md", tmp_path)
     assert caught.traceback[-1].lineno == 4  # counted from 0

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,18 +65,17 @@ def expected_output(found: list[Block], index: int, markdown: str) -> Block | No
     return None if any(line.strip() for line in between) else found[index + 1]
 
 
-def run(markdown: str, name: str) -> list[str]:
-    """Run the Python blocks; returns what was wrong, nothing if all is well."""
+def run(markdown: str, name: str, folder: str) -> list[str]:
+    """Run the Python blocks in a folder; returns what was wrong, nothing if all is well."""
     found = blocks(markdown)
     namespace: dict[str, object] = {"__name__": "__main__"}
     problems: list[str] = []
-    for index, block in enumerate(found):
-        if block.language != "python":
-            continue
+    python = [(index, block) for index, block in enumerate(found) if block.language == "python"]
+    for index, block in python:
         # The blank lines make tracebacks, and the lines that graphdl names, those of the README.
         code = compile("\n" * (block.line - 1) + block.text, name, "exec")
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), contextlib.chdir(folder):
             exec(code, namespace)
         output = printed.getvalue()
         print(f"{name}:{block.line}\n{output}", end="")
@@ -105,7 +105,8 @@ def main() -> int:
             parser.error(f"{arguments.section!r} has {len(chosen)} {arguments.language} blocks")
         print(chosen[arguments.number - 1].text, end="")
         return 0
-    problems = run(markdown, README.name)
+    with tempfile.TemporaryDirectory() as folder:
+        problems = run(markdown, README.name, folder)
     print("\n".join(problems), file=sys.stderr)
     return 1 if problems else 0
 
