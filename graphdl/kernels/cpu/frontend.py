@@ -1,0 +1,334 @@
+"""From the text of a kernel to LLVM IR, through Numba's type inference and lowering.
+
+Numba's own CPU target is not used. It would load the whole of `numba.np` at the first compile,
+wrap every kernel for Python, link it with a runtime, and optimise and verify each layer by itself.
+A kernel needs integers, floats, booleans, loops and the intrinsics, and nothing at run time, so
+the contexts here install just that, and the result is one C function
+`void symbol(int64 *table, int64 lo, int64 hi)` that refers to no Python symbol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from llvmlite import ir as llvmir
+from llvmlite.ir import values
+from numba.core import (
+    bytecode,
+    callconv,
+    cgutils,
+    compiler,
+    interpreter,
+    ir,
+    lowering,
+    types,
+    typing,
+)
+from numba.core.analysis import compute_cfg_from_blocks
+from numba.core.base import BaseContext
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.errors import NumbaError
+from numba.core.funcdesc import PythonFunctionDescriptor
+from numba.core.postproc import PostProcessor
+from numba.core.ssa import reconstruct_ssa
+from numba.core.targetconfig import ConfigStack
+from numba.core.typed_passes import PreLowerStripPhis, type_inference_stage
+from numba.core.typing import builtins as numba_typing
+from numba.core.typing.templates import Registry as TypingRegistry
+from numba.core.typing.templates import builtin_registry
+from numba.cpython import builtins, numbers  # noqa: F401  (they register operators)
+
+from graphdl.kernels.cpu import intrinsics
+from graphdl.kernels.cpu.scalars import DEFINITIONS
+from graphdl.kernels.source import KernelError
+
+#: What LLVM may do with float operators of the text: use fused multiply-adds, multiply by a
+#: reciprocal, ignore the sign of zero. NaN, infinity and division by 0 keep their meaning: nnan and
+#: ninf are never set. Reordering is allowed besides in accumulations, see `_accumulated`; anywhere
+#: else it would undo what `(x + big) - big` is written for, and round an element differently in
+#: the vector loop and in the scalar loop that does the rest.
+RELAXED = ("arcp", "contract", "nsz")
+
+_FLOAT_OPERATORS = frozenset({"fadd", "fsub", "fmul", "fdiv", "frem"})
+
+_ARGUMENTS = (intrinsics.TABLE, types.int64, types.int64)
+
+
+class _Typing(typing.BaseContext):  # type: ignore[misc]
+    def refresh(self) -> None:
+        """Nothing: all that kernels need is installed once, at the start."""
+
+    def init(self) -> None:
+        """Install the operators on numbers, and no more of Numba's typing.
+
+        Its registry also holds templates of arrays, lists, dates ..., some of which load the whole
+        CPU target when they are made.
+        """
+        for template in filter(_is_of_numbers, builtin_registry.functions):
+            self.insert_function(template(self))
+        for template in filter(_is_of_numbers, builtin_registry.attributes):
+            self.insert_attributes(template(self))
+        # Numba refuses a text in which `range` is any object but the built-in one.
+        self.insert_global(range, intrinsics.RANGE._numba_type_)
+        operators = TypingRegistry()
+        operators.globals = [
+            (value, kind)
+            for value, kind in builtin_registry.globals
+            if value is not range and all(map(_is_of_numbers, getattr(kind, "templates", [object])))
+        ]
+        self.install_registry(operators)
+        self.install_registry(intrinsics.typing_registry)
+
+
+def _is_of_numbers(template: type) -> bool:
+    # A template that was registered for a global is a subclass, made elsewhere, of the one written.
+    return any(base.__module__ == numba_typing.__name__ for base in template.__mro__[:2])
+
+
+class _Target(BaseContext):  # type: ignore[misc]
+    def load_additional_registries(self) -> None:
+        self.install_registry(intrinsics.lowering_registry)
+
+    def codegen(self) -> None:
+        return None
+
+    @property
+    def call_conv(self) -> Any:
+        return _PlainC(self)
+
+    def get_function(self, fn: Any, sig: Any, _firstcall: bool = True) -> Any:
+        if not isinstance(fn, intrinsics.IntrinsicType):
+            return super().get_function(fn, sig, _firstcall)
+        emit = fn.implementation(sig)
+        return lambda builder, args, loc=None: emit(self, builder, sig, args)
+
+    def add_linking_libs(self, libs: Any) -> None:
+        if libs:
+            raise NotImplementedError("a kernel cannot call functions that Numba compiles itself")
+
+
+class _PlainC(callconv.BaseCallConv):  # type: ignore[misc]
+    """A C function that returns nothing and reports no errors."""
+
+    def _make_call_helper(self, builder: Any) -> None:
+        return None
+
+    def get_function_type(self, restype: Any, argtypes: Any) -> Any:
+        arguments = self._get_arg_packer(argtypes).argument_types
+        return llvmir.FunctionType(llvmir.VoidType(), list(arguments))
+
+    def decorate_function(
+        self, fn: Any, args: Any, fe_argtypes: Any, noalias: bool = False
+    ) -> None:
+        self._get_arg_packer(fe_argtypes).assign_names(fn.args, args)
+        fn.attributes.add("nounwind")
+
+    def get_arguments(self, func: Any) -> Any:
+        return func.args
+
+    def return_value(self, builder: Any, retval: Any) -> None:
+        builder.ret_void()
+
+    def return_user_exc(self, builder: Any, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError("a kernel cannot raise an exception")
+
+
+class _Distinct(values.MDValue):  # type: ignore[misc]
+    """A metadata node that equals no other, not even one with the same operands."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module, (), name=str(len(module.metadata)))
+
+    def descr(self, buf: list[str]) -> None:
+        operands = ", ".join(operand.get_reference() for operand in self.operands)
+        buf += (f"distinct !{{ {operands} }}", "\n")
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def _accumulated(blocks: Mapping[int, Any]) -> set[str]:
+    """The variables that hold a step of an accumulation: `s = s + x`, `s *= x`, `s = add(s, x)`.
+
+    Only these steps may be reordered, which is what lets a sum be done in vectors.
+    """
+    assigns = [assign for block in blocks.values() for assign in block.find_insts(ir.Assign)]
+    name_of = {a.target.name: a.target.unversioned_name for a in assigns}
+    for assign in assigns:  # the text's variable is assigned from a temporary
+        if isinstance(assign.value, ir.Var):
+            name_of[assign.value.name] = assign.target.unversioned_name
+    return {
+        assign.target.name
+        for assign in assigns
+        if isinstance(assign.value, ir.Expr)
+        and assign.value.op in ("binop", "inplace_binop", "call")
+        and name_of[assign.target.name]
+        in [operand.unversioned_name for operand in assign.value.list_vars()]
+    }
+
+
+class _Lower(lowering.Lower):  # type: ignore[misc]
+    """Lowering that tells LLVM what `lanes` loops promise.
+
+    Each such loop gets an access group of its own, every access in it names the group, and its back
+    edge says that accesses of the group are parallel
+    (https://llvm.org/docs/LangRef.html#llvm-loop-parallel-accesses-metadata). Only the loop that
+    made the promise is marked: a `range` loop in it or around it keeps the order of its accesses.
+    """
+
+    def init(self) -> None:
+        super().init()
+        blocks = self.func_ir.blocks
+        self._groups: dict[int, list[Any]] = {}  # block -> access groups of the loops around it
+        self._latches: dict[int, Any] = {}  # block that jumps back -> identity of its loop
+        self._labels = {id(block): label for label, block in blocks.items()}
+        self._accumulated = _accumulated(blocks)
+        graph = compute_cfg_from_blocks(blocks)
+        for loop in graph.loops().values():
+            own = [label for label in loop.body if graph.in_loops(label)[0] is loop]
+            if not any(self._asks_lanes(blocks[label]) for label in own):
+                continue
+            group, identity = _Distinct(self.module), _Distinct(self.module)
+            promise = self.module.add_metadata(["llvm.loop.parallel_accesses", group])
+            identity.operands = (identity, promise)
+            for label in loop.body:
+                self._groups.setdefault(label, []).append(group)
+                if loop.header in blocks[label].terminator.get_targets():
+                    self._latches[label] = identity
+
+    def _asks_lanes(self, block: Any) -> bool:
+        """Whether the block asks a `lanes` iterator for its next value."""
+        asked = [self.typeof(e.value.name) for e in block.find_exprs("iternext")]
+        return any(isinstance(loop, intrinsics.Loop) and loop.parallel for loop in asked)
+
+    def emit_environment_object(self) -> None:
+        """Nothing: the environment holds Python objects, and a kernel refers to none."""
+
+    def lower_block(self, block: Any) -> None:
+        label = self._labels[id(block)]
+        groups = self._groups.get(label, [])
+        many = len(groups) > 1
+        self.builder.lanes_groups = (
+            None if not groups else self.module.add_metadata(groups) if many else groups[0]
+        )
+        super().lower_block(block)
+        if label in self._latches:
+            self.builder.block.terminator.set_metadata("llvm.loop", self._latches[label])
+
+    def lower_binop(self, resty: Any, expr: Any, op: Any) -> Any:
+        """Lower an operator of the text, leaving LLVM the freedom that RELAXED describes.
+
+        What intrinsics emit is left alone: compensated arithmetic in them must stay as written.
+        """
+        block = self.builder.block
+        start = len(block.instructions)
+        result = super().lower_binop(resty, expr, op)
+        for instruction in block.instructions[start:]:
+            if instruction.opname in _FLOAT_OPERATORS:
+                instruction.flags.extend(RELAXED)
+        return result
+
+    def lower_assign(self, ty: Any, inst: Any) -> Any:
+        value = super().lower_assign(ty, inst)
+        if inst.target.name in self._accumulated:
+            opname = getattr(value, "opname", None)
+            if opname in _FLOAT_OPERATORS and "reassoc" not in value.flags:
+                value.flags.append("reassoc")
+        return value
+
+    def alloca_lltype(self, name: str, lltype: Any, datamodel: Any = None) -> Any:
+        return cgutils.alloca_once(self.builder, lltype, name=name)
+
+    def storevar(self, value: Any, name: str, argidx: int | None = None) -> None:
+        if name in self._singly_assigned_vars:
+            self._blk_local_varmap[name] = value
+        else:
+            self.builder.store(value, self.getvar(name))
+
+
+class _Library:
+    """What Numba's lowering expects of a code library."""
+
+    def __init__(self) -> None:
+        self.module = llvmir.Module()
+
+    def create_ir_module(self, name: str) -> Any:
+        return self.module
+
+    def add_ir_module(self, module: Any) -> None:
+        """Nothing: the module is there already, and LLVM gets it as text."""
+
+
+@cache
+def _contexts() -> tuple[_Typing, _Target]:
+    typing_context = _Typing()
+    target = _Target(typing_context, "cpu")
+    target.refresh()
+    return typing_context, target.subtarget(
+        error_model=callconv.create_error_model("numpy", target)
+    )
+
+
+@cache
+def compiled_names() -> Mapping[str, Any]:
+    """Every name that the text of a kernel may use, bound to what the compiler makes of it."""
+    return {
+        **intrinsics.MEMORY_AND_LOOPS,
+        **{name: intrinsics.Intrinsic(define) for name, define in DEFINITIONS.items()},
+    }
+
+
+def _define(text: str, filename: str) -> Any:
+    """The function `kernel` that the text defines, over the names that the compiler knows."""
+    namespace = {**compiled_names(), "__name__": intrinsics.__name__}
+    exec(compile(text, filename, "exec"), namespace)
+    return namespace["kernel"]
+
+
+def llvm_ir(text: str, symbol: str, filename: str) -> str:
+    """The LLVM IR, not optimised, of the kernel that `text` defines, as the C function `symbol`.
+
+    `filename` is where a person finds the text; it appears in error messages. Raises KernelError,
+    naming the line, if the text is no kernel: wrong types, unknown names, exceptions, containers.
+    """
+    try:
+        text_of_module: str = _lowered(text, symbol, filename)
+        return text_of_module
+    except (NumbaError, NotImplementedError, SyntaxError, KeyError) as error:
+        raise KernelError(f"cannot compile the kernel in {filename}: {error}") from error
+
+
+@global_compiler_lock  # type: ignore[untyped-decorator]
+def _lowered(text: str, symbol: str, filename: str) -> str:
+    typing_context, target_context = _contexts()
+
+    identity = bytecode.FunctionIdentity.from_function(_define(text, filename))
+    function = interpreter.Interpreter(identity).interpret(bytecode.ByteCode(identity))
+    PostProcessor(function).run()
+    function = reconstruct_ssa(function)
+    PostProcessor(function).run()
+    inferred = type_inference_stage(
+        typing_context, target_context, function, _ARGUMENTS, types.none
+    )
+    function = PreLowerStripPhis()._strip_phi_nodes(function)
+    PostProcessor(function).run()
+
+    library = _Library()
+    descriptor = PythonFunctionDescriptor.from_specialized_function(
+        function,
+        inferred.typemap,
+        inferred.return_type,
+        inferred.calltypes,
+        mangler=lambda *args, **kwargs: symbol,
+        inline=False,
+        noalias=False,
+        abi_tags=(),
+    )
+    with ConfigStack().enter(compiler.Flags()):
+        _Lower(target_context, library, descriptor, function, metadata={}).lower()
+    return str(library.module)

@@ -1,0 +1,381 @@
+"""Typed memory and loops for the text of kernels, as Numba's front end and LLVM see them.
+
+The plain Python stand-ins of the same names are in `graphdl.kernels.interpret`.
+
+A kernel knows memory as addresses. `f32_at(address)` makes a pointer that is read as `p[i]` and
+written as `p[i] = v`, without bounds checks. `for i in lanes(start, stop)` is `range` with a
+promise: no iteration reads or writes what another one writes. LLVM then vectorises without alias
+checks, on which it gives up beyond eight pointers, and which fail when an operation is in place.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.datamodel import models
+from numba.core.errors import TypingError
+from numba.core.extending import register_model
+from numba.core.imputils import RefType, iternext_impl
+from numba.core.imputils import Registry as LoweringRegistry
+from numba.core.typing import signature
+from numba.core.typing.templates import AbstractTemplate
+from numba.core.typing.templates import Registry as TypingRegistry
+
+# Registries of our own: a context that installs them needs nothing of `numba.np`.
+typing_registry = TypingRegistry()
+lowering_registry = LoweringRegistry("graphdl")
+
+_I64 = ir.IntType(64)
+_SCRATCH_ALIGNMENT = 64  # bytes: one 512-bit register, and one cache line
+
+SUFFIXES: Mapping[str, Any] = {
+    "f32": types.float32,
+    "f64": types.float64,
+    "i8": types.int8,
+    "i16": types.int16,
+    "i32": types.int32,
+    "i64": types.int64,
+    "u8": types.uint8,
+    "u16": types.uint16,
+    "u32": types.uint32,
+    "u64": types.uint64,
+    "b1": types.boolean,
+}
+
+
+# -- functions -------------------------------------------------------------------------------------
+
+
+class IntrinsicType(types.Callable, types.Opaque):  # type: ignore[misc]
+    """The type of an `Intrinsic`: one type to each, as a module is its own type."""
+
+    def __init__(self, intrinsic: Intrinsic) -> None:
+        self.intrinsic = intrinsic
+        self._resolved: dict[tuple[Any, ...], Any] = {}
+        super().__init__(f"intrinsic({intrinsic.__name__} at {id(intrinsic)})")
+
+    def get_call_type(self, context: Any, args: tuple[Any, ...], kws: Any) -> Any:
+        if not self.intrinsic.prefer_literal:
+            args = tuple(map(types.unliteral, args))
+        if args not in self._resolved:
+            self._resolved[args] = self.intrinsic.define(context, *args)
+        resolved = self._resolved[args]
+        if resolved is None:
+            raise TypingError(f"{self.intrinsic.__name__} does not take {args}")
+        return resolved[0]
+
+    def implementation(self, sig: Any) -> Callable[..., Any]:
+        """What emits the code of a call: f(context, builder, sig, args) -> the result."""
+        for found in self._resolved.values():
+            if found is not None and found[0] == sig:
+                emit: Callable[..., Any] = found[1]
+                return emit
+        raise LookupError(f"{self.intrinsic.__name__} was not called as {sig}")
+
+    def get_call_signatures(self) -> tuple[tuple[Any, ...], bool]:
+        return (), True
+
+    def get_impl_key(self, sig: Any) -> Any:
+        return self
+
+
+register_model(IntrinsicType)(models.OpaqueModel)
+
+
+@lowering_registry.lower_constant(IntrinsicType)  # type: ignore[untyped-decorator]
+def _no_value(context: Any, builder: Any, intrinsic: Any, value: Any) -> Any:
+    return context.get_dummy_value()
+
+
+class Intrinsic:
+    """A function defined by the LLVM IR of its calls, inlined where it is called.
+
+    `define(typing_context, *argument_types)` returns None if it does not take such arguments, else
+    the signature and a function `(context, builder, signature, arguments) -> LLVM value`.
+
+    It does what `numba.extending.intrinsic` does, whose first use loads Numba's whole CPU target:
+    0.3 to 0.5 s at the start of a process.
+    """
+
+    def __init__(self, define: Callable[..., Any], prefer_literal: bool = False) -> None:
+        self.define = define
+        self.prefer_literal = prefer_literal
+        self.__name__ = define.__name__
+        self.__doc__ = define.__doc__
+        self._numba_type_ = IntrinsicType(self)
+
+
+def intrinsic(define: Callable[..., Any]) -> Intrinsic:
+    """Decorator: the function whose calls `define` types and emits."""
+    return Intrinsic(define)
+
+
+# -- typed memory ----------------------------------------------------------------------------------
+
+
+class Pointer(types.Type):  # type: ignore[misc]
+    """The address of the first of many values of one dtype. A bool is stored as a byte.
+
+    What a `constant` pointer points to does not change while the kernel runs (the launch table), so
+    loads from it may be moved out of loops whatever the kernel stores elsewhere.
+    """
+
+    def __init__(self, dtype: Any, constant: bool = False) -> None:
+        self.dtype = dtype
+        self.constant = constant
+        super().__init__(f"{'ConstantPointer' if constant else 'Pointer'}({dtype})")
+
+
+@register_model(Pointer)
+class _PointerModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, pointer: Pointer) -> None:
+        element = manager.lookup(pointer.dtype).get_data_type()
+        super().__init__(manager, pointer, element.as_pointer())
+
+
+TABLE = Pointer(types.int64, constant=True)
+
+
+@typing_registry.register_global(operator.getitem)
+class _LoadTemplate(AbstractTemplate):  # type: ignore[misc]
+    def generic(self, args: tuple[Any, ...], kws: Any) -> Any:
+        pointer, index = args
+        if isinstance(pointer, Pointer) and isinstance(index, types.Integer):
+            return signature(pointer.dtype, pointer, types.int64)
+        return None
+
+
+@typing_registry.register_global(operator.setitem)
+class _StoreTemplate(AbstractTemplate):  # type: ignore[misc]
+    def generic(self, args: tuple[Any, ...], kws: Any) -> Any:
+        pointer, index, _value = args
+        if isinstance(pointer, Pointer) and isinstance(index, types.Integer):
+            return signature(types.none, pointer, types.int64, pointer.dtype)
+        return None
+
+
+def tag_access(builder: Any, instruction: Any) -> Any:
+    """Mark a load or store as covered by the promises of the `lanes` loops around it.
+
+    Every access to memory in a `lanes` loop must carry the mark, or LLVM distrusts them all. An
+    intrinsic that emits loads and stores itself passes them through here.
+    """
+    groups = getattr(builder, "lanes_groups", None)
+    if groups is not None:
+        instruction.set_metadata("llvm.access.group", groups)
+    return instruction
+
+
+@lowering_registry.lower(operator.getitem, Pointer, types.int64)  # type: ignore[untyped-decorator]
+def _load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    pointer, index = args
+    data = builder.load(builder.gep(pointer, [index]))
+    if sig.args[0].constant:
+        data.set_metadata("invariant.load", builder.module.add_metadata([]))
+    tag_access(builder, data)
+    return context.get_data_as_value(builder, sig.return_type, data)
+
+
+@lowering_registry.lower(operator.setitem, Pointer, types.int64, types.Any)  # type: ignore[untyped-decorator]
+def _store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    pointer, index, value = args
+    data = context.get_value_as_data(builder, sig.args[0].dtype, value)
+    tag_access(builder, builder.store(data, builder.gep(pointer, [index])))
+    return context.get_dummy_value()
+
+
+def _make_at(suffix: str, dtype: Any) -> Any:
+    def at(typingctx: Any, address: Any) -> Any:
+        if not isinstance(address, types.Integer):
+            return None
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+        return Pointer(dtype)(types.int64), codegen
+
+    at.__name__ = f"{suffix}_at"
+    return intrinsic(at)
+
+
+def _make_scratch(suffix: str, dtype: Any) -> Any:
+    def scratch(typingctx: Any, size: Any) -> Any:
+        if not isinstance(size, types.IntegerLiteral):
+            return None
+        count = size.literal_value
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            element = context.get_value_type(sig.return_type).pointee
+            with builder.goto_entry_block():
+                array = builder.alloca(ir.ArrayType(element, count))
+                array.align = _SCRATCH_ALIGNMENT
+                return builder.bitcast(array, element.as_pointer())
+
+        return Pointer(dtype)(size), codegen
+
+    scratch.__name__ = f"{suffix}_scratch"
+    return Intrinsic(scratch, prefer_literal=True)
+
+
+# -- loops -----------------------------------------------------------------------------------------
+
+
+class Loop(types.SimpleIteratorType):  # type: ignore[misc]
+    """The iterator of `range` and `lanes` over int64; `parallel` tells which of the two."""
+
+    def __init__(self, parallel: bool) -> None:
+        self.parallel = parallel
+        super().__init__("lanes" if parallel else "range", types.int64)
+
+
+_LOOP_STATE = ir.LiteralStructType([_I64, _I64, _I64])  # next value, iterations left, step
+
+
+@register_model(Loop)
+class _LoopModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, loop: Loop) -> None:
+        super().__init__(manager, loop, _LOOP_STATE.as_pointer())
+
+
+def _fields(builder: Any, state: Any) -> list[Any]:
+    return [cgutils.gep_inbounds(builder, state, 0, field) for field in range(3)]
+
+
+def _start_loop(builder: Any, start: Any, count: Any, step: Any) -> Any:
+    state = cgutils.alloca_once(builder, _LOOP_STATE)
+    for pointer, value in zip(_fields(builder, state), (start, count, step), strict=True):
+        builder.store(value, pointer)
+    return state
+
+
+def _lower_range(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Start a loop over [start, stop) in steps of `step`, which may be negative but not 0.
+
+    As `range` does, an empty interval gives no iteration. A step of 0 gives undefined behaviour.
+    """
+    one, zero = ir.Constant(_I64, 1), ir.Constant(_I64, 0)
+    start, stop, step = {1: [zero, *args, one], 2: [*args, one], 3: args}[len(args)]
+    if len(args) < 3:
+        count = builder.sub(stop, start)
+    else:
+        down = builder.icmp_signed("<", step, zero)
+        distance = builder.sub(stop, start)
+        distance = builder.select(down, builder.neg(distance), distance)
+        size = builder.select(down, builder.neg(step), step)
+        rounded_up = builder.add(distance, builder.sub(size, one))
+        # A negative distance would be rounded towards 0, that is up, to one iteration too many.
+        empty = builder.icmp_signed("<=", distance, zero)
+        count = builder.select(empty, zero, builder.sdiv(rounded_up, size))
+    return _start_loop(builder, start, count, step)
+
+
+def _make_loop(name: str, loop: Loop, arities: tuple[int, ...]) -> Intrinsic:
+    def iterate(typingctx: Any, *args: Any) -> Any:
+        if len(args) in arities and all(isinstance(arg, types.Integer) for arg in args):
+            return loop(*[types.int64] * len(args)), _lower_range
+        return None
+
+    iterate.__name__ = name
+    return Intrinsic(iterate)
+
+
+@lowering_registry.lower("getiter", Loop)  # type: ignore[untyped-decorator]
+def _getiter(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return args[0]
+
+
+@lowering_registry.lower("iternext", Loop)  # type: ignore[untyped-decorator]
+@iternext_impl(RefType.UNTRACKED)  # type: ignore[untyped-decorator]
+def _iternext(context: Any, builder: Any, sig: Any, args: Any, result: Any) -> None:
+    value_at, left_at, step_at = _fields(builder, args[0])
+    left, value = builder.load(left_at), builder.load(value_at)
+    is_valid = builder.icmp_signed(">", left, ir.Constant(_I64, 0))
+    # Stored whether valid or not: an iterator that is exhausted is not asked again.
+    builder.store(builder.sub(left, ir.Constant(_I64, 1), flags=["nsw"]), left_at)
+    builder.store(builder.add(value, builder.load(step_at)), value_at)
+    result.set_valid(is_valid)
+    result.yield_(value)
+
+
+@lowering_registry.lower("static_getitem", types.BaseTuple, types.Any)  # type: ignore[untyped-decorator]
+def _unpack(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """The element of a tuple of an assignment such as `a, b = table[0], table[1]`."""
+    return builder.extract_value(*args)
+
+
+# -- numbers --------------------------------------------------------------------------------------
+
+
+def _make_choice(name: str, comparison: str) -> Any:
+    def choose(typingctx: Any, a: Any, b: Any) -> Any:
+        if not (isinstance(a, types.Integer) and isinstance(b, types.Integer)):
+            return None
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.select(builder.icmp_signed(comparison, *args), *args)
+
+        return types.int64(types.int64, types.int64), codegen
+
+    choose.__name__ = name
+    return intrinsic(choose)
+
+
+RANGE = _make_loop("range", Loop(parallel=False), (1, 2, 3))
+
+
+def _make_accumulator(name: str, llvm_name: str, comparison: str) -> Intrinsic:
+    """`s = accumulate_maximum(s, x)`, which propagates NaN, in the form that LLVM vectorises.
+
+    LLVM knows reductions by `llvm.maximum`; the comparisons that spell out NumPy's `maximum` stop
+    it from using vectors.
+    """
+
+    def accumulate(typingctx: Any, total: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            a, b = args
+            if isinstance(dtype, types.Float):
+                function = builder.module.declare_intrinsic(
+                    llvm_name, [a.type], ir.FunctionType(a.type, [a.type, a.type])
+                )
+                return builder.call(function, [a, b], fastmath=("nsz",))
+            signed = isinstance(dtype, types.Integer) and dtype.signed
+            compare = builder.icmp_signed if signed else builder.icmp_unsigned
+            return builder.select(compare(comparison, a, b), a, b)
+
+        dtype = types.unliteral(total)
+        return (dtype(dtype, dtype), codegen) if value == dtype else None
+
+    accumulate.__name__ = name
+    return Intrinsic(accumulate)
+
+
+def _make_conversion(suffix: str, dtype: Any) -> Intrinsic:
+    def convert(typingctx: Any, number: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return context.cast(builder, args[0], sig.args[0], dtype)
+
+        is_number = isinstance(number, types.Number | types.Boolean)
+        return (dtype(number), codegen) if is_number else None
+
+    convert.__name__ = suffix
+    return Intrinsic(convert)
+
+
+MEMORY_AND_LOOPS: Mapping[str, Any] = {
+    "inf": math.inf,
+    "nan": math.nan,
+    **{suffix: _make_conversion(suffix, dtype) for suffix, dtype in SUFFIXES.items()},
+    **{f"{suffix}_at": _make_at(suffix, dtype) for suffix, dtype in SUFFIXES.items()},
+    **{f"{suffix}_scratch": _make_scratch(suffix, dtype) for suffix, dtype in SUFFIXES.items()},
+    "range": range,
+    "lanes": _make_loop("lanes", Loop(parallel=True), (2,)),
+    "min_i64": _make_choice("min_i64", "<"),
+    "max_i64": _make_choice("max_i64", ">"),
+    "accumulate_maximum": _make_accumulator("accumulate_maximum", "llvm.maximum", ">"),
+    "accumulate_minimum": _make_accumulator("accumulate_minimum", "llvm.minimum", "<"),
+}

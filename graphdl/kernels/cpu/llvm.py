@@ -1,0 +1,102 @@
+"""LLVM, through llvmlite alone: optimise a module, write it as object code, load objects.
+
+An object is ordinary position-independent code for this processor. It refers to nothing but libc
+and libm, so it can be linked into a C program as well as loaded here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import cache
+from itertools import count
+from typing import Any
+
+import llvmlite.binding as llvm
+
+_lock = threading.RLock()
+_library_number = count()
+_loaded: list[Any] = []  # what is loaded stays loaded: addresses are handed out for good
+
+
+@cache
+def host() -> tuple[str, str, str]:
+    """The target triple, the name and the features of this processor.
+
+    Processors with 512-bit registers are asked to use them. LLVM keeps to 256 bits on those that
+    lower their clock for 512; for kernels that stream through memory and evaluate polynomials the
+    wide registers win all the same.
+    """
+    features = llvm.get_host_cpu_features()
+    text = features.flatten()
+    if features.get("avx512f"):
+        text += ",-prefer-256-bit"
+    return llvm.get_process_triple(), llvm.get_host_cpu_name(), text
+
+
+@cache
+def _machine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    triple, cpu, features = host()
+    target = llvm.Target.from_triple(triple)
+    return target.create_target_machine(
+        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default"
+    )
+
+
+def optimised(text: str) -> Any:
+    """The module that the LLVM IR `text` is, verified, optimised for this processor."""
+    with _lock:
+        machine = _machine()
+        module = llvm.parse_assembly(text)
+        module.triple = host()[0]
+        module.data_layout = str(machine.target_data)
+        module.verify()
+        options = llvm.create_pipeline_tuning_options(speed_level=3)
+        options.loop_vectorization = True
+        options.slp_vectorization = True
+        builder = llvm.create_pass_builder(machine, options)
+        builder.getModulePassManager().run(module, builder)
+        return module
+
+
+def object_code(text: str) -> bytes:
+    """LLVM IR to the bytes of an object file."""
+    with _lock:
+        code: bytes = _machine().emit_object(optimised(text))
+        return code
+
+
+def assembly(text: str) -> str:
+    """LLVM IR to what `object_code` makes of it, as assembly for people."""
+    with _lock:
+        code: str = _machine().emit_assembly(optimised(text))
+        return code
+
+
+@cache
+def _linker() -> Any:
+    # JITLink places all of an object in one piece of memory, so that its code reaches its constants
+    # by 32-bit offsets. LLVM's older MCJIT does not promise that, and llvmlite's memory manager for
+    # it, which does, stops the process on some objects.
+    return llvm.create_lljit_compiler(_machine(), use_jit_link=True)
+
+
+def load(objects: Mapping[str, bytes]) -> dict[str, int]:
+    """Load objects, each defining the symbol that it is filed under; symbol -> address.
+
+    A symbol may be loaded again, and gets another address. Raises RuntimeError if an object is no
+    object file of this machine, lacks its symbol, or needs one that the process does not have.
+    """
+    if not objects:
+        return {}
+    with _lock:
+        library = llvm.JITLibraryBuilder()
+        for symbol, code in objects.items():
+            library.add_object_img(code)
+            library.export_symbol(symbol)
+        library.add_current_process()
+        loaded = library.link(_linker(), f"graphdl {next(_library_number)}")
+        _loaded.append(loaded)
+        return {symbol: loaded[symbol] for symbol in objects}

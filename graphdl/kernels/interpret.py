@@ -1,0 +1,129 @@
+"""The text of a kernel run as ordinary Python, over real memory: what the native code must do.
+
+The intrinsics are replaced by stand-ins over NumPy. Where the caller names the arrays that the
+kernel may touch, an access outside them raises IndexError; without, it is undefined as in native
+code.
+"""
+
+from __future__ import annotations
+
+import linecache
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphdl.kernels.arithmetic import ARITHMETIC
+from graphdl.kernels.elementary import ELEMENTARY
+from graphdl.kernels.source import KernelSource
+
+_DTYPES = {
+    "f32": np.float32,
+    "f64": np.float64,
+    "i8": np.int8,
+    "i16": np.int16,
+    "i32": np.int32,
+    "i64": np.int64,
+    "u8": np.uint8,
+    "u16": np.uint16,
+    "u32": np.uint32,
+    "u64": np.uint64,
+    "b1": np.bool_,
+}
+
+
+def run_as_python(
+    source: KernelSource,
+    table: NDArray[np.int64],
+    lo: int,
+    hi: int,
+    arrays: Sequence[NDArray[Any]] | None = None,
+) -> None:
+    """Run iterations lo to hi of a kernel by the Python interpreter.
+
+    `arrays`, contiguous, are all the memory that the kernel may touch beyond its table; without
+    them no access is checked.
+    """
+    filename = f"<graphdl kernel {source.name}>"
+    lines = source.text.splitlines(keepends=True)
+    linecache.cache[filename] = (len(source.text), None, lines, filename)
+    namespace: dict[str, Any] = {**python_names(arrays)}
+    exec(compile(source.text, filename, "exec"), namespace)
+    namespace["kernel"]([int(value) for value in table], lo, hi)
+
+
+def python_names(arrays: Sequence[NDArray[Any]] | None = None) -> Mapping[str, Any]:
+    """The stand-ins of all names that the text of a kernel may use."""
+    names: dict[str, Any] = {
+        "inf": math.inf,
+        "nan": math.nan,
+        "lanes": range,
+        "min_i64": min,
+        "max_i64": max,
+        "accumulate_maximum": np.maximum,
+        "accumulate_minimum": np.minimum,
+        **{name: scalar.python for name, scalar in (ELEMENTARY | ARITHMETIC).items()},
+    }
+    for suffix, dtype in _DTYPES.items():
+        names[suffix] = dtype
+        names[f"{suffix}_at"] = _pointer_maker(np.dtype(dtype), arrays)
+        names[f"{suffix}_scratch"] = _scratch_maker(np.dtype(dtype))
+    return names
+
+
+class _Memory:
+    """Memory at an address, as NumPy's array interface describes it."""
+
+    def __init__(self, address: int, dtype: np.dtype[Any], size: int) -> None:
+        self.__array_interface__ = {
+            "data": (address, False),
+            "shape": (size,),
+            "typestr": dtype.str,
+            "version": 3,
+        }
+
+
+class _Pointer:
+    """`view[first]` is what the pointer points at; nothing outside the view may be touched."""
+
+    def __init__(self, view: NDArray[Any], first: int) -> None:
+        self.view, self.first = view, first
+
+    def _place(self, index: int) -> int:
+        place = self.first + int(index)
+        if not 0 <= place < self.view.size:
+            raise IndexError(f"element {place} of an array of {self.view.size}")
+        return place
+
+    def __getitem__(self, index: int) -> Any:
+        return self.view[self._place(index)]
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        self.view[self._place(index)] = value
+
+
+# Larger than any array, small enough that NumPy accepts it as a size in bytes.
+_UNBOUNDED = 1 << 40
+
+
+def _pointer_maker(
+    dtype: np.dtype[Any], arrays: Sequence[NDArray[Any]] | None
+) -> Callable[[int], _Pointer]:
+    def at(address: int) -> _Pointer:
+        if arrays is None:
+            return _Pointer(np.asarray(_Memory(address, dtype, _UNBOUNDED)), 0)
+        for array in arrays:
+            offset = address - array.ctypes.data
+            if 0 <= offset < max(array.nbytes, 1):
+                size = array.nbytes // dtype.itemsize
+                view = np.asarray(_Memory(array.ctypes.data, dtype, size))
+                return _Pointer(view, offset // dtype.itemsize)
+        raise IndexError(f"address {address:#x} is in none of the {len(arrays)} arrays")
+
+    return at
+
+
+def _scratch_maker(dtype: np.dtype[Any]) -> Callable[[int], _Pointer]:
+    return lambda size: _Pointer(np.empty(size, dtype), 0)
