@@ -34,15 +34,16 @@ def batches(
     """
     if batch_size < 1:
         raise ValueError(f"batches needs a batch_size of at least 1, got {batch_size}")
-    lengths = {len(leaf) for leaf in optree.tree_leaves((x, y))}
+    arrays: Any = (x, y)
+    lengths = {len(leaf) for leaf in optree.tree_leaves(arrays)}
     if len(lengths) != 1:
         raise ShapeError(f"batches needs arrays of one length, got lengths {sorted(lengths)}")
     count = lengths.pop()
-    return _batches((x, y), count, batch_size, rng, drop_last)
+    return _batches(arrays, count, batch_size, rng, drop_last)
 
 
 def _batches(
-    arrays: tuple[Any, Any],
+    arrays: Any,
     count: int,
     batch_size: int,
     rng: np.random.Generator | int | None,
@@ -54,7 +55,8 @@ def _batches(
         if drop_last and stop - start < batch_size:
             return
         rows: Any = slice(start, stop) if order is None else order[start:stop]
-        yield optree.tree_map(lambda leaf, rows=rows: leaf[rows], arrays)
+        batch: Any = optree.tree_map(lambda leaf, rows=rows: leaf[rows], arrays)
+        yield batch
 
 
 class Digits(NamedTuple):

@@ -105,7 +105,8 @@ def _activation(activation: ActivationLike) -> Callable[[Array], Array]:
         return _linear
     if callable(activation):
         return activation
-    return _lookup("activation", activation, ACTIVATIONS)
+    found: Callable[[Array], Array] = _lookup("activation", activation, ACTIVATIONS)
+    return found
 
 
 def _lookup(kind: str, name: str, table: Mapping[str, Any]) -> Any:
