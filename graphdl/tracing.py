@@ -1,13 +1,14 @@
 """The traced value: an array without values, which writes down what is done to it.
 
 `TracedArray` answers to Python's operators, to NumPy's ufuncs (`__array_ufunc__`), to NumPy's
-functions (`__array_function__`, looked up in `HANDLERS`, which graphdl.numpy_functions fills) and to
-the methods and attributes of an array. Every operation becomes a node of the graph, together with
-the line of the user's code that asked for it.
+functions (`__array_function__`, looked up in `HANDLERS`, which graphdl.numpy_functions fills) and
+to the methods and attributes of an array. Every operation becomes a node of the graph, together
+with the line of the user's code that asked for it.
 """
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import os
 import sys
@@ -127,6 +128,9 @@ HANDLERS: dict[Any, Callable[..., Any]] = {}
 #: (ufunc, method) -> its implementation, for np.add.reduce and the like.
 METHOD_HANDLERS: dict[tuple[np.ufunc, str], Callable[..., Any]] = {}
 
+#: NumPy function -> the position of its argument `out`.
+_OUT_POSITION: dict[Any, int] = {}
+
 _WEAK = (bool, int, float)
 
 
@@ -159,18 +163,33 @@ def broadcast_shapes(name: str, shapes: Sequence[Shape]) -> Shape:
         raise ShapeError(f"{name}: operands of shapes {texts} do not broadcast together") from None
 
 
+class PythonIntError(GraphError, OverflowError):
+    """A Python integer that the dtype of the arrays it meets cannot hold."""
+
+
+class ArgumentError(GraphError, ValueError):
+    """A static argument that is out of its range."""
+
+
 def as_traced(value: Any, trace: Trace, dtype: Dtype | None = None) -> TracedArray:
     """A traced value as it is; an array or a number as a constant of the graph."""
     if isinstance(value, TracedArray):
         value.check_alive()
         return value
     try:
-        array = np.asarray(value) if dtype is None else np.asarray(value, dtype)
+        with np.errstate(over="ignore"):
+            array = np.asarray(value) if dtype is None else np.asarray(value, dtype)
         literal = movement.literal(array)
+    except OverflowError as error:
+        raise PythonIntError(f"Python integer {value} is out of bounds for {dtype}") from error
     except (TypeError, ValueError) as error:
         if isinstance(error, GraphError):
             raise
-        raise DtypeError(f"cannot make an array of {type(value).__name__} {value!r:.60}") from error
+        what = repr(value)
+        raise DtypeError(
+            f"cannot make an array of {type(value).__name__} "
+            f"{what if len(what) <= 60 else what[:57] + '...'}"
+        ) from error
     node = node_of(movement.constant, (), literal)
     trace.record(node)
     return TracedArray(node, trace)
@@ -195,30 +214,56 @@ def cast(x: Any, dtype: Dtype) -> Any:
     return x if x.dtype == dtype else pointwise.cast(x, dtype=dtype)
 
 
-def call_op(op: Op, operands: Sequence[Any], dtypes: Sequence[Dtype]) -> Any:
+def call_op(op: Op, operands: Sequence[Any], dtypes: Sequence[Dtype], name: str = "") -> Any:
     """A pointwise op on operands cast to `dtypes` and broadcast against each other."""
-    trace = _trace_of(operands)
-    shape = broadcast_shapes(f"np.{op.name}", [shape_of(x) for x in operands])
+    trace = trace_of(operands)
+    shape = broadcast_shapes(name or f"np.{op.name}", [shape_of(x) for x in operands])
     values = [
-        broadcast_to(
-            cast(as_traced(x, trace, dtype if type(x) in _WEAK else None), dtype), shape
-        )
+        broadcast_to(cast(as_traced(x, trace, dtype if type(x) in _WEAK else None), dtype), shape)
         for x, dtype in zip(operands, dtypes, strict=True)
     ]
     return op(*values)
 
 
+_COMPARISONS = (
+    np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
+)  # fmt: skip
+
+
 def call_ufunc(ufunc: np.ufunc, *operands: Any) -> Any:
     """A ufunc with one result, with NumPy's promotion and broadcasting."""
     op = pointwise.UFUNCS[ufunc]
-    loop = pointwise.resolve(ufunc, tuple(dtype_of(x) for x in operands))
-    result = call_op(op, operands, loop[: ufunc.nin])
-    if all(is_weak(x) for x in operands) and result.dtype.kind in "bif":
-        result.weak = True
-    return result
+    loop = pointwise.resolve(ufunc, tuple(dtype_of(x) for x in operands))[: ufunc.nin]
+    if ufunc in _COMPARISONS:
+        operands = _within_range(ufunc, operands)
+        loop = pointwise.resolve(ufunc, tuple(dtype_of(x) for x in operands))[: ufunc.nin]
+    if ufunc is np.power and loop[1].kind == "i" and _has_negative(operands[1]):
+        raise ArgumentError(
+            "np.power: integers to negative integer powers are not allowed; make the base a float"
+        )
+    return call_op(op, operands, loop)
 
 
-def _trace_of(values: Sequence[Any]) -> Trace:
+def _has_negative(value: Any) -> bool:
+    return not isinstance(value, TracedArray) and bool(np.any(np.asarray(value) < 0))
+
+
+def _within_range(ufunc: np.ufunc, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Comparisons with a Python integer beyond the array's dtype are decided by 0 against it."""
+    for i, value in enumerate(operands):
+        other = operands[1 - i]
+        if type(value) is int and isinstance(other, TracedArray) and other.dtype.kind in "iu":
+            info = np.iinfo(other.dtype)
+            if not info.min <= value <= info.max:
+                # all values of the dtype compare alike, so 0 stands for them, and +-1 for `value`
+                stand_in = np.int8(1 if value > 0 else -1)
+                zeros = broadcast_to(as_traced(np.int8(0), other.owner), other.shape)
+                return (zeros, stand_in)[:: -1 if i == 0 else 1]
+    return operands
+
+
+def trace_of(values: Sequence[Any]) -> Trace:
+    """The trace that the traced ones of `values` belong to."""
     for value in values:
         if isinstance(value, TracedArray):
             value.check_alive()
@@ -233,8 +278,15 @@ def implements(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., 
     """Register the decorated function as what NumPy's `functions` do to traced values."""
 
     def register(implementation: Callable[..., Any]) -> Callable[..., Any]:
+        positional = [
+            name
+            for name, parameter in inspect.signature(implementation).parameters.items()
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        ]
         for function in functions:
             HANDLERS[function] = implementation
+            if "out" in positional:
+                _OUT_POSITION[function] = positional.index("out")
         return implementation
 
     return register
@@ -348,18 +400,17 @@ class TracedArray:
         self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         handler = HANDLERS.get(func)
+        name = _name(func)
         try:
             if handler is None:
+                raise UnsupportedError(_unsupported(name))
+            if _has_out(func, args, kwargs):
                 raise UnsupportedError(
-                    f"{_name(func)} cannot be traced; write it with the functions that can "
-                    f"(see `graphdl.numpy_functions`), or compute it outside of the traced function"
+                    "out= cannot write into an array while tracing; use the returned value"
                 )
             return handler(*args, **kwargs)
         except GraphError as error:
-            raise locate(error) from error.__cause__
-        except np.exceptions.AxisError as error:
-            wrapped = ShapeError(f"{_name(func)}: {error}")
-            raise locate(wrapped) from error
+            raise locate(_named(error, name)) from error.__cause__
 
     def __getitem__(self, index: Any) -> TracedArray:
         try:
@@ -430,11 +481,11 @@ class TracedArray:
     # --- methods and attributes of an array ---------------------------------------------------
 
     @property
-    def T(self) -> TracedArray:  # noqa: N802
+    def T(self) -> TracedArray:
         return np.transpose(self)  # type: ignore[call-overload,no-any-return]
 
     @property
-    def mT(self) -> TracedArray:  # noqa: N802
+    def mT(self) -> TracedArray:
         return np.matrix_transpose(self)  # type: ignore[call-overload,no-any-return]
 
     @property
@@ -447,11 +498,13 @@ class TracedArray:
 
     def astype(self, dtype: Any, **kwargs: Any) -> TracedArray:
         """This array as `dtype`; `copy`, `order`, `casting` as in NumPy, where they can matter."""
-        wanted = as_dtype(dtype)
-        if not np.can_cast(self.dtype, wanted, kwargs.get("casting", "unsafe")):
-            raise locate(
-                DtypeError(f"cannot cast {self.dtype} to {wanted} by the rule {kwargs['casting']!r}")
-            )
+        try:
+            wanted = as_dtype(dtype)
+            casting = kwargs.get("casting", "unsafe")
+            if not np.can_cast(self.dtype, wanted, casting):
+                raise DtypeError(f"cannot cast {self.dtype} to {wanted} by the rule {casting!r}")
+        except GraphError as error:
+            raise locate(_named(error, "astype")) from error.__cause__
         result: TracedArray = cast(self, wanted)
         return TracedArray(result.node, self.owner) if result is self else result
 
@@ -475,10 +528,57 @@ class TracedArray:
     def dot(self, other: Any) -> TracedArray:
         return np.dot(self, other)  # type: ignore
 
+    def compress(self, condition: Any, axis: Any = None) -> TracedArray:
+        return np.compress(condition, self, axis)  # type: ignore
+
     def conj(self) -> TracedArray:
         return self
 
     conjugate = conj
+
+
+def _has_out(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    position = _OUT_POSITION.get(func, len(args))
+    return kwargs.get("out") is not None or (position < len(args) and args[position] is not None)
+
+
+def _named(error: GraphError, name: str) -> GraphError:
+    """The error with the name of NumPy's function in front, unless it names one."""
+    text = str(error.args[0]) if error.args else ""
+    if not getattr(error, "located", False) and not text.startswith(("np.", "gd.")):
+        error.args = (f"{name}: {text}",)
+    return error
+
+
+#: What to write instead of functions that cannot be traced.
+_INSTEAD = {
+    "np.nonzero": "np.where(mask, x, 0) keeps the shape",
+    "np.flatnonzero": "np.where(mask, x, 0) keeps the shape",
+    "np.argwhere": "np.where(mask, x, 0) keeps the shape",
+    "np.extract": "np.where(mask, x, 0) keeps the shape",
+    "np.unique": "gd.one_hot(x, n).sum(axis=0) counts values in range(n)",
+    "np.bincount": "gd.one_hot(x, n).sum(axis=0) counts values in range(n)",
+    "np.copyto": "np.where(mask, new, old), or np.broadcast_to(value, shape) for np.full,",
+    "np.putmask": "np.where(mask, new, old) returns the new array",
+    "np.place": "np.where(mask, new, old) returns the new array",
+    "np.put": "np.where(mask, new, old) returns the new array",
+    "np.fill_diagonal": "np.where(np.eye(n, dtype=bool), value, x) returns the new array",
+    "np.insert": "np.concatenate joins the parts",
+    "np.resize": "np.tile and np.reshape",
+    "np.piecewise": "np.select(conditions, choices)",
+    "np.apply_along_axis": "operations with axis=",
+    "np.median": "np.mean, or np.partition outside of the traced function",
+}
+
+
+def _unsupported(name: str) -> str:
+    instead = _INSTEAD.get(name)
+    hint = (
+        f"write {instead}"
+        if instead
+        else ("write it with functions that can (graphdl.numpy_functions lists them)")
+    )
+    return f"{name} cannot be traced; {hint}, or compute it outside of the traced function"
 
 
 def _index_text(index: Any) -> str:
@@ -501,7 +601,7 @@ def _method(name: str) -> Callable[..., Any]:
 for _attribute in (
     "sum", "prod", "max", "min", "mean", "var", "std", "any", "all", "argmax", "argmin", "cumsum",
     "cumprod", "ravel", "squeeze", "swapaxes", "repeat", "clip", "round", "take", "diagonal",
-    "trace", "ptp", "sort", "argsort", "nonzero", "compress", "searchsorted", "partition", "choose",
+    "trace", "sort", "argsort", "nonzero", "searchsorted", "partition", "choose",
 ):  # fmt: skip
     setattr(TracedArray, _attribute, _method(_attribute))
 
@@ -510,14 +610,55 @@ def _operator(ufunc: np.ufunc, reflected: bool = False) -> Callable[..., Any]:
     def operator(self: TracedArray, other: Any) -> Any:
         if other is None or isinstance(other, (str, bytes, dict, set)):
             return NotImplemented
+        if self.weak and is_weak(other):
+            return _python_arithmetic(ufunc, *((other, self) if reflected else (self, other)))
         return ufunc(other, self) if reflected else ufunc(self, other)
 
     operator.__name__ = ufunc.__name__
     return operator
 
 
+def _python_arithmetic(ufunc: np.ufunc, x: Any, y: Any) -> Any:
+    """Python numbers among themselves: the results are Python numbers too, weak in promotion."""
+    arithmetic = ufunc not in (np.bitwise_and, np.bitwise_or, np.bitwise_xor)
+    if arithmetic and ufunc not in _COMPARISONS:  # a Python bool counts as an int
+        x, y = (
+            pointwise.cast(v, dtype=np.dtype(np.int64))
+            if isinstance(v, TracedArray) and v.dtype == np.bool_
+            else int(v)
+            if isinstance(v, bool)
+            else v
+            for v in (x, y)
+        )
+    result = ufunc(x, y)
+    for part in result if isinstance(result, tuple) else (result,):
+        part.weak = True
+    return result
+
+
+def _power(self: TracedArray, exponent: Any) -> Any:
+    """x ** exponent with NumPy's shortcuts, which are exact where pow need not be."""
+    if type(exponent) in (int, float) and self.dtype.kind == "f" and not self.weak:
+        if exponent in _SHORTCUTS:
+            return _SHORTCUTS[exponent](self)
+    elif type(exponent) is int and exponent == 2 and self.dtype.kind in "iu":
+        return np.square(self)
+    return _plain_power(self, exponent)
+
+
+_SHORTCUTS: dict[float, Any] = {
+    -1: np.reciprocal, 0.5: np.sqrt, 1: np.positive, 2: np.square,
+}  # fmt: skip
+_plain_power = _operator(np.power)
+
+
 def _unary(ufunc: np.ufunc) -> Callable[[Any], Any]:
-    return lambda self: ufunc(self)
+    def operator(self: TracedArray) -> Any:
+        result = ufunc(self)
+        result.weak = self.weak
+        return result
+
+    return operator
 
 
 def _in_place(ufunc: np.ufunc) -> Callable[..., Any]:
@@ -547,8 +688,9 @@ for _symbol, _ufunc in {
     setattr(TracedArray, f"__{_symbol}__", _operator(_ufunc))
     setattr(TracedArray, f"__r{_symbol}__", _operator(_ufunc, reflected=True))
     setattr(TracedArray, f"__i{_symbol}__", _in_place(_ufunc))
-setattr(TracedArray, "__divmod__", _operator(np.divmod))
-setattr(TracedArray, "__rdivmod__", _operator(np.divmod, reflected=True))
+TracedArray.__pow__ = _power  # type: ignore[attr-defined]
+TracedArray.__divmod__ = _operator(np.divmod)
+TracedArray.__rdivmod__ = _operator(np.divmod, reflected=True)
 for _symbol, _ufunc in {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
     "gt": np.greater, "ge": np.greater_equal,
@@ -564,22 +706,22 @@ def _call_ufunc_method(
     ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """What NumPy asks through `__array_ufunc__`: a call, or reduce, accumulate, outer, at."""
-    if method != "__call__":
-        handler = METHOD_HANDLERS.get((ufunc, method))
-        if handler is None:
-            raise UnsupportedError(f"np.{ufunc.__name__}.{method} cannot be traced")
-        return handler(*inputs, **kwargs)
-    if kwargs.get("out") not in (None, (None,)):
+    if any(result is not None for result in kwargs.get("out") or ()):
         raise UnsupportedError(
             f"np.{ufunc.__name__}(..., out=...) cannot write into an array while tracing; "
             f"use the returned value"
         )
+    if method != "__call__":
+        kwargs.pop("out", None)
+        return _call_method(ufunc, method, inputs, kwargs)
     dtype = kwargs.pop("dtype", None)
     where = kwargs.pop("where", True)
     for name in ("out", "casting", "order", "subok"):
         kwargs.pop(name, None)
     if kwargs:
-        raise UnsupportedError(f"np.{ufunc.__name__}: argument {next(iter(kwargs))!r} is not traced")
+        raise UnsupportedError(
+            f"np.{ufunc.__name__}: argument {next(iter(kwargs))!r} is not traced"
+        )
     if where is not True:
         raise UnsupportedError(
             f"np.{ufunc.__name__}(..., where=...) leaves elements undefined; "
@@ -589,7 +731,7 @@ def _call_ufunc_method(
     if handler is not None:
         return handler(*inputs) if dtype is None else handler(*inputs, dtype=dtype)
     if ufunc not in pointwise.UFUNCS:
-        raise UnsupportedError(f"np.{ufunc.__name__} cannot be traced")
+        raise UnsupportedError(_unsupported(f"np.{ufunc.__name__}"))
     if dtype is not None:
         wanted = as_dtype(dtype)
         loop = ufunc.resolve_dtypes(
@@ -599,6 +741,27 @@ def _call_ufunc_method(
         )
         return call_op(pointwise.UFUNCS[ufunc], inputs, loop[: ufunc.nin])
     return call_ufunc(ufunc, *inputs)
+
+
+def _call_method(
+    ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """np.add.reduce(x) and the like."""
+    name = f"np.{ufunc.__name__}.{method}"
+    if method == "outer":
+        a, b = inputs
+        trace = trace_of(inputs)
+        spread = np.reshape(as_traced(a, trace), (*shape_of(a), *(1,) * len(shape_of(b))))  # type: ignore[call-overload]
+        return ufunc(spread, b, **kwargs)
+    handler = METHOD_HANDLERS.get((ufunc, method))
+    if handler is None:
+        known = sorted(f"np.{u.__name__}" for u, m in METHOD_HANDLERS if m == method)
+        hint = f"; those that can: {', '.join(known)}" if known else ""
+        raise UnsupportedError(f"{name} cannot be traced{hint}")
+    try:
+        return handler(*inputs, **kwargs)
+    except GraphError as error:
+        raise _named(error, name) from error.__cause__
 
 
 def new_input(type: TensorType, position: int, trace: Trace, weak: bool = False) -> TracedArray:
@@ -618,6 +781,8 @@ __all__ = [
     "HANDLERS",
     "INPUT",
     "METHOD_HANDLERS",
+    "ArgumentError",
+    "PythonIntError",
     "Trace",
     "TracedArray",
     "as_traced",
@@ -633,6 +798,7 @@ __all__ = [
     "locate",
     "new_input",
     "shape_of",
+    "trace_of",
     "tracing",
     "user_source",
     "where_text",

@@ -4,8 +4,8 @@ The op's name is also the name of the scalar function in generated kernels
 (graphdl.kernels.elementary and .arithmetic), so a record here is all that an op needs.
 
 Conventions of the gradients, where the derivative is not unique:
-- `maximum`, `minimum`, `fmax`, `fmin`: at a tie each argument gets half; where the other argument is
-  a constant, a tie gets nothing, so that `np.maximum(x, 0)` is ReLU with derivative 0 at 0;
+- `maximum`, `minimum`, `fmax`, `fmin`: at a tie each argument gets half; where the other argument
+  is a constant, a tie gets nothing, so that `np.maximum(x, 0)` is ReLU with derivative 0 at 0;
 - `absolute`: 0 at 0 (the sign); `hypot` at the origin: 0;
 - steps (`floor`, `rint`, `sign`, `floor_divide`, comparisons, ...): 0;
 - `where`: what is not selected gets exactly 0, even if the cotangent is infinite;
@@ -37,12 +37,17 @@ def resolve(ufunc: np.ufunc, operands: tuple[Dtype | type, ...]) -> tuple[Dtype,
 
     An operand given as `int`, `float` or `bool` is a Python scalar, which NEP 50 calls weak.
     """
+    # resolve_dtypes knows no weak bool; a bool is the least of the dtypes anyway
+    given = tuple(np.dtype(np.bool_) if operand is bool else operand for operand in operands)
+    names = ", ".join(getattr(o, "__name__", str(o)) for o in operands)
     try:
-        loop = ufunc.resolve_dtypes((*operands, *[None] * ufunc.nout))
+        loop = ufunc.resolve_dtypes((*given, *[None] * ufunc.nout))
     except TypeError as error:
-        names = ", ".join(getattr(o, "__name__", str(o)) for o in operands)
-        raise DtypeError(f"np.{ufunc.__name__} has no loop for ({names})") from error
-    return tuple(as_dtype(dtype) for dtype in loop)
+        raise DtypeError(f"np.{ufunc.__name__} takes no operands ({names})") from error
+    try:
+        return tuple(as_dtype(dtype) for dtype in loop)
+    except DtypeError as error:
+        raise DtypeError(f"np.{ufunc.__name__} of ({names}): {error}") from None
 
 
 def _one_shape(name: str, types: Sequence[TensorType]) -> tuple[int, ...]:

@@ -98,9 +98,7 @@ def _checked(index: Any, size: int, axis: int) -> Any:
     if isinstance(index, np.ndarray) and index.size:
         bad = index[(index < -size) | (index >= size)]
         if bad.size:
-            raise GraphIndexError(
-                f"index {bad[0]} is out of bounds for axis {axis} of size {size}"
-            )
+            raise GraphIndexError(f"index {bad[0]} is out of bounds for axis {axis} of size {size}")
     return np.where(index < 0, index + size, index)
 
 

@@ -1,0 +1,42 @@
+"""NumPy's functions on traced values, composed of ops, by subject.
+
+elementwise   where, clip, round, ufuncs that are more than one op
+reductions    sum, mean, var, argmax, cumsum, ...; ufunc.reduce and ufunc.accumulate
+manipulation  reshape, concatenate, split, roll, pad, take, diagonal, ...
+products      matmul, dot, tensordot, einsum, ...
+creation      zeros_like, linspace, ...; np.shape, np.result_type, ...
+neural        softmax, relu, gelu, one_hot, ...: not in NumPy, for arrays too
+
+Each implementation has the signature of the function that it stands for. Importing this package
+enters them in `graphdl.tracing.HANDLERS`.
+"""
+
+from graphdl.numpy_functions import creation, elementwise, manipulation, products, reductions
+from graphdl.numpy_functions.neural import (
+    gelu,
+    log_softmax,
+    logsumexp,
+    one_hot,
+    relu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+)
+
+__all__ = [
+    "creation",
+    "elementwise",
+    "gelu",
+    "log_softmax",
+    "logsumexp",
+    "manipulation",
+    "one_hot",
+    "products",
+    "reductions",
+    "relu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+]

@@ -1,0 +1,152 @@
+"""What the implementations of NumPy's functions share: operands, dtypes and axes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphdl.errors import AxisError, DtypeError, GraphError, ShapeError, UnsupportedError
+from graphdl.ops import movement
+from graphdl.ops.op import node_of
+from graphdl.tracing import TracedArray, as_traced, cast, dtype_of, trace_of
+from graphdl.types import Dtype, Shape, as_dtype
+
+BOOL = np.dtype(np.bool_)
+INDEX = np.dtype(np.int64)
+FLOAT = np.dtype(np.float64)
+
+
+def lift(*values: Any) -> tuple[TracedArray, ...]:
+    """All values in the trace of those that are traced: arrays and numbers become constants."""
+    trace = trace_of(values)
+    lifted = (as_traced(value, trace) for value in values)
+    return tuple(TracedArray(x.node, trace) if x.weak else x for x in lifted)
+
+
+def lift_one(value: Any) -> TracedArray:
+    return lift(value)[0]
+
+
+def lift_all(values: Iterable[Any]) -> tuple[TracedArray, ...]:
+    """The members of a sequence argument, such as that of np.stack."""
+    if isinstance(values, TracedArray):
+        return tuple(values)
+    return lift(*values)
+
+
+def promote(*values: Any) -> Dtype:
+    """The dtype of all values together by NEP 50: Python scalars yield to arrays."""
+    kinds = (dtype_of(value) for value in values)
+    return as_dtype(np.result_type(*(k(0) if isinstance(k, type) else k for k in kinds)))
+
+
+def number(value: Any, dtype: Dtype, like: TracedArray) -> TracedArray:
+    """An operand as `dtype`; Python integers that do not fit wrap around, as in np.where."""
+    if isinstance(value, TracedArray):
+        return lift_one(cast(value, dtype))
+    with np.errstate(all="ignore"):
+        return as_traced(np.asarray(value).astype(dtype), like.owner)
+
+
+def float_of(dtype: Dtype) -> Dtype:
+    """The dtype that a mean of `dtype` has."""
+    return dtype if dtype.kind == "f" else FLOAT
+
+
+def as_float(x: Any) -> Any:
+    """A traced value or an array of any numbers as floats."""
+    if not isinstance(x, TracedArray):
+        x = np.asarray(x)
+        return x if x.dtype.kind == "f" else x.astype(np.float64)
+    return cast(lift_one(x), float_of(x.dtype))
+
+
+def check_cast(source: Dtype, target: Dtype, casting: str) -> None:
+    if not np.can_cast(source, target, casting):  # type: ignore[arg-type]
+        raise DtypeError(f"cannot cast {source} to {target} by the rule {casting!r}")
+
+
+def integer(value: Any, what: str) -> int:
+    """A static integer argument."""
+    try:
+        return operator.index(value)
+    except GraphError:
+        raise
+    except TypeError:
+        raise DtypeError(f"{what} must be an integer, not {value!r:.60}") from None
+
+
+def integers(value: Any, what: str) -> tuple[int, ...]:
+    """A static integer argument, or a sequence of them."""
+    if isinstance(value, (tuple, list, np.ndarray)) and np.ndim(value) > 0:
+        return tuple(integer(item, what) for item in value)
+    return (integer(value, what),)
+
+
+def axis_of(axis: Any, shape: Shape) -> int:
+    """One axis, counted from the front."""
+    number = integer(axis, "an axis")
+    if not -len(shape) <= number < len(shape):
+        raise AxisError(
+            f"axis {number} is out of bounds for shape {shape}, which has {len(shape)} axes"
+        )
+    return number % len(shape)
+
+
+def axes_of(axis: Any, shape: Shape) -> tuple[int, ...]:
+    """Axes counted from the front, each once, in the order given; None means all."""
+    if axis is None:
+        return tuple(range(len(shape)))
+    axes = tuple(axis_of(number, shape) for number in integers(axis, "an axis"))
+    if len(set(axes)) != len(axes):
+        raise AxisError(f"axes {axis} name an axis of shape {shape} twice")
+    return axes
+
+
+def with_ones(shape: Shape, axes: Sequence[int]) -> Shape:
+    """The shape that keepdims=True gives a reduction over `axes`."""
+    return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+
+
+def reshaped(x: Any, shape: Shape) -> Any:
+    return x if x.shape == shape else movement.reshape(x, shape=shape)
+
+
+def transposed(x: Any, perm: Sequence[int]) -> Any:
+    order = tuple(perm)
+    return x if order == tuple(range(x.ndim)) else movement.transpose(x, perm=order)
+
+
+def sliced(x: Any, axis: int, start: int, size: int, step: int = 1) -> Any:
+    """`size` elements along one axis, from `start` by `step`."""
+    if size == x.shape[axis] and step == 1:
+        return x
+    starts = tuple(start if i == axis and size else 0 for i in range(x.ndim))
+    sizes = tuple(size if i == axis else n for i, n in enumerate(x.shape))
+    steps = tuple(step if i == axis and size > 1 else 1 for i in range(x.ndim))
+    return movement.slice_(x, starts=starts, sizes=sizes, steps=steps)
+
+
+def iota(size: int, like: TracedArray, dtype: Dtype = INDEX) -> TracedArray:
+    """0, 1, ... size - 1 as a value that costs no memory."""
+    node = node_of(movement.iota, (), {"size": size, "dtype": dtype})
+    like.owner.record(node)
+    return TracedArray(node, like.owner)
+
+
+def iota_along(axis: int, shape: Shape, like: TracedArray) -> Any:
+    """The position along `axis`, for every element of `shape`."""
+    return movement.broadcast(iota(shape[axis], like), shape=shape, dims=(axis,))
+
+
+def refuse(condition: bool, message: str) -> None:
+    if condition:
+        raise UnsupportedError(message)
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ShapeError(message)

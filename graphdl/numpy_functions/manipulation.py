@@ -1,0 +1,737 @@
+"""The same elements at other places: shapes, joining, cutting, repeating, picking."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphdl.errors import DtypeError, GraphIndexError, ShapeError, UnsupportedError
+from graphdl.numpy_functions.arguments import (
+    BOOL,
+    axes_of,
+    axis_of,
+    check_cast,
+    integer,
+    integers,
+    iota,
+    lift,
+    lift_all,
+    lift_one,
+    number,
+    promote,
+    refuse,
+    require,
+    reshaped,
+    sliced,
+    transposed,
+)
+from graphdl.numpy_functions.elementwise import choose
+from graphdl.ops import movement, subscript
+from graphdl.tracing import (
+    TracedArray,
+    broadcast_shapes,
+    broadcast_to,
+    call_ufunc,
+    cast,
+    implements,
+    shape_of,
+)
+from graphdl.types import Shape, as_dtype
+
+# --- shapes -------------------------------------------------------------------------------------
+
+
+def _filled_in(shape: Any, x: TracedArray) -> Shape:
+    """The target shape of a reshape, with what -1 stands for."""
+    sizes = integers(shape, "a size")
+    unknown = [i for i, size in enumerate(sizes) if size == -1]
+    known = math.prod(size for size in sizes if size != -1)
+    fits = all(size >= -1 for size in sizes) and len(unknown) <= 1
+    if fits and unknown and known and x.size % known == 0:
+        at = unknown[0]
+        sizes = (*sizes[:at], x.size // known, *sizes[at + 1 :])
+    if not fits or -1 in sizes or math.prod(sizes) != x.size:
+        raise ShapeError(f"cannot reshape {x.type}, which has {x.size} elements, into {shape}")
+    return sizes
+
+
+@implements(np.reshape)
+def reshape(a: Any, /, shape: Any, order: str = "C", *, copy: Any = None) -> Any:
+    (x,) = lift(a)
+    if order == "F":
+        target = _filled_in(shape, x)
+        return _reversed(reshaped(_reversed(x), target[::-1]))
+    refuse(order not in ("C", "A"), f"order={order!r} is not traced")
+    return reshaped(x, _filled_in(shape, x))
+
+
+def _reversed(x: TracedArray) -> Any:
+    return transposed(x, range(x.ndim)[::-1])
+
+
+@implements(np.ravel)
+def ravel(a: Any, order: str = "C") -> Any:
+    return reshape(a, (-1,) if lift_one(a).size else (0,), "F" if order == "F" else "C")
+
+
+@implements(np.transpose, np.permute_dims)
+def transpose(a: Any, axes: Any = None) -> Any:
+    (x,) = lift(a)
+    if axes is None:
+        return _reversed(x)
+    perm = axes_of(axes, x.shape)
+    require(len(perm) == x.ndim, f"axes {axes} do not match shape {x.shape}")
+    return transposed(x, perm)
+
+
+@implements(np.matrix_transpose, np.linalg.matrix_transpose)
+def matrix_transpose(x: Any, /) -> Any:
+    (x,) = lift(x)
+    require(x.ndim >= 2, f"needs at least 2 axes, shape {x.shape} has {x.ndim}")
+    return swapaxes(x, -1, -2)
+
+
+@implements(np.swapaxes)
+def swapaxes(a: Any, axis1: Any, axis2: Any) -> Any:
+    (x,) = lift(a)
+    i, j = axis_of(axis1, x.shape), axis_of(axis2, x.shape)
+    perm = list(range(x.ndim))
+    perm[i], perm[j] = j, i
+    return transposed(x, perm)
+
+
+@implements(np.moveaxis)
+def moveaxis(a: Any, source: Any, destination: Any) -> Any:
+    (x,) = lift(a)
+    sources, targets = axes_of(source, x.shape), axes_of(destination, x.shape)
+    require(
+        len(sources) == len(targets),
+        f"{len(sources)} axes {source} cannot move to {len(targets)} places {destination}",
+    )
+    perm = [axis for axis in range(x.ndim) if axis not in sources]
+    for target, axis in sorted(zip(targets, sources, strict=True)):
+        perm.insert(target, axis)
+    return transposed(x, perm)
+
+
+@implements(np.rollaxis)
+def rollaxis(a: Any, axis: Any, start: Any = 0) -> Any:
+    (x,) = lift(a)
+    axis, n = axis_of(axis, x.shape), x.ndim
+    start = integer(start, "start")
+    require(-n <= start <= n, f"start={start} is out of range for shape {x.shape}")
+    start += n if start < 0 else 0
+    return moveaxis(x, axis, start - 1 if axis < start else start)
+
+
+@implements(np.broadcast_to)
+def broadcast_to_(array: Any, shape: Any, subok: bool = False) -> Any:
+    return broadcast_to(lift_one(array), integers(shape, "a size"))
+
+
+@implements(np.broadcast_arrays)
+def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Any, ...]:
+    shape = broadcast_shapes("np.broadcast_arrays", [shape_of(x) for x in args])
+    return tuple(broadcast_to(x, shape) for x in lift(*args))
+
+
+@implements(np.expand_dims)
+def expand_dims(a: Any, axis: Any) -> Any:
+    (x,) = lift(a)
+    new = integers(axis, "an axis")
+    ndim = x.ndim + len(new)
+    places = axes_of(new, (1,) * ndim)
+    sizes = iter(x.shape)
+    return reshaped(x, tuple(1 if i in places else next(sizes) for i in range(ndim)))
+
+
+@implements(np.squeeze)
+def squeeze(a: Any, axis: Any = None) -> Any:
+    (x,) = lift(a)
+    ones = [i for i, size in enumerate(x.shape) if size == 1]
+    axes = ones if axis is None else axes_of(axis, x.shape)
+    require(
+        all(i in ones for i in axes), f"axis {axis} of shape {x.shape} has a size other than one"
+    )
+    return reshaped(x, tuple(size for i, size in enumerate(x.shape) if i not in axes))
+
+
+def _at_least(ndim: int, place: Callable[[Shape], Shape]) -> Callable[..., Any]:
+    """np.atleast_1d and its kin: `place` adds the axes that a smaller array lacks."""
+
+    def implementation(*arys: Any) -> Any:
+        raised = tuple(x if x.ndim >= ndim else reshaped(x, place(x.shape)) for x in lift(*arys))
+        return raised[0] if len(raised) == 1 else raised
+
+    return implementation
+
+
+def _cube(shape: Shape) -> Shape:
+    """A vector of n is a 1 x n x 1 block, a matrix m x n an m x n x 1 one."""
+    return (1, *shape, 1)[-3:] if len(shape) < 2 else (*shape, 1)
+
+
+atleast_1d = implements(np.atleast_1d)(_at_least(1, lambda shape: (1,)))
+atleast_2d = implements(np.atleast_2d)(_at_least(2, lambda shape: (1, 1, *shape)[-2:]))
+atleast_3d = implements(np.atleast_3d)(
+    _at_least(3, lambda shape: (1, 1, 1) if not shape else _cube(shape))
+)
+
+
+@implements(np.copy)
+def copy(a: Any, order: str = "K", subok: bool = False) -> Any:
+    return lift_one(a)
+
+
+# --- joining ------------------------------------------------------------------------------------
+
+
+@implements(np.concatenate)
+def concatenate(
+    arrays: Any,
+    /,
+    axis: Any = 0,
+    out: None = None,
+    *,
+    dtype: Any = None,
+    casting: str = "same_kind",
+) -> Any:
+    values = lift_all(arrays)
+    require(bool(values), "needs at least one array")
+    if axis is None:
+        values, axis = tuple(ravel(x) for x in values), 0
+    first = values[0]
+    require(first.ndim > 0, "0-d arrays cannot be joined; use np.stack")
+    along = axis_of(axis, first.shape)
+    rest = first.shape[:along] + first.shape[along + 1 :]
+    for x in values:
+        if x.ndim != first.ndim or x.shape[:along] + x.shape[along + 1 :] != rest:
+            shapes = ", ".join(str(value.shape) for value in values)
+            raise ShapeError(f"shapes {shapes} differ beyond axis {along}")
+    common = promote(*values) if dtype is None else as_dtype(dtype)
+    for x in values:
+        check_cast(x.dtype, common, casting)
+    values = tuple(cast(x, common) for x in values)
+    return values[0] if len(values) == 1 else movement.concatenate(*values, axis=along)
+
+
+@implements(np.stack)
+def stack(
+    arrays: Any, axis: Any = 0, out: None = None, *, dtype: Any = None, casting: str = "same_kind"
+) -> Any:
+    values = lift_all(arrays)
+    require(bool(values), "needs at least one array")
+    shapes = {x.shape: None for x in values}
+    require(len(shapes) == 1, f"shapes {', '.join(map(str, shapes))} must be the same")
+    axis = axis_of(axis, (*values[0].shape, 1))
+    parts = [expand_dims(x, axis) for x in values]
+    return concatenate(parts, axis, dtype=dtype, casting=casting)
+
+
+def _stacked_by(raise_to: Callable[[Any], Any], axis: Callable[[int], int]) -> Callable[..., Any]:
+    def implementation(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Any:
+        values = [raise_to(x) for x in lift_all(tup)]
+        require(bool(values), "needs at least one array")
+        return concatenate(values, axis(values[0].ndim), dtype=dtype, casting=casting)
+
+    return implementation
+
+
+hstack = implements(np.hstack)(_stacked_by(atleast_1d, lambda ndim: 0 if ndim == 1 else 1))
+vstack = implements(np.vstack)(_stacked_by(atleast_2d, lambda ndim: 0))
+dstack_ = _stacked_by(atleast_3d, lambda ndim: 2)
+
+
+@implements(np.dstack)
+def dstack(tup: Any) -> Any:
+    return dstack_(tup)
+
+
+@implements(np.column_stack)
+def column_stack(tup: Any) -> Any:
+    columns = [x if x.ndim >= 2 else reshaped(x, (x.size, 1)) for x in lift_all(tup)]
+    return concatenate(columns, 1)
+
+
+@implements(np.append)
+def append(arr: Any, values: Any, axis: Any = None) -> Any:
+    return concatenate((arr, values), axis)
+
+
+@implements(np.block)
+def block(arrays: Any) -> Any:
+    def depth(item: Any) -> int:
+        return 1 + max(map(depth, item), default=0) if isinstance(item, list) else 0
+
+    levels = depth(arrays)
+    leaves: list[Any] = []
+
+    def collect(item: Any) -> None:
+        if isinstance(item, list):
+            for part in item:
+                collect(part)
+        else:
+            leaves.append(item)
+
+    collect(arrays)
+    lifted = iter(lift(*leaves))
+    ndim = max(levels, *(len(shape_of(leaf)) for leaf in leaves))
+
+    def join(item: Any, level: int) -> Any:
+        if isinstance(item, list):
+            return concatenate([join(part, level + 1) for part in item], level - levels)
+        x = next(lifted)
+        return reshaped(x, (1,) * (ndim - x.ndim) + x.shape)
+
+    return join(arrays, 0)
+
+
+# --- cutting ------------------------------------------------------------------------------------
+
+
+@implements(np.array_split)
+def array_split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Any]:
+    (x,) = lift(ary)
+    axis = axis_of(axis, x.shape)
+    n = x.shape[axis]
+    if np.ndim(indices_or_sections):
+        cuts = [slice(*pair).indices(n)[:2] for pair in _pairs(indices_or_sections)]
+    else:
+        sections = integer(indices_or_sections, "the number of sections")
+        require(sections > 0, "the number of sections must be larger than 0")
+        each, extra = divmod(n, sections)
+        bounds = [i * each + min(i, extra) for i in range(sections + 1)]
+        cuts = list(itertools.pairwise(bounds))
+    return [sliced(x, axis, start, max(stop - start, 0)) for start, stop in cuts]
+
+
+def _pairs(indices: Any) -> list[tuple[Any, Any]]:
+    bounds = [0, *integers(indices, "an index"), None]
+    return list(itertools.pairwise(bounds))
+
+
+@implements(np.split)
+def split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Any]:
+    (x,) = lift(ary)
+    if not np.ndim(indices_or_sections):
+        n, sections = x.shape[axis_of(axis, x.shape)], indices_or_sections
+        require(
+            sections != 0 and n % sections == 0,
+            f"axis {axis} of shape {x.shape} does not divide into {sections} equal parts; "
+            f"np.array_split makes unequal ones",
+        )
+    return array_split(x, indices_or_sections, axis)
+
+
+def _split_along(name: str, axis: Callable[[int], int], least: int) -> Callable[..., list[Any]]:
+    def implementation(ary: Any, indices_or_sections: Any) -> list[Any]:
+        (x,) = lift(ary)
+        require(x.ndim >= least, f"needs at least {least} axes, shape {x.shape} has {x.ndim}")
+        return split(x, indices_or_sections, axis(x.ndim))
+
+    return implementation
+
+
+implements(np.hsplit)(_split_along("hsplit", lambda ndim: 0 if ndim == 1 else 1, 1))
+implements(np.vsplit)(_split_along("vsplit", lambda ndim: 0, 2))
+implements(np.dsplit)(_split_along("dsplit", lambda ndim: 2, 3))
+
+
+def unstack(x: Any, /, *, axis: Any = 0) -> tuple[Any, ...]:
+    (x,) = lift(x)
+    return tuple(moveaxis(x, axis, 0))
+
+
+if hasattr(np, "unstack"):  # NumPy 2.1
+    implements(np.unstack)(unstack)
+
+
+# --- order --------------------------------------------------------------------------------------
+
+
+@implements(np.flip)
+def flip(m: Any, axis: Any = None) -> Any:
+    (x,) = lift(m)
+    axes = axes_of(axis, x.shape)
+    return x[tuple(slice(None, None, -1 if i in axes else None) for i in range(x.ndim))]
+
+
+@implements(np.fliplr)
+def fliplr(m: Any) -> Any:
+    require(len(shape_of(m)) >= 2, f"needs at least 2 axes, not shape {shape_of(m)}")
+    return flip(m, 1)
+
+
+@implements(np.flipud)
+def flipud(m: Any) -> Any:
+    require(len(shape_of(m)) >= 1, f"needs at least 1 axis, not shape {shape_of(m)}")
+    return flip(m, 0)
+
+
+@implements(np.rot90)
+def rot90(m: Any, k: Any = 1, axes: Any = (0, 1)) -> Any:
+    (x,) = lift(m)
+    plane = axes_of(axes, x.shape)
+    require(len(plane) == 2, f"axes {axes} must be two")
+    turns = integer(k, "k") % 4
+    if turns == 2:
+        return flip(x, plane)
+    if turns == 1:
+        return swapaxes(flip(x, plane[1]), *plane)
+    return flip(swapaxes(x, *plane), plane[1]) if turns else x
+
+
+@implements(np.roll)
+def roll(a: Any, shift: Any, axis: Any = None) -> Any:
+    (x,) = lift(a)
+    if axis is None:
+        flat = reshaped(x, (x.size,))
+        return reshaped(roll(flat, sum(integers(shift, "a shift")), 0), x.shape)
+    shifts, axes = np.broadcast_arrays(integers(shift, "a shift"), integers(axis, "an axis"))
+    for step, along in zip(shifts.ravel().tolist(), axes.ravel().tolist(), strict=True):
+        i = axis_of(along, x.shape)
+        n = x.shape[i]
+        cut = -step % n if n else 0
+        if cut:
+            x = concatenate((sliced(x, i, cut, n - cut), sliced(x, i, 0, cut)), i)
+    return x
+
+
+# --- repeating ----------------------------------------------------------------------------------
+
+
+@implements(np.tile)
+def tile(A: Any, reps: Any) -> Any:
+    (x,) = lift(A)
+    times = integers(reps, "a number of repetitions")
+    ndim = max(x.ndim, len(times))
+    times = (1,) * (ndim - len(times)) + times
+    sizes = (1,) * (ndim - x.ndim) + x.shape
+    apart = tuple(n for pair in zip(times, sizes, strict=True) for n in pair)
+    x = reshaped(x, tuple(n if i % 2 else 1 for i, n in enumerate(apart)))
+    return reshaped(broadcast_to(x, apart), tuple(t * n for t, n in zip(times, sizes, strict=True)))
+
+
+@implements(np.repeat)
+def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
+    (x,) = lift(a)
+    if axis is None:
+        x, axis = reshaped(x, (x.size,)), 0
+    axis = axis_of(axis, x.shape)
+    refuse(
+        isinstance(repeats, TracedArray),
+        "repeats must be static numbers: the shape of the result depends on them",
+    )
+    counts = np.asarray(repeats)
+    n = x.shape[axis]
+    if counts.dtype.kind not in "biu":
+        raise DtypeError(f"repeats must be integers, not {counts.dtype}")
+    require(bool((counts >= 0).all()), "repeats may not contain negative values")
+    if counts.size == 1:
+        times = int(counts.reshape(()))
+        apart = (*x.shape[: axis + 1], times, *x.shape[axis + 1 :])
+        dims = tuple(i for i in range(len(apart)) if i != axis + 1)
+        spread = movement.broadcast(x, shape=apart, dims=dims)
+        return reshaped(spread, (*x.shape[:axis], n * times, *x.shape[axis + 1 :]))
+    require(
+        counts.shape == (n,), f"{counts.size} repeats do not fit axis {axis} of shape {x.shape}"
+    )
+    return picked(x, axis, np.repeat(np.arange(n), counts))
+
+
+def picked(x: TracedArray, axis: int, positions: np.ndarray[Any, Any]) -> Any:
+    """The elements at static positions along one axis, from slices and repetitions.
+
+    The positions fall into few runs for what this is used for (padding, repeats), and the gradient
+    of a run is a plain copy or a sum, where that of a gather is a scatter.
+    """
+    if positions.size == 0:
+        return sliced(x, axis, 0, 0)
+    parts, start = [], 0
+    steps = np.diff(positions)
+    while start < positions.size:
+        step = int(steps[start]) if start < steps.size else 1
+        stop = start + 1
+        while stop < positions.size and steps[stop - 1] == step and abs(step) <= 1:
+            stop += 1
+        length, first = stop - start, int(positions[start])
+        if step == 0 and length > 1:
+            shape = tuple(length if i == axis else n for i, n in enumerate(x.shape))
+            parts.append(broadcast_to(sliced(x, axis, first, 1), shape))
+        else:
+            parts.append(sliced(x, axis, first, length, step if length > 1 else 1))
+        start = stop
+    return concatenate(parts, axis)
+
+
+_RUNS = ("edge", "reflect", "symmetric", "wrap")
+
+
+@implements(np.pad)
+def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> Any:
+    (x,) = lift(array)
+    widths = _pairs_of(pad_width, x.ndim, "pad_width")
+    if any(width < 0 for pair in widths for width in pair):
+        raise ShapeError(f"pad_width {pad_width} has a negative width")
+    if mode in _RUNS:
+        refuse(kwargs.pop("reflect_type", "even") != "even", "reflect_type='odd' is not traced")
+        _no_more(kwargs, mode)
+        for axis, pair in enumerate(widths):
+            if any(pair):
+                positions = np.pad(np.arange(x.shape[axis]), pair, mode=mode)
+                x = picked(x, axis, positions)
+        return x
+    refuse(
+        mode not in ("constant", "empty"),
+        f"mode={mode!r} is not traced; those that are: constant, {', '.join(_RUNS)}",
+    )
+    values = kwargs.pop("constant_values", 0) if mode == "constant" else 0
+    _no_more(kwargs, mode)
+    if isinstance(values, TracedArray) or np.ndim(values) == 0:
+        return _framed(x, widths, values)
+    for axis, (fills, pair) in enumerate(
+        zip(np.broadcast_to(np.asarray(values), (x.ndim, 2)), widths, strict=True)
+    ):
+        nothing = (0, 0)
+        for fill, width in zip(fills, ((pair[0], 0), (0, pair[1])), strict=True):
+            x = _framed(x, [width if i == axis else nothing for i in range(x.ndim)], fill)
+    return x
+
+
+def _pairs_of(value: Any, ndim: int, what: str) -> list[tuple[int, int]]:
+    """(before, after) for each axis, as np.pad broadcasts them."""
+    if isinstance(value, dict):
+        pairs = [(0, 0)] * ndim
+        for axis, pair in value.items():
+            (pairs[axis],) = _pairs_of(pair, 1, what)
+        return pairs
+    widths = np.asarray(value)
+    if widths.dtype.kind not in "iu":
+        raise DtypeError(f"{what} must be integers, not {value!r:.60}")
+    try:
+        return [(int(b), int(a)) for b, a in np.broadcast_to(widths, (ndim, 2))]
+    except ValueError:
+        raise ShapeError(f"{what} {value!r:.60} does not fit an array with {ndim} axes") from None
+
+
+def _framed(x: TracedArray, widths: Sequence[tuple[int, int]], fill: Any) -> Any:
+    """x with `fill` around it."""
+    if not any(map(any, widths)):
+        return x
+    value = number(fill, x.dtype, x)
+    require(value.ndim == 0, f"a constant value must be a scalar, not {value.type}")
+    shape = tuple(b + n + a for (b, a), n in zip(widths, x.shape, strict=True))
+    if not x.size:
+        return broadcast_to(value, shape)
+    starts = tuple(before for before, _ in widths)
+    return movement.pad(x, value, shape=shape, starts=starts, steps=(1,) * x.ndim)
+
+
+def _no_more(kwargs: dict[str, Any], mode: str) -> None:
+    if kwargs:
+        raise UnsupportedError(f"argument {next(iter(kwargs))!r} is not traced with mode {mode!r}")
+
+
+# --- picking ------------------------------------------------------------------------------------
+
+
+@implements(np.take)
+def take(a: Any, indices: Any, axis: Any = None, out: None = None, mode: str = "raise") -> Any:
+    x, index = lift(a, indices)
+    where: Any = index if isinstance(indices, TracedArray) else np.asarray(indices)
+    if axis is None:
+        x, axis = reshaped(x, (x.size,)), 0
+    axis = axis_of(axis, x.shape)
+    n = x.shape[axis]
+    if where.dtype.kind not in "iu":
+        raise DtypeError(f"indices must be integers, not {where.dtype}")
+    if mode == "wrap":
+        where = where % n
+    elif mode == "clip":
+        where = np.clip(where, 0, n - 1)
+    else:
+        refuse(mode != "raise", f"mode={mode!r}")
+    return subscript.getitem(x, (*[slice(None)] * axis, where))
+
+
+@implements(np.take_along_axis)
+def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Any:
+    x, _ = lift(arr, indices)
+    index = indices if isinstance(indices, TracedArray) else np.asarray(indices)
+    if index.dtype.kind not in "iu":
+        raise DtypeError(f"indices must be integers, not {index.dtype}")
+    if axis is None:
+        require(index.ndim == 1, f"with axis=None indices must have one axis, not {index.shape}")
+        x, axis = reshaped(x, (x.size,)), 0
+    require(
+        index.ndim == x.ndim,
+        f"indices of shape {index.shape} and an array of shape {x.shape} differ in axes",
+    )
+    axis = axis_of(axis, x.shape)
+    key: list[Any] = []
+    for i, size in enumerate(x.shape):
+        places = (1,) * i + (-1,) + (1,) * (x.ndim - i - 1)
+        key.append(index if i == axis else np.arange(size).reshape(places))
+    return subscript.getitem(x, tuple(key))
+
+
+@implements(np.compress)
+def compress(condition: Any, a: Any, axis: Any = None, out: None = None) -> Any:
+    refuse(
+        isinstance(condition, TracedArray),
+        "with a traced condition the shape of the result depends on values; use np.where",
+    )
+    (x,) = lift(a)
+    if axis is None:
+        x, axis = reshaped(x, (x.size,)), 0
+    return take(x, np.flatnonzero(np.asarray(condition)), axis)
+
+
+@implements(np.delete)
+def delete(arr: Any, obj: Any, axis: Any = None) -> Any:
+    (x,) = lift(arr)
+    if axis is None:
+        x, axis = reshaped(x, (x.size,)), 0
+    axis = axis_of(axis, x.shape)
+    try:
+        return picked(x, axis, np.delete(np.arange(x.shape[axis]), obj))
+    except IndexError as error:
+        raise GraphIndexError(str(error)) from error
+
+
+# --- diagonals and triangles --------------------------------------------------------------------
+
+
+@implements(np.diagonal)
+def diagonal(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1) -> Any:
+    (x,) = lift(a)
+    require(x.ndim >= 2, f"needs at least 2 axes, shape {x.shape} has {x.ndim}")
+    i, j = axis_of(axis1, x.shape), axis_of(axis2, x.shape)
+    require(i != j, f"axis1 and axis2 are both axis {i}")
+    rest = [axis for axis in range(x.ndim) if axis not in (i, j)]
+    x = transposed(x, (*rest, i, j))
+    return diagonal_of_last(x, integer(offset, "offset"))
+
+
+def diagonal_of_last(x: TracedArray, offset: int = 0) -> Any:
+    """The diagonal of the last two axes: every (columns + 1)-th of their elements."""
+    *rest, rows, columns = x.shape
+    start = offset if offset >= 0 else -offset * columns
+    size = max(min(rows + min(offset, 0), columns - max(offset, 0)), 0)
+    flat = reshaped(x, (*rest, rows * columns))
+    return sliced(flat, len(rest), start, size, columns + 1 if size > 1 else 1)
+
+
+@implements(np.trace)
+def trace(
+    a: Any,
+    offset: Any = 0,
+    axis1: Any = 0,
+    axis2: Any = 1,
+    dtype: Any = None,
+    out: None = None,
+) -> Any:
+    return np.sum(diagonal(a, offset, axis1, axis2), axis=-1, dtype=dtype)
+
+
+@implements(np.diag)
+def diag(v: Any, k: Any = 0) -> Any:
+    (x,) = lift(v)
+    if x.ndim == 2:
+        return diagonal(x, k)
+    require(x.ndim == 1, f"takes one or two axes, not shape {x.shape}")
+    k = integer(k, "k")
+    n = x.size + abs(k)
+    if not x.size:
+        return broadcast_to(number(0, x.dtype, x), (n, n))
+    start = k if k >= 0 else -k * n
+    flat = movement.pad(x, number(0, x.dtype, x), shape=(n * n,), starts=(start,), steps=(n + 1,))
+    return reshaped(flat, (n, n))
+
+
+@implements(np.diagflat)
+def diagflat(v: Any, k: Any = 0) -> Any:
+    return diag(ravel(v), k)
+
+
+def _below(x: TracedArray, k: int) -> Any:
+    """Whether an element of a matrix is on or below diagonal k."""
+    rows, columns = x.shape[-2:]
+    row = reshaped(iota(rows, x), (rows, 1))
+    column = iota(columns, x)
+    return call_ufunc(np.greater_equal, call_ufunc(np.add, row, k), column)
+
+
+@implements(np.tril)
+def tril(m: Any, k: Any = 0) -> Any:
+    x = _matrix(m)
+    return choose(_below(x, integer(k, "k")), x, np.zeros((), x.dtype))
+
+
+@implements(np.triu)
+def triu(m: Any, k: Any = 0) -> Any:
+    x = _matrix(m)
+    return choose(_below(x, integer(k, "k") - 1), np.zeros((), x.dtype), x)
+
+
+def _matrix(m: Any) -> TracedArray:
+    (x,) = lift(m)
+    return broadcast_to(x, (x.size, x.size)) if x.ndim == 1 else x
+
+
+@implements(np.diff)
+def diff(a: Any, n: Any = 1, axis: Any = -1, prepend: Any = None, append: Any = None) -> Any:
+    (x,) = lift(a)
+    order = integer(n, "n")
+    require(order >= 0, f"order must be non-negative, not {order}")
+    axis = axis_of(axis, x.shape)
+    ends = []
+    for end in (prepend, append):
+        if end is not None:
+            (value,) = lift(x, end)[1:]
+            if value.ndim == 0:
+                value = broadcast_to(
+                    value, tuple(1 if i == axis else size for i, size in enumerate(x.shape))
+                )
+            end = value
+        ends.append(end)
+    if order == 0:
+        return x
+    parts = [part for part in (ends[0], x, ends[1]) if part is not None]
+    x = concatenate(parts, axis)
+    for _ in range(order):
+        size = max(x.shape[axis] - 1, 0)
+        later, earlier = sliced(x, axis, 1, size), sliced(x, axis, 0, size)
+        x = call_ufunc(np.not_equal if x.dtype == BOOL else np.subtract, later, earlier)
+    return x
+
+
+@implements(np.ediff1d)
+def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
+    parts = [diff(ravel(ary))]
+    if to_begin is not None:
+        parts.insert(0, cast(ravel(lift(parts[0], to_begin)[1]), parts[0].dtype))
+    if to_end is not None:
+        parts.append(cast(ravel(lift(parts[0], to_end)[1]), parts[0].dtype))
+    return concatenate(parts)
+
+
+@implements(np.meshgrid)
+def meshgrid(
+    *xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy"
+) -> tuple[Any, ...]:
+    values = [ravel(x) for x in lift(*xi)]
+    ndim = len(values)
+    require(indexing in ("xy", "ij"), f"indexing={indexing!r}; it is 'xy' or 'ij'")
+    order = list(range(ndim))
+    if indexing == "xy" and ndim > 1:
+        order[:2] = [1, 0]
+    grids = tuple(
+        reshaped(x, tuple(x.size if order[i] == axis else 1 for axis in range(ndim)))
+        for i, x in enumerate(values)
+    )
+    return grids if sparse else broadcast_arrays(*grids)

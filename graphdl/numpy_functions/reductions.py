@@ -1,0 +1,434 @@
+"""Reductions over axes, cumulative ones, and the `reduce` and `accumulate` of ufuncs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphdl.errors import DtypeError, ShapeError
+from graphdl.numpy_functions.arguments import (
+    BOOL,
+    FLOAT,
+    as_float,
+    axes_of,
+    axis_of,
+    float_of,
+    lift,
+    lift_one,
+    refuse,
+    reshaped,
+    sliced,
+    with_ones,
+)
+from graphdl.numpy_functions.elementwise import choose
+from graphdl.numpy_functions.manipulation import concatenate
+from graphdl.numpy_functions.neural import logsumexp
+from graphdl.ops import reduction
+from graphdl.ops.op import Op
+from graphdl.tracing import (
+    METHOD_HANDLERS,
+    TracedArray,
+    broadcast_to,
+    call_ufunc,
+    cast,
+    implements,
+)
+from graphdl.types import Dtype, as_dtype
+
+_MISSING: Any = object()
+
+
+def _reduce(op: Op, x: TracedArray, axis: Any, keepdims: bool) -> Any:
+    axes = axes_of(axis, x.shape)
+    out = op(x, axes=tuple(sorted(axes))) if axes else x
+    return reshaped(out, with_ones(x.shape, axes)) if keepdims else out
+
+
+def _total_dtype(dtype: Dtype) -> Dtype:
+    """The dtype of a sum: small integers are added up in 64 bits."""
+    return np.dtype(np.uint64 if dtype.kind == "u" else np.int64) if dtype.kind in "biu" else dtype
+
+
+def _total(op: Op, combine: np.ufunc, identity: int) -> Callable[..., Any]:
+    """np.sum and np.prod."""
+
+    def implementation(
+        a: Any,
+        axis: Any = None,
+        dtype: Any = None,
+        out: None = None,
+        keepdims: bool = False,
+        initial: Any = _MISSING,
+        where: Any = True,
+    ) -> Any:
+        (x,) = lift(a)
+        x = cast(x, _total_dtype(x.dtype) if dtype is None else as_dtype(dtype))
+        if x.dtype == BOOL:  # on request: dtype=bool
+            return (any_ if combine is np.add else all_)(x, axis, keepdims=keepdims, where=where)
+        if where is not True:
+            x = choose(where, x, identity)
+        result = _reduce(op, x, axis, keepdims)
+        if initial is _MISSING:
+            return result
+        return cast(call_ufunc(combine, result, initial), x.dtype)
+
+    return implementation
+
+
+sum_ = implements(np.sum)(_total(reduction.sum_, np.add, 0))
+prod = implements(np.prod)(_total(reduction.prod, np.multiply, 1))
+
+
+def _extremum(op: Op, combine: np.ufunc) -> Callable[..., Any]:
+    """np.max and np.min."""
+
+    def implementation(
+        a: Any,
+        axis: Any = None,
+        out: None = None,
+        keepdims: bool = False,
+        initial: Any = _MISSING,
+        where: Any = True,
+    ) -> Any:
+        (x,) = lift(a)
+        if where is not True:
+            if initial is _MISSING:
+                raise ShapeError("where= needs initial=, as there may be nothing to compare")
+            x = choose(where, x, initial)
+        axes = axes_of(axis, x.shape)
+        if initial is not _MISSING and any(x.shape[i] == 0 for i in axes):
+            shape = with_ones(x.shape, axes)
+            left = shape if keepdims else tuple(n for i, n in enumerate(x.shape) if i not in axes)
+            return broadcast_to(cast(lift(x, np.asarray(initial))[1], x.dtype), left)
+        result = _reduce(op, x, axis, keepdims)
+        return result if initial is _MISSING else call_ufunc(combine, result, initial)
+
+    return implementation
+
+
+max_ = implements(np.max, np.amax)(_extremum(reduction.max_, np.maximum))
+min_ = implements(np.min, np.amin)(_extremum(reduction.min_, np.minimum))
+
+
+@implements(np.any)
+def any_(
+    a: Any, axis: Any = None, out: None = None, keepdims: bool = False, *, where: Any = True
+) -> Any:
+    (x,) = lift(a)
+    x = cast(x, BOOL)
+    return _reduce(reduction.any_, x if where is True else x & where, axis, keepdims)
+
+
+@implements(np.all)
+def all_(
+    a: Any, axis: Any = None, out: None = None, keepdims: bool = False, *, where: Any = True
+) -> Any:
+    (x,) = lift(a)
+    x = cast(x, BOOL)
+    return _reduce(reduction.all_, x if where is True else x | ~where, axis, keepdims)
+
+
+def _count(x: TracedArray, axes: tuple[int, ...], keepdims: bool, where: Any) -> Any:
+    """How many elements a mean is of: a number, or an array if `where` chooses."""
+    if where is True:
+        return int(np.prod([x.shape[axis] for axis in axes], dtype=np.int64))
+    return sum_(broadcast_to(lift(x, where)[1], x.shape), axes, keepdims=keepdims)
+
+
+def _over(total: Any, count: Any) -> Any:
+    """A sum divided by a count, in the dtype of the sum."""
+    return cast(call_ufunc(np.divide, total, count), total.dtype)
+
+
+@implements(np.mean)
+def mean(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: None = None,
+    keepdims: bool = False,
+    *,
+    where: Any = True,
+) -> Any:
+    (x,) = lift(a)
+    x = cast(x, float_of(x.dtype) if dtype is None else as_dtype(dtype))
+    count = _count(x, axes_of(axis, x.shape), keepdims, where)
+    return _over(sum_(x, axis, keepdims=keepdims, where=where), count)
+
+
+@implements(np.var)
+def var(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: None = None,
+    ddof: Any = 0,
+    keepdims: bool = False,
+    *,
+    where: Any = True,
+    mean: Any = None,
+    correction: Any = _MISSING,
+) -> Any:
+    if correction is not _MISSING:
+        if ddof != 0:
+            raise ShapeError("ddof and correction are the same: give one of them")
+        ddof = correction
+    (x,) = lift(a)
+    x = cast(x, float_of(x.dtype) if dtype is None else as_dtype(dtype))
+    axes = axes_of(axis, x.shape)
+    center = _mean(x, axis, keepdims=True, where=where) if mean is None else mean
+    deviation = x - center
+    total = sum_(deviation * deviation, axis, keepdims=keepdims, where=where)
+    count = _count(x, axes, keepdims, where)
+    degrees = max(count - ddof, 0) if where is True else call_ufunc(np.maximum, count - ddof, 0)
+    return _over(total, degrees)
+
+
+_mean = mean  # `var` has an argument of that name
+
+
+@implements(np.std)
+def std(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: None = None,
+    ddof: Any = 0,
+    keepdims: bool = False,
+    *,
+    where: Any = True,
+    mean: Any = None,
+    correction: Any = _MISSING,
+) -> Any:
+    variance = var(
+        a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction
+    )
+    return call_ufunc(np.sqrt, variance)
+
+
+@implements(np.average)
+def average(
+    a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: bool = False
+) -> Any:
+    if weights is None:
+        result = mean(a, axis, keepdims=keepdims)
+        (x,) = lift(a)
+        total: Any = broadcast_to(
+            lift(x, np.asarray(_count(x, axes_of(axis, x.shape), False, True), result.dtype))[1],
+            result.shape,
+        )
+    else:
+        x, w = lift(a, weights)
+        if x.shape != w.shape:
+            axes = axes_of(axis, x.shape)
+            if axis is None or w.shape != tuple(x.shape[i] for i in axes):
+                raise ShapeError(
+                    f"weights of shape {w.shape} do not fit axes {axis} of shape {x.shape}"
+                )
+            w = np.transpose(w, np.argsort(axes))
+            w = reshaped(w, tuple(n if i in axes else 1 for i, n in enumerate(x.shape)))
+        dtype = np.result_type(x.dtype, w.dtype, *([FLOAT] if x.dtype.kind in "biu" else []))
+        total = sum_(broadcast_to(w, x.shape), axis, dtype, keepdims=keepdims)
+        result = (
+            sum_(
+                call_ufunc(np.multiply, cast(x, dtype), cast(w, dtype)),
+                axis,
+                dtype,
+                keepdims=keepdims,
+            )
+            / total
+        )
+    return (result, total) if returned else result
+
+
+@implements(np.ptp)
+def ptp(a: Any, axis: Any = None, out: None = None, keepdims: bool = False) -> Any:
+    high, low = max_(a, axis, keepdims=keepdims), min_(a, axis, keepdims=keepdims)
+    return call_ufunc(np.subtract, high, low)
+
+
+@implements(np.count_nonzero)
+def count_nonzero(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    return sum_(cast(lift_one(a), BOOL), axis, keepdims=keepdims)
+
+
+def _position(op: Op) -> Callable[..., Any]:
+    """np.argmax and np.argmin."""
+
+    def implementation(
+        a: Any, axis: Any = None, out: None = None, *, keepdims: bool = False
+    ) -> Any:
+        (x,) = lift(a)
+        if axis is None:
+            ones = (1,) * x.ndim
+            x = reshaped(x, (x.size,))
+            return reshaped(op(x, axis=0), ones) if keepdims else op(x, axis=0)
+        if x.ndim == 0:
+            x = reshaped(x, (1,))
+            return op(x, axis=axis_of(axis, x.shape))
+        axis = axis_of(axis, x.shape)
+        result = op(x, axis=axis)
+        return reshaped(result, with_ones(x.shape, (axis,))) if keepdims else result
+
+    return implementation
+
+
+argmax = implements(np.argmax)(_position(reduction.argmax))
+argmin = implements(np.argmin)(_position(reduction.argmin))
+
+
+@implements(np.cumsum)
+def cumsum(a: Any, axis: Any = None, dtype: Any = None, out: None = None) -> Any:
+    x, axis = _line(a, axis)
+    x = cast(x, _total_dtype(x.dtype) if dtype is None else as_dtype(dtype))
+    if x.dtype == BOOL:
+        return _scan(np.add, x, axis)
+    return reduction.cumsum(x, axis=axis, reverse=False)
+
+
+@implements(np.cumprod)
+def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: None = None) -> Any:
+    x, axis = _line(a, axis)
+    x = cast(x, _total_dtype(x.dtype) if dtype is None else as_dtype(dtype))
+    return _scan(np.multiply, x, axis)
+
+
+def _line(a: Any, axis: Any) -> tuple[TracedArray, int]:
+    """What a cumulative function runs along: an axis, or the flattened array."""
+    x = lift_one(a)
+    if axis is None or x.ndim == 0:
+        return reshaped(x, (x.size,)), axis_of(axis or 0, (x.size,))
+    return x, axis_of(axis, x.shape)
+
+
+def _scan(ufunc: np.ufunc, x: TracedArray, axis: int) -> Any:
+    """All prefixes combined by an associative ufunc, by doubling: log2(n) passes.
+
+    W. D. Hillis and G. L. Steele, "Data parallel algorithms", CACM 29 (1986).
+    """
+    n, reach = x.shape[axis], 1
+    while reach < n:
+        head = sliced(x, axis, 0, reach)
+        tail = call_ufunc(ufunc, sliced(x, axis, 0, n - reach), sliced(x, axis, reach, n - reach))
+        x = concatenate((head, tail), axis)
+        reach *= 2
+    return x
+
+
+# --- where NaN is missing data -------------------------------------------------------------------
+
+
+def _ignoring_nan(function: Callable[..., Any], instead: float) -> Callable[..., Any]:
+    def implementation(a: Any, *args: Any, **kwargs: Any) -> Any:
+        (x,) = lift(a)
+        if x.dtype.kind == "f":
+            x = choose(call_ufunc(np.isnan, x), np.asarray(instead, x.dtype), x)
+        return function(x, *args, **kwargs)
+
+    return implementation
+
+
+implements(np.nansum)(_ignoring_nan(sum_, 0.0))
+implements(np.nanprod)(_ignoring_nan(prod, 1.0))
+implements(np.nancumsum)(_ignoring_nan(cumsum, 0.0))
+
+
+@implements(np.nanmean)
+def nanmean(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: None = None,
+    keepdims: bool = False,
+    *,
+    where: Any = True,
+) -> Any:
+    (x,) = lift(a)
+    present = call_ufunc(np.logical_not, call_ufunc(np.isnan, x))
+    return mean(x, axis, dtype, None, keepdims, where=present if where is True else present & where)
+
+
+def _nan_extremum(function: Callable[..., Any], instead: float) -> Callable[..., Any]:
+    def implementation(a: Any, axis: Any = None, out: None = None, keepdims: bool = False) -> Any:
+        (x,) = lift(a)
+        if x.dtype.kind != "f":
+            return function(x, axis, keepdims=keepdims)
+        missing = call_ufunc(np.isnan, x)
+        result = function(choose(missing, np.asarray(instead, x.dtype), x), axis, keepdims=keepdims)
+        nothing = all_(missing, axis, keepdims=keepdims)
+        return choose(nothing, np.asarray(np.nan, x.dtype), result)
+
+    return implementation
+
+
+implements(np.nanmax)(_nan_extremum(max_, -np.inf))
+implements(np.nanmin)(_nan_extremum(min_, np.inf))
+
+
+# --- np.add.reduce and the like -----------------------------------------------------------------
+
+
+def _reduce_method(function: Callable[..., Any], dtyped: bool) -> Callable[..., Any]:
+    """ufunc.reduce: the same function, but over the first axis unless told otherwise."""
+
+    def reduce(
+        array: Any,
+        axis: Any = 0,
+        dtype: Any = None,
+        out: None = None,
+        keepdims: bool = False,
+        initial: Any = _MISSING,
+        where: Any = True,
+    ) -> Any:
+        kwargs: dict[str, Any] = {"keepdims": keepdims}
+        if where is not True:
+            kwargs["where"] = where
+        if initial is not _MISSING and initial is not None:
+            kwargs["initial"] = initial
+        if dtyped and dtype is not None:
+            kwargs["dtype"] = dtype
+        return function(array, axis, **kwargs)
+
+    return reduce
+
+
+def _bits_to(function: Callable[..., Any], ufunc: np.ufunc) -> Callable[..., Any]:
+    def reduce(array: Any, axis: Any = 0, **kwargs: Any) -> Any:
+        (x,) = lift(array)
+        if x.dtype != BOOL:
+            raise DtypeError(f"np.{ufunc.__name__}.reduce is traced for booleans, not {x.dtype}")
+        return function(x, axis, **kwargs)
+
+    return reduce
+
+
+for _ufunc, _function in {
+    np.add: sum_, np.multiply: prod, np.maximum: max_, np.minimum: min_,
+    np.logical_and: all_, np.logical_or: any_,
+}.items():  # fmt: skip
+    METHOD_HANDLERS[_ufunc, "reduce"] = _reduce_method(_function, _ufunc in (np.add, np.multiply))
+METHOD_HANDLERS[np.bitwise_and, "reduce"] = _bits_to(all_, np.bitwise_and)
+METHOD_HANDLERS[np.bitwise_or, "reduce"] = _bits_to(any_, np.bitwise_or)
+METHOD_HANDLERS[np.logaddexp, "reduce"] = lambda array, axis=0, keepdims=False: logsumexp(
+    as_float(array), axis, keepdims
+)
+
+
+def _accumulate_method(ufunc: np.ufunc) -> Callable[..., Any]:
+    def accumulate(array: Any, axis: Any = 0, dtype: Any = None, out: None = None) -> Any:
+        (x,) = lift(array)
+        if ufunc in (np.add, np.multiply):
+            return (cumsum if ufunc is np.add else cumprod)(x, axis, dtype)
+        refuse(dtype is not None, f"np.{ufunc.__name__}.accumulate: dtype= is not traced")
+        return _scan(ufunc, x, axis_of(axis, x.shape))
+
+    return accumulate
+
+
+for _ufunc in (
+    np.add, np.multiply, np.maximum, np.minimum, np.fmax, np.fmin, np.logaddexp,
+    np.bitwise_and, np.bitwise_or, np.bitwise_xor,
+):  # fmt: skip
+    METHOD_HANDLERS[_ufunc, "accumulate"] = _accumulate_method(_ufunc)

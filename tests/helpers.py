@@ -1,0 +1,72 @@
+"""What the tests of tracing share: trace a call, run its graph, compare with plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optree
+
+from graphdl import numpy_functions  # noqa: F401  (enters the implementations)
+from graphdl.graph import Graph
+from graphdl.tracing import TracedArray, as_traced, new_input, tracing
+from graphdl.types import TensorType
+
+
+def trace(f: Callable[..., Any], *args: Any) -> Graph:
+    """The graph of f on arrays like `args`; Python numbers stay weak, as NEP 50 has them."""
+    with tracing("f") as run:
+        values = []
+        for position, arg in enumerate(args):
+            array = np.asarray(arg)
+            weak = isinstance(arg, (bool, int, float)) and not isinstance(arg, np.generic)
+            type = TensorType(array.dtype, array.shape)
+            values.append(new_input(type, position, run, weak))
+        result = f(*values)
+        leaves, tree = optree.tree_flatten(result)
+        outputs = [as_traced(leaf, run).node for leaf in leaves]
+        inputs = tuple(value.node for value in values)
+    return Graph(inputs, tuple(outputs), sources=run.sources, out_tree=tree)
+
+
+def call_of(text: str, values: Mapping[str, Any], **names: Any) -> tuple[Callable[..., Any], list]:
+    """The function that a line of code is of those `values` that it names, and these values."""
+    namespace = {"np": np, "gd": numpy_functions, **names}
+    code = compile(text, "<call>", "eval")
+    used = [name for name in values if name in _names(code)]
+    return eval(f"lambda {', '.join(used)}: {text}", namespace), [values[n] for n in used]
+
+
+def _names(code: Any) -> set[str]:
+    inner = [c for c in code.co_consts if hasattr(c, "co_names")]
+    return set(code.co_names).union(*(_names(c) for c in inner))
+
+
+def same(result: Any, expected: Any, exact: bool = True) -> None:
+    """Equal in nesting, dtype, shape and every value (NaN too); or but for rounding."""
+    results, expectations = optree.tree_leaves(result), optree.tree_leaves(expected)
+    assert len(results) == len(expectations)
+    for got, want in zip(results, map(np.asarray, expectations), strict=True):
+        assert got.dtype == want.dtype, f"{got.dtype} instead of {want.dtype}"
+        assert got.shape == want.shape, f"{got.shape} instead of {want.shape}"
+        if exact:
+            np.testing.assert_array_equal(got, want)
+        else:
+            rtol = 64 * np.finfo(want.dtype).eps if want.dtype.kind == "f" else 0
+            np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol)
+
+
+def check(f: Callable[..., Any], args: Sequence[Any], exact: bool = True) -> Graph:
+    """f traced and evaluated is f in plain NumPy."""
+    graph = trace(f, *args)
+    before = [np.array(arg) for arg in args]
+    with np.errstate(all="ignore"):
+        expected = f(*args)
+    same(graph.evaluate(*args), expected, exact)
+    for arg, old in zip(args, before, strict=True):
+        np.testing.assert_array_equal(arg, old)
+    return graph
+
+
+__all__ = ["TracedArray", "call_of", "check", "same", "trace"]
