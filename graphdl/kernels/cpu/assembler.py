@@ -4,7 +4,7 @@ The runner of launch tapes and the entry from Python are a few hundred machine i
 must exist before anything else does, in a few milliseconds and without Numba. They are written
 here as Python that emits LLVM IR text:
 
-    module = Module("example", process=0)
+    module = Module("example", ["sum_of"], process=0)
     with module.function("sum_of", 2) as (f, (first, count)):
         total = f.variable(0)
         with f.count(0, count) as i:
@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from graphdl.kernels import cache
 from graphdl.kernels.cpu import llvm
 
 Type = Literal["i64", "i32", "double", "float"]
@@ -349,27 +350,26 @@ class Module:
     """Functions, and one global table `process` of int64: what they know of the process.
 
     The functions are private to the module but for one, `name(exports, process)`, that writes the
-    addresses of the others to `exports`, in their order, and copies `process` to the table.
+    addresses of those named by `exports` and copies `process` to the table.
     """
 
-    def __init__(self, name: str, process: int) -> None:
+    def __init__(self, name: str, exports: Sequence[str], process: int) -> None:
         self.name = name
+        self.exports = tuple(exports)
         self.process = process
-        self.functions: list[str] = []
         self._texts: list[str] = []
 
     @contextmanager
     def function(self, name: str, parameters: int) -> Iterator[tuple[Function, tuple[Value, ...]]]:
         function = Function(name, parameters)
         yield function, function.arguments()
-        self.functions.append(name)
         self._texts.append(function.text("internal"))
 
     def text(self) -> str:
         """The module as LLVM IR."""
         start = Function(self.name, 2)
         exports, process = start.arguments()
-        for i, name in enumerate(self.functions):
+        for i, name in enumerate(self.exports):
             start.store(exports + i * 8, start.address_of(name))
         for i in range(self.process):
             start.store(start.address_of("process") + i * 8, start.load(process + i * 8))
@@ -377,16 +377,24 @@ class Module:
         return "\n".join([table, *_PAUSE_DECLARATIONS, *self._texts, start.text("")])
 
 
-def load(module: Module, process: Sequence[int]) -> dict[str, int]:
-    """Compile the module for this processor; the addresses of its functions by name.
+def load(
+    name: str, exports: Sequence[str], write: Callable[[Module], None], process: Sequence[int] = ()
+) -> dict[str, int]:
+    """The addresses of a module's functions by name; `write` writes the module when it must.
 
-    The code stays in memory for as long as the process lives: an array may be freed through it
-    when the interpreter is already being torn down.
+    Compiled for this processor, or taken from the cache, whose key holds this package's own source
+    and so all that decides the module's text. The code stays in memory for as long as the process
+    lives: an array may be freed through it when the interpreter is already being torn down.
     """
-    if len(process) != module.process:
-        raise ValueError(f"{module.name} wants {module.process} words, not {len(process)}")
-    address = llvm.load({module.name: llvm.object_code(module.text())})[module.name]
+    key = cache.key_of(name, " ".join(llvm.host()))
+    code = cache.read(key)
+    if code is None:
+        module = Module(name, exports, len(process))
+        write(module)
+        code = llvm.object_code(module.text())
+        cache.write(key, code)
+    address = llvm.load({name: code})[name]
     words = (ctypes.c_int64 * len(process))(*process)
-    exports = (ctypes.c_int64 * len(module.functions))()
-    ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)(exports, words)
-    return dict(zip(module.functions, exports, strict=True))
+    found = (ctypes.c_int64 * len(exports))()
+    ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)(found, words)
+    return dict(zip(exports, found, strict=True))

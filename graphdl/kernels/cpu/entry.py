@@ -33,7 +33,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from graphdl.kernels.cpu import blas, tape
+from graphdl.kernels.cpu import blas, recycle, tape
 from graphdl.kernels.cpu import entry_code as code
 from graphdl.kernels.cpu.tape import Tape
 
@@ -202,6 +202,7 @@ class _Tables:
             "argument_row_count": len(argument_rows),
             "new_rows": self._address(new),
             "new_count": len(new),
+            "recycled": int(any(row[4] >= recycle.THRESHOLD for row in new)),
             "build_rows": self._address(build_rows),
             "build_row_count": len(build_rows),
             "patches": spec.tape.patches.ctypes.data,

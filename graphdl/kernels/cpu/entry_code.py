@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.kernels.cpu import assembler, tape
+from graphdl.kernels.cpu import assembler, recycle, tape
 from graphdl.kernels.cpu.assembler import Condition, Function, Module, Value
 
 ARRAY, FLOAT, INT, BOOL, STATIC, TUPLE, LIST, DICT = range(8)
@@ -45,6 +45,7 @@ SPEC = (
     "argument_row_count",
     "new_rows",
     "new_count",
+    "recycled",  # whether new arrays get their memory from `recycle`
     "build_rows",
     "build_row_count",
     "patches",
@@ -118,12 +119,13 @@ _OBJECTS: dict[str, object] = {
     "True": True,
     "False": False,
     "NotImplemented": NotImplemented,
+    "handler": recycle.HANDLER,
 }
 
-_PROCESS = ("run", "PyArray_NewFromDescr", *_PYTHON, *_OBJECTS)
+#: Functions of NumPy's C interface, with their index in its table (numpy/__multiarray_api.h).
+_NUMPY = {"PyArray_NewFromDescr": 94, "PyDataMem_SetHandler": 304}
 
-#: Index of a function in NumPy's table of its C interface (numpy/__multiarray_api.h).
-_NEW_FROM_DESCR = 94
+_PROCESS = ("run", *_NUMPY, *_PYTHON, *_OBJECTS)
 
 
 class _Call:
@@ -347,9 +349,9 @@ def _define_overlaps(module: Module) -> None:
         f.leave(0)
 
 
-def _define_allocate(module: Module) -> None:
-    """allocate(spec, memory): make the new arrays; whether there was memory for them."""
-    with module.function("allocate", 2) as (f, (spec, memory)):
+def _define_allocate_new(module: Module) -> None:
+    """allocate_new(spec, memory): make the new arrays; whether there was memory for them."""
+    with module.function("allocate_new", 2) as (f, (spec, memory)):
         call = _Call(f, spec, memory)
         with f.count(0, call.spec("new_count")) as i:
             row = call.spec("new_rows") + i * _ROW
@@ -372,6 +374,27 @@ def _define_allocate(module: Module) -> None:
             f.store(call.objects + place, array)
             f.store(call.bases + place, f.load(array + _DATA))
         f.leave(1)
+
+
+def _define_allocate(module: Module) -> None:
+    """allocate(spec, memory): allocate_new, under the memory handler that the program wants."""
+    with module.function("allocate", 2) as (f, (spec, memory)):
+        with f.when(_Call(f, spec, memory).spec("recycled").equals(0)):
+            f.leave(f.call("allocate_new", spec, memory))
+        set_handler = _process(f, "PyDataMem_SetHandler")
+        before = f.call(set_handler, _process(f, "handler"))
+        with f.when(before.equals(0)):
+            f.leave(0)
+        done = f.call("allocate_new", spec, memory)
+        ours = f.call(set_handler, before)
+        _python(f, "Py_DecRef", before, returns="void")
+        with f.unless(ours.equals(0)):
+            _python(f, "Py_DecRef", ours, returns="void")
+            f.leave(done)
+        with f.when(done.differs(0)):
+            call = _Call(f, spec, memory)
+            f.call("release", call.objects + call.spec("leaves") * 8, call.spec("new_count"))
+        f.leave(0)
 
 
 def _define_release(module: Module) -> None:
@@ -496,14 +519,14 @@ def _define_entry(module: Module) -> None:
         f.leave(_python(f, "PyObject_Vectorcall", fallback, args, given, names))
 
 
-def _module() -> Module:
-    module = Module("graphdl_entry", process=len(_PROCESS))
+def _write(module: Module) -> None:
     for define in (
         _define_fits_array,
         _define_store_scalar,
         _define_open,
         _define_take_arguments,
         _define_overlaps,
+        _define_allocate_new,
         _define_allocate,
         _define_release,
         _define_run_program,
@@ -513,7 +536,6 @@ def _module() -> Module:
         _define_entry,
     ):
         define(module)
-    return module
 
 
 def _numpy_function(index: int) -> int:
@@ -527,11 +549,13 @@ def _numpy_function(index: int) -> int:
 def _load() -> int:
     addresses = {
         "run": tape.RUN,
-        "PyArray_NewFromDescr": _numpy_function(_NEW_FROM_DESCR),
+        **{name: _numpy_function(index) for name, index in _NUMPY.items()},
         **{name: _python_function(name) for name in _PYTHON},
         **{name: id(value) for name, value in _OBJECTS.items()},
     }
-    return assembler.load(_module(), [addresses[name] for name in _PROCESS])["entry"]
+    return assembler.load(
+        "graphdl_entry", ["entry"], _write, [addresses[name] for name in _PROCESS]
+    )["entry"]
 
 
 def _python_function(name: str) -> int:

@@ -44,14 +44,27 @@ def usable_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows
         cores = os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        if quota != "max":
-            cores = min(cores, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup, or not version 2
-    return max(1, cores)
+    return max(1, min(cores, _cgroup_quota()))
+
+
+def _cgroup_quota() -> int:
+    """How many processors the cgroup's quota is worth, rounded up; many if there is no quota."""
+    for paths in (
+        ("/sys/fs/cgroup/cpu.max",),
+        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+    ):
+        try:
+            quota, period = (int(word) for path in paths for word in _words(path))
+        except (OSError, ValueError):
+            continue  # no cgroup of that version, or the quota is "max"
+        if quota > 0 and period > 0:
+            return -(-quota // period)
+    return 1 << 30
+
+
+def _words(path: str) -> list[str]:
+    with open(path, encoding="ascii") as file:
+        return file.read().split()
 
 
 def num_threads() -> int:

@@ -222,8 +222,7 @@ def _define_multi(module: Module) -> None:
                 _call_kernel(f, f.load(row), f.load(row + 8), begin, end)
 
 
-def _module() -> Module:
-    module = Module("graphdl_tape", process=1)
+def _write(module: Module) -> None:
     for define in (
         _define_share,
         _define_advance,
@@ -234,11 +233,10 @@ def _module() -> Module:
         _define_multi,
     ):
         define(module)
-    return module
 
 
 def _load() -> tuple[int, int]:
-    addresses = assembler.load(_module(), [pool.state_address()])
+    addresses = assembler.load("graphdl_tape", ["run", "multi"], _write, [pool.state_address()])
     return addresses["run"], addresses["multi"]
 
 
