@@ -29,9 +29,8 @@ def _write(module: Module) -> None:
         with f.count(lo, hi) as i:
             f.store(target + i * 8, f.load(source + i * 8) + f.load(source + (n - 1 - i) * 8))
     # tally(table, lo, hi): counts[i] += 1, atomically
-    with module.function("tally", 3) as (f, (table, lo, hi)):
-        with f.count(lo, hi) as i:
-            f.fetch_add(f.load(table) + i * 8, 1)
+    with module.function("tally", 3) as (f, (table, lo, hi)), f.count(lo, hi) as i:
+        f.fetch_add(f.load(table) + i * 8, 1)
 
 
 def _load() -> dict[str, int]:

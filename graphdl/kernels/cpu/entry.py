@@ -194,6 +194,10 @@ class _Tables:
             for i, leaf in arrays
             if any(other.donated for _, other in arrays)
         ]
+        bases = len(leaves(spec.arguments)) + len(new)
+        named = spec.tape.patches[:, 0]
+        if len(named) and not 0 <= named.min() <= named.max() < bases:
+            raise IndexError(f"a patch names base {named.max()} of {bases}")
         library = blas.library() if spec.uses_blas else None
         words = {
             "arguments": len(spec.arguments),
@@ -327,11 +331,12 @@ def build(spec: ProgramSpec, fallback: Entry | None = None) -> Entry:
     It takes positional arguments. Where they do not fit the spec, or keywords are given, it
     returns `fallback(*args, **keywords)`, or NotImplemented if there is no fallback; nothing has
     been run or written then.
+
+    Raises TypeError or IndexError where the spec itself makes no sense.
     """
-    problem = _native_problem()
-    if problem is not None:
-        return _PythonEntry(spec, fallback)
     tables = _Tables(spec, fallback)
+    if _native_problem() is not None:
+        return _PythonEntry(spec, fallback)
     function: Entry = _new_function(
         ctypes.addressof(_method), (tables.words, tuple(tables.keep)), "graphdl"
     )
@@ -429,10 +434,10 @@ def _number(leaf: Tree, value: Any) -> Array | None:
     if isinstance(leaf, ScalarSpec):
         if type(value) is not leaf.type:
             return None
-        try:
-            return np.array(value, leaf.dtype)
-        except OverflowError:
+        least, greatest = _scalar_row(leaf)[2:]
+        if isinstance(value, int) and not least <= value <= greatest:
             return None
+        return np.array(value, leaf.dtype)
     if not isinstance(leaf, ArraySpec):
         raise TypeError(f"{leaf} is not an argument")
     fits = (
