@@ -10,7 +10,6 @@ import numpy as np
 
 from graphdl.errors import AxisError, DtypeError, GraphError, ShapeError, UnsupportedError
 from graphdl.ops import movement
-from graphdl.ops.op import node_of
 from graphdl.tracing import TracedArray, as_traced, cast, dtype_of, trace_of
 from graphdl.types import Dtype, Shape, as_dtype
 
@@ -132,9 +131,7 @@ def sliced(x: Any, axis: int, start: int, size: int, step: int = 1) -> Any:
 
 def iota(size: int, like: TracedArray, dtype: Dtype = INDEX) -> TracedArray:
     """0, 1, ... size - 1 as a value that costs no memory."""
-    node = node_of(movement.iota, (), {"size": size, "dtype": dtype})
-    like.owner.record(node)
-    return TracedArray(node, like.owner)
+    return like.apply_op(movement.iota, (), {"size": size, "dtype": dtype})
 
 
 def iota_along(axis: int, shape: Shape, like: TracedArray) -> Any:
