@@ -1,11 +1,52 @@
 """graphdl: NumPy code as compiled, differentiable graphs."""
 
 from graphdl import numpy_functions as _numpy_functions
-from graphdl.api import trace
-from graphdl.errors import GraphError
+from graphdl.api import (
+    Compiled,
+    compile,
+    grad,
+    set_num_threads,
+    stop_gradient,
+    trace,
+    value_and_grad,
+    vjp,
+)
+from graphdl.errors import (
+    AxisError,
+    ConcreteValueError,
+    DtypeError,
+    GradientError,
+    GraphError,
+    GraphIndexError,
+    LeakError,
+    ShapeError,
+    UnsupportedError,
+)
+from graphdl.executable import Executable
 from graphdl.graph import Graph
 from graphdl.types import spec
 
 __version__ = "0.1.0"
-__all__ = ["Graph", "GraphError", "spec", "trace"]
+__all__ = [
+    "AxisError",
+    "Compiled",
+    "ConcreteValueError",
+    "DtypeError",
+    "Executable",
+    "GradientError",
+    "Graph",
+    "GraphError",
+    "GraphIndexError",
+    "LeakError",
+    "ShapeError",
+    "UnsupportedError",
+    "compile",
+    "grad",
+    "set_num_threads",
+    "spec",
+    "stop_gradient",
+    "trace",
+    "value_and_grad",
+    "vjp",
+]
 del _numpy_functions

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 import optree
 
 from graphdl import transforms
-from graphdl.errors import DtypeError, LeakError
+from graphdl.errors import DtypeError, LeakError, UnsupportedError
+from graphdl.executable import Executable
 from graphdl.graph import Graph
-from graphdl.tracing import TracedArray, as_traced, locate, new_input, tracing
+from graphdl.kernels.cpu import pool
+from graphdl.kernels.cpu.entry import prepare
+from graphdl.tracing import TracedArray, as_traced, current_trace, locate, new_input, tracing
 from graphdl.trees import leaf_names, leaf_type
 
 Function = Callable[..., Any]
@@ -67,3 +72,262 @@ def _result(value: Any, name: str, run: Any) -> TracedArray:
         ) from error
 
 
+
+
+class Compiled:
+    """A function that compiles itself for the shapes and dtypes that it is called with."""
+
+    def __init__(
+        self, f: Function, target: str = "cpu", donate: Sequence[int] = ()
+    ) -> None:
+        functools.update_wrapper(self, f)
+        self._f = f
+        self.target = target
+        self.donate = tuple(donate)
+        self._executables: dict[Any, Executable] = {}
+        self._entry: Callable[..., Any] = self._dispatch
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._entry(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __repr__(self) -> str:
+        name = transforms.name_of(self._f)
+        return f"<compiled {name}, {len(self._executables)} specialisations>"
+
+    def _dispatch(self, *args: Any, **kwargs: Any) -> Any:
+        """The call in general: any nesting, keywords, arrays of any layout, a running trace."""
+        leaves, tree = optree.tree_flatten((args, kwargs))
+        if any(isinstance(leaf, TracedArray) for leaf in leaves):
+            return self._f(*args, **kwargs)
+        leaves = [self._prepared(leaf, i, args, kwargs) for i, leaf in enumerate(leaves)]
+        executable, new = self._specialised(leaves, tree)
+        if new and not kwargs:
+            self._entry = executable.entry(self._dispatch)
+        results = executable.flat(*leaves)
+        assert results is not NotImplemented, "the leaves fit: they decided the specialisation"
+        return optree.tree_unflatten(executable.graph.out_tree, results)
+
+    def _prepared(self, leaf: Any, index: int, args: Any, kwargs: Any) -> Any:
+        if type(leaf) in (bool, float):
+            return leaf
+        if type(leaf) is int:
+            if not -(2**63) <= leaf < 2**63:
+                raise DtypeError(f"the argument {leaf} does not fit int64")
+            return leaf
+        if isinstance(leaf, (np.ndarray, np.generic)) or hasattr(leaf, "__array__"):
+            array = np.asarray(leaf)
+            if array.dtype.kind in "biuf":
+                return prepare(array)
+        leaf_type(leaf, leaf_names(self._f, args, kwargs)[index])  # says what is wrong
+        raise DtypeError(f"{leaf!r} is a description of an array; call with an array")
+
+    def _specialised(self, leaves: list[Any], tree: Any) -> tuple[Executable, bool]:
+        key = (
+            tree,
+            tuple(
+                (leaf.dtype.num, leaf.shape) if isinstance(leaf, np.ndarray) else type(leaf)
+                for leaf in leaves
+            ),
+        )
+        found = self._executables.get(key)
+        if found is not None:
+            return found, False
+        args, kwargs = optree.tree_unflatten(tree, leaves)
+        made = self._lowered(args, kwargs)
+        self._executables[key] = made
+        return made, True
+
+    def _lowered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
+        graph = trace(self._f, *args, **kwargs)
+        leaves = optree.tree_leaves((args, kwargs))
+        weak = [type(leaf) in (bool, int, float) for leaf in leaves]
+        return Executable(graph, weak, args, self._donated(args))
+
+    def _donated(self, args: tuple[Any, ...]) -> list[int]:
+        """The leaves of the donated arguments."""
+        found: list[int] = []
+        start = 0
+        wanted = {i % len(args) if args else i for i in self.donate}
+        for i, arg in enumerate(args):
+            count = len(optree.tree_leaves(arg))
+            if i in wanted:
+                found += range(start, start + count)
+            start += count
+        return found
+
+    def lower(self, *args: Any, **kwargs: Any) -> Executable:
+        """The executable for arguments like these: arrays, or `gd.spec(shape, dtype)`."""
+        leaves, tree = optree.tree_flatten((args, kwargs))
+        if any(type(leaf).__name__ == "TensorType" for leaf in leaves):
+            return self._lowered(args, kwargs)
+        leaves = [self._prepared(leaf, i, args, kwargs) for i, leaf in enumerate(leaves)]
+        return self._specialised(leaves, tree)[0]
+
+
+@overload
+def compile(
+    f: Function, *, target: str = ..., donate: int | Sequence[int] = ...,
+    memory_budget: int | None = ...,
+) -> Compiled: ...
+
+
+@overload
+def compile(
+    f: None = ..., *, target: str = ..., donate: int | Sequence[int] = ...,
+    memory_budget: int | None = ...,
+) -> Callable[[Function], Compiled]: ...
+
+
+def compile(
+    f: Function | None = None,
+    *,
+    target: str = "cpu",
+    donate: int | Sequence[int] = (),
+    memory_budget: int | None = None,
+) -> Compiled | Callable[[Function], Compiled]:
+    """Make a function of arrays run as native code.
+
+    The first call with new shapes or dtypes traces `f`, optimises the graph and compiles its
+    kernels (or finds them in the cache); later calls run them. Results are new arrays, except that
+    those written over a donated argument are that argument.
+
+    Args:
+        f: a function of arrays (or trees of them: tuples, lists, dicts), Python scalars and None,
+            written in NumPy, that returns a tree of arrays.
+        target: "cpu".
+        donate: the numbers of arguments whose memory results may take. The caller must not use
+            them afterwards.
+        memory_budget: not available yet.
+
+    Raises:
+        GraphError: of the kind that fits, naming the line of `f`, where `f` cannot be traced.
+
+    >>> import numpy as np, graphdl as gd
+    >>> f = gd.compile(lambda x: np.sum(np.tanh(x) ** 2))
+    >>> round(float(f(np.ones(3))), 6)
+    1.740077
+    """
+    if f is None:
+        return functools.partial(  # type: ignore[return-value]
+            compile, target=target, donate=donate, memory_budget=memory_budget
+        )
+    if target != "cpu":
+        raise UnsupportedError(f"target={target!r}: only target='cpu' is available in this version")
+    if memory_budget is not None:
+        raise UnsupportedError("memory_budget= is not available in this version; leave it out")
+    numbers = (donate,) if isinstance(donate, int) else tuple(donate)
+    return Compiled(f, target, numbers)
+
+
+def _self_compiling(transform: Callable[..., Function]) -> Callable[..., Function]:
+    """A transformation whose result builds graph inside a trace, and compiles itself outside."""
+
+    def transformed(f: Function, *args: Any, **kwargs: Any) -> Function:
+        if isinstance(f, Compiled):
+            f = f._f
+        inner = transform(f, *args, **kwargs)
+        compiled = Compiled(inner)
+
+        @functools.wraps(inner)
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            if current_trace() is not None:
+                return inner(*arguments, **keywords)
+            return compiled(*arguments, **keywords)
+
+        call.lower = compiled.lower  # type: ignore[attr-defined]
+        return call
+
+    return transformed
+
+
+_grad = _self_compiling(transforms.grad)
+_value_and_grad = _self_compiling(transforms.value_and_grad)
+
+
+def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Function:
+    """The function that returns the gradient of f.
+
+    Args:
+        f: a function of arrays that returns one number (with `has_aux`: that and anything else).
+        argnums: the argument, or arguments, to differentiate with respect to; trees of floats.
+        has_aux: whether f returns (value, aux); the result then is (gradient, aux).
+
+    Returns:
+        A function of the same arguments. The gradient nests as the argument does, a tuple of them
+        if `argnums` is a sequence. It may be differentiated again. Where a derivative is not
+        unique, see graphdl.ops.pointwise for the conventions.
+
+    >>> import numpy as np, graphdl as gd
+    >>> gd.grad(lambda x: np.sum(x ** 3))(np.array([1.0, 2.0]))
+    array([ 3., 12.])
+    """
+    return _grad(f, argnums, has_aux)
+
+
+def value_and_grad(
+    f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Function:
+    """The function that returns (value, gradient) of f: both from one pass. See `grad`.
+
+    >>> import numpy as np, graphdl as gd
+    >>> value, gradient = gd.value_and_grad(lambda x: np.sum(x ** 2))(np.array([1.0, 2.0]))
+    >>> float(value), gradient
+    (5.0, array([2., 4.]))
+    """
+    return _value_and_grad(f, argnums, has_aux)
+
+
+def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
+    """The value of f at `primals`, and the function that pulls cotangents back.
+
+    Returns:
+        (value, pull_back) or, with `has_aux`, (value, pull_back, aux): `pull_back(cotangent)` takes
+        a tree like the value and returns a tuple of one cotangent for each primal.
+
+    >>> import numpy as np, graphdl as gd
+    >>> value, pull_back = gd.vjp(np.sin, np.array([0.0, 1.0]))
+    >>> pull_back(np.array([1.0, 0.0]))
+    (array([1., 0.]),)
+    """
+    if current_trace() is not None:
+        return transforms.vjp(f, *primals, has_aux=has_aux)
+    value = Compiled(f)(*primals)
+
+    def pulled(cotangent: Any, *arguments: Any) -> Any:
+        return transforms.vjp(f, *arguments, has_aux=has_aux)[1](cotangent)
+
+    compiled = Compiled(pulled)
+    if has_aux:
+        value, aux = value
+        return value, lambda cotangent: compiled(cotangent, *primals), aux
+    return value, lambda cotangent: compiled(cotangent, *primals)
+
+
+def stop_gradient(tree: Any) -> Any:
+    """The same values, through which no gradient flows.
+
+    >>> import numpy as np, graphdl as gd
+    >>> float(gd.grad(lambda x: x * gd.stop_gradient(x))(3.0))
+    3.0
+    """
+    return tree if current_trace() is None else transforms.stop_gradient(tree)
+
+
+def set_num_threads(n: int) -> None:
+    """Let programs use at most `n` threads; results do not depend on it, to the bit."""
+    pool.set_num_threads(n)
+
+
+__all__ = [
+    "Compiled",
+    "compile",
+    "grad",
+    "set_num_threads",
+    "stop_gradient",
+    "trace",
+    "value_and_grad",
+    "vjp",
+]

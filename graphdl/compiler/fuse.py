@@ -1,0 +1,574 @@
+"""Fusion: which nodes become one kernel.
+
+Nodes are taken in order. Each joins the group of one of its operands if their loops agree and the
+group stays convex, that is if nothing outside of it lies on a path from it to itself; groups that a
+node brings together become one. A value is written to memory only if a user outside asks for it.
+
+A group is a nest of loops over `dims`. Its `outer` loops are cut into blocks and shared by threads;
+its `inner` loops are one row. What a reduction in the group does follows from the loops it sums:
+  row      all inner loops: complete within a row, so members may use it (softmax, layer norm)
+  column   all outer loops, keeping the inner ones: complete when the kernel ends
+  all      every loop of its operand: complete when the kernel ends
+  strip    some inner loops: complete when the row ends, in memory
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphdl.compiler.view import is_movement
+from graphdl.graph import Graph, Node, users
+from graphdl.ops import contraction, indexing, movement
+from graphdl.types import Shape
+
+#: The loop of each axis of a value; None for an axis of size one, which needs none.
+Axes = tuple[int | None, ...]
+
+#: Members of a kernel. Compile time grows with them, and past this many nothing is gained: the
+#: registers are long full (an equation of state of 100 operations still is one kernel).
+MAX_MEMBERS = 192
+#: Arrays that a kernel reads and writes; each keeps a pointer in a register.
+MAX_ARRAYS = 40
+
+ROW, COLUMN, ALL, STRIP = "row", "column", "all", "strip"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The nodes of one kernel.
+
+    kind: "loops", "product" (a matrix product and what is done with its result), or the name of an
+    op that has a kernel of its own. `axes` are the members' loops, `operand_axes` those of a
+    reduction's operand; `reductions` says how each reduction sums.
+    """
+
+    kind: str
+    dims: Shape
+    outer: tuple[int, ...]
+    inner: tuple[int, ...]
+    members: tuple[Node, ...]
+    axes: Mapping[Node, Axes]
+    operand_axes: Mapping[Node, Axes]
+    reductions: Mapping[Node, str]
+
+
+@dataclass(eq=False)
+class _Draft:
+    """A group while it grows."""
+
+    number: int
+    kind: str
+    dims: Shape
+    axes: dict[Node, Axes] = field(default_factory=dict)
+    operand_axes: dict[Node, Axes] = field(default_factory=dict)
+    reductions: dict[Node, str] = field(default_factory=dict)
+    outer: tuple[int, ...] | None = None
+    inner: tuple[int, ...] | None = None
+
+    def is_closed(self, node: Node) -> bool:
+        """Whether a member's value is complete only when the kernel ends."""
+        return self.reductions.get(node, ROW) != ROW
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How a node fits a draft."""
+
+    axes: Axes
+    operand_axes: Axes | None = None
+    reduction: str | None = None
+    outer: tuple[int, ...] | None = None
+    inner: tuple[int, ...] | None = None
+
+
+_FUSIBLE = ("pointwise", "reduction")
+_POSITION = ("argmax", "argmin")
+
+
+def is_generator(node: Node) -> bool:
+    """Whether a kernel makes the value from nothing: a number, or the index itself."""
+    return node.op is movement.iota or (node.op is movement.constant and node.type.size == 1)
+
+
+def is_scalar(node: Node) -> bool:
+    """Whether each kernel that needs the node computes it anew: one number, from numbers."""
+    return node.op.family == "pointwise" and node.shape == ()
+
+
+def through(operand: Node, axes: Axes) -> tuple[Node, Axes] | None:
+    """The value behind movement ops, and its loops if `operand` has loops `axes`.
+
+    None where an element of the operand is not at the same place of the loops as its origin.
+    """
+    node = operand
+    while is_movement(node):
+        inner = node.inputs[0]
+        if node.op is movement.transpose:
+            moved: list[int | None] = [None] * inner.type.ndim
+            for i, axis in enumerate(node["perm"]):
+                moved[axis] = axes[i]
+            axes = tuple(moved)
+        elif node.op is movement.broadcast:
+            axes = tuple(axes[dim] for dim in node["dims"])
+        elif node.op is movement.reshape:
+            kept = [(a, n) for a, n in zip(axes, node.shape, strict=True) if n != 1]
+            sizes = [n for n in inner.shape if n != 1]
+            if [n for _, n in kept] != sizes:
+                return None
+            remaining = iter(kept)
+            axes = tuple(next(remaining)[0] if n != 1 else None for n in inner.shape)
+        else:
+            return None
+        node = inner
+    return node, tuple(
+        None if size == 1 and axis is None else axis
+        for axis, size in zip(axes, node.shape, strict=True)
+    )
+
+
+def origins(operand: Node) -> list[Node]:
+    """The values in memory that an operand is read from, numbers that are computed anew included."""
+    found: list[Node] = []
+    stack = [operand]
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        while is_movement(node):
+            node = node.inputs[0]
+        if node in seen:
+            continue
+        seen.add(node)
+        if is_scalar(node):
+            stack.extend(node.inputs)
+        else:
+            found.append(node)
+    return found
+
+
+class _Fusion:
+    """The drafts so far, and which must run before which."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.drafts: dict[int, _Draft] = {}
+        self.draft_of: dict[Node, _Draft] = {}
+        #: Bit i of before[n]: draft i must run before draft n, directly or not.
+        self.before: dict[int, int] = {}
+        self.users = users(graph.nodes)
+        self.count = 0
+
+    def new(self, kind: str, dims: Shape) -> _Draft:
+        draft = _Draft(self.count, kind, dims)
+        self.drafts[draft.number] = draft
+        self.before[draft.number] = 0
+        self.count += 1
+        return draft
+
+    def needs(self, node: Node) -> list[tuple[Node, _Draft]]:
+        """The computed values that the node is made from, and their drafts."""
+        found = []
+        for operand in node.inputs:
+            for origin in origins(operand):
+                draft = self.draft_of.get(origin)
+                if draft is not None:
+                    found.append((origin, draft))
+        return found
+
+    def add_before(self, number: int, mask: int) -> None:
+        """Draft `number` must run after those in `mask`, and so must all that follow it."""
+        missing = mask & ~self.before[number]
+        if not missing:
+            return
+        self.before[number] |= missing
+        bit = 1 << number
+        for other, earlier in self.before.items():
+            if earlier & bit:
+                self.before[other] = earlier | missing
+
+    def may_join(self, node: Node, draft: _Draft) -> bool:
+        """Whether the draft stays convex with the node in it."""
+        for origin, other in self.needs(node):
+            if other is draft:
+                if draft.is_closed(origin):
+                    return False
+            elif self.before[other.number] >> draft.number & 1:
+                return False
+        return True
+
+    def place(self, node: Node, draft: _Draft, fit: _Fit) -> None:
+        draft.axes[node] = fit.axes
+        if fit.operand_axes is not None:
+            draft.operand_axes[node] = fit.operand_axes
+        if fit.reduction is not None:
+            draft.reductions[node] = fit.reduction
+        if fit.outer is not None:
+            draft.outer, draft.inner = fit.outer, fit.inner
+        self.draft_of[node] = draft
+        mask = 0
+        for _, other in self.needs(node):
+            if other is not draft:
+                mask |= self.before[other.number] | 1 << other.number
+        self.add_before(draft.number, mask)
+
+    # --- does it fit? ---------------------------------------------------------------------
+
+    def fit(self, node: Node, draft: _Draft) -> _Fit | None:
+        if draft.kind not in ("loops", "product") or len(draft.axes) >= MAX_MEMBERS:
+            return None
+        if node.op.family == "reduction":
+            return self._fit_reduction(node, draft) if draft.kind == "loops" else None
+        if draft.kind == "product" and node.op.family != "pointwise":
+            return None
+        for axes in self._candidates(node, draft):
+            if self._agrees(node, axes, draft):
+                return _Fit(axes)
+        return None
+
+    def _candidates(self, node: Node, draft: _Draft) -> list[Axes]:
+        shape = node.shape
+        found: list[Axes] = []
+        if shape == draft.dims:
+            found.append(tuple(range(len(shape))))
+        if draft.kind == "product" or draft.outer is None:
+            if len(shape) == len(draft.dims) and draft.kind == "loops":
+                found += self._permuted(node, draft)
+        elif shape == tuple(draft.dims[d] for d in draft.outer):
+            found.append(draft.outer)
+        return found
+
+    def _permuted(self, node: Node, draft: _Draft) -> list[Axes]:
+        """The loops in the order that a transposed operand suggests."""
+        found: list[Axes] = []
+        for operand in node.inputs:
+            if operand.op is movement.transpose and operand.inputs[0] in draft.axes:
+                own = draft.axes[operand.inputs[0]]
+                axes = tuple(own[axis] for axis in operand["perm"])
+                if None not in axes and len(axes) == len(draft.dims):
+                    found.append(axes)
+        return found
+
+    def _agrees(self, node: Node, axes: Axes, draft: _Draft) -> bool:
+        """Whether each operand that is a member has the same loops, seen from here."""
+        for position, operand in enumerate(node.inputs):
+            if node.op is indexing.gather:
+                if position == 0:
+                    if any(origin in draft.axes for origin in origins(operand)):
+                        return False
+                    continue
+                seen = axes[: operand.type.ndim]
+            elif node.op is movement.pad:
+                if any(origin in draft.axes for origin in origins(operand)):
+                    return False
+                continue
+            else:
+                seen = axes
+            if not self._operand_agrees(operand, seen, draft):
+                return False
+        return True
+
+    def _operand_agrees(self, operand: Node, axes: Axes, draft: _Draft) -> bool:
+        behind = through(operand, axes)
+        if behind is None:
+            return not any(origin in draft.axes for origin in origins(operand))
+        node, own = behind
+        if is_scalar(node):
+            return not any(origin in draft.axes for origin in origins(node))
+        return node not in draft.axes or _same(own, draft.axes[node])
+
+    def _fit_reduction(self, node: Node, draft: _Draft) -> _Fit | None:
+        operand = node.inputs[0]
+        for axes in self._reduced_candidates(operand, draft):
+            if not self._operand_agrees(operand, axes, draft):
+                continue
+            summed = reduced_axes(node)
+            loops = frozenset(axes[i] for i in summed)
+            varying = frozenset(axes)
+            if None in varying:
+                continue
+            kept = tuple(a for i, a in enumerate(axes) if i not in summed)
+            fit = _arranged(node, draft, loops, varying)  # type: ignore[arg-type]
+            if fit is not None:
+                kind, outer, inner = fit
+                return _Fit(kept, axes, kind, outer, inner)
+        return None
+
+    def _reduced_candidates(self, operand: Node, draft: _Draft) -> list[Axes]:
+        found: list[Axes] = []
+        if operand in draft.axes:
+            found.append(draft.axes[operand])
+        if operand.shape == draft.dims:
+            found.append(tuple(range(len(draft.dims))))
+        if draft.outer is not None:
+            if operand.shape == tuple(draft.dims[d] for d in draft.outer):
+                found.append(draft.outer)
+        return found
+
+    # --- the walk -------------------------------------------------------------------------
+
+    def run(self) -> list[Group]:
+        outputs = set(self.graph.outputs)
+        for node in self.graph.operations:
+            family = node.op.family
+            if family == "constant" or is_movement(node):
+                continue
+            if is_scalar(node) and node not in outputs:
+                continue
+            if node.op is contraction.contract:
+                self._start_product(node)
+            elif family in _FUSIBLE or node.op in (indexing.gather, movement.pad):
+                self._fuse(node)
+            else:
+                draft = self.new(node.op.name, node.shape)
+                self.place(node, draft, _Fit(tuple(range(node.type.ndim))))
+        self._merge_siblings()
+        return self._finished()
+
+    def _start_product(self, node: Node) -> None:
+        draft = self.new("product", node.shape)
+        self.place(node, draft, _Fit(tuple(range(node.type.ndim))))
+
+    def _fuse(self, node: Node) -> None:
+        drafts = dict.fromkeys(draft for _, draft in self.needs(node))
+        best: tuple[_Draft, _Fit] | None = None
+        for draft in sorted(drafts, key=lambda d: (d.kind != "loops", -d.number)):
+            if self.may_join(node, draft):
+                fit = self.fit(node, draft)
+                if fit is not None:
+                    best = draft, fit
+                    break
+        if best is None:
+            self._start(node)
+            return
+        draft, fit = best
+        self.place(node, draft, fit)
+        for other in drafts:
+            if other is not draft and other.number in self.drafts:
+                draft = self._merged(draft, other)
+
+    def _start(self, node: Node) -> None:
+        operand = node.inputs[0] if node.op.family == "reduction" else node
+        draft = self.new("loops", operand.shape)
+        if node.op.family == "reduction":
+            fit = self._fit_reduction(node, draft)
+            assert fit is not None, f"a reduction fits loops of its own: {node!r}"
+            self.place(node, draft, fit)
+        else:
+            self.place(node, draft, _Fit(tuple(range(node.type.ndim))))
+
+    # --- merging --------------------------------------------------------------------------
+
+    def _merged(self, a: _Draft, b: _Draft) -> _Draft:
+        """a with the members of b in it, if their loops agree and the result is convex."""
+        if not self._mergeable(a, b):
+            return a
+        a.axes.update(b.axes)
+        a.operand_axes.update(b.operand_axes)
+        a.reductions.update(b.reductions)
+        if a.outer is None:
+            a.outer, a.inner = b.outer, b.inner
+        for node in b.axes:
+            self.draft_of[node] = a
+        a_bit, b_bit = 1 << a.number, 1 << b.number
+        both = (self.before[a.number] | self.before[b.number]) & ~a_bit & ~b_bit
+        del self.before[b.number], self.drafts[b.number]
+        self.before[a.number] = both
+        for other, mask in self.before.items():
+            if other != a.number and mask & (a_bit | b_bit):
+                self.before[other] = mask & ~b_bit | a_bit | both
+        return a
+
+    def _mergeable(self, a: _Draft, b: _Draft) -> bool:
+        if a.kind != "loops" or b.kind != "loops" or a.dims != b.dims:
+            return False
+        if a.outer is not None and b.outer is not None:
+            if (a.outer, a.inner) != (b.outer, b.inner):
+                return False
+        elif any(ROW == kind for kind in (*a.reductions.values(), *b.reductions.values())):
+            return False
+        if len(a.axes) + len(b.axes) > MAX_MEMBERS:
+            return False
+        for one, two in ((a, b), (b, a)):
+            between = self.before[two.number]
+            if between >> one.number & 1:
+                if any(
+                    earlier >> one.number & 1 and between >> other & 1
+                    for other, earlier in self.before.items()
+                ):
+                    return False
+                if not self._reads_agree(two, one):
+                    return False
+        return True
+
+    def _reads_agree(self, reader: _Draft, writer: _Draft) -> bool:
+        """Whether what `reader` takes from `writer` is at the same place of the loops."""
+        for node in reader.axes:
+            for origin, draft in self.needs(node):
+                if draft is writer and writer.is_closed(origin):
+                    return False
+            axes = reader.operand_axes.get(node, reader.axes[node])
+            probe = _Draft(-1, "loops", writer.dims, axes=writer.axes)
+            if node.op.family == "reduction":
+                if not self._operand_agrees(node.inputs[0], axes, probe):
+                    return False
+            elif not self._agrees(node, axes, probe):
+                return False
+        return True
+
+    def _merge_siblings(self) -> None:
+        """Groups of the same loops that read the same large array become one."""
+        readers: dict[tuple[Node, Shape], list[_Draft]] = {}
+        for draft in list(self.drafts.values()):
+            if draft.kind != "loops" or draft.dims == ():
+                continue
+            for node in draft.axes:
+                for operand in node.inputs:
+                    behind = operand
+                    while is_movement(behind):
+                        behind = behind.inputs[0]
+                    if not is_generator(behind) and not is_scalar(behind):
+                        found = readers.setdefault((behind, draft.dims), [])
+                        if draft not in found:
+                            found.append(draft)
+        for found in readers.values():
+            alive = [draft for draft in found if self.drafts.get(draft.number) is draft]
+            for i, first in enumerate(alive):
+                for second in alive[i + 1 :]:
+                    both = (first.number in self.drafts, second.number in self.drafts)
+                    if all(both) and not self._ordered(first, second):
+                        self._merged(first, second)
+
+    def _ordered(self, a: _Draft, b: _Draft) -> bool:
+        return bool(
+            self.before[a.number] >> b.number & 1 or self.before[b.number] >> a.number & 1
+        )
+
+    def _finished(self) -> list[Group]:
+        """The groups in an order in which they can run."""
+        position = {node: i for i, node in enumerate(self.graph.operations)}
+        done = 0
+        waiting = sorted(
+            self.drafts.values(), key=lambda draft: min(position[node] for node in draft.axes)
+        )
+        groups: list[Group] = []
+        while waiting:
+            rest = []
+            for draft in waiting:
+                if self.before[draft.number] & ~done:
+                    rest.append(draft)
+                    continue
+                done |= 1 << draft.number
+                groups.append(_frozen(draft, position))
+            assert len(rest) < len(waiting), "groups wait for each other: fusion is not convex"
+            waiting = rest
+        return groups
+
+
+def reduced_axes(node: Node) -> tuple[int, ...]:
+    """The axes of its operand that a reduction sums."""
+    if node.op.name in _POSITION:
+        return (node["axis"],)
+    axes: tuple[int, ...] = node["axes"]
+    return axes
+
+
+def _same(a: Axes, b: Axes) -> bool:
+    return len(a) == len(b) and all(
+        x == y or x is None or y is None for x, y in zip(a, b, strict=True)
+    )
+
+
+def _arranged(
+    node: Node, draft: _Draft, loops: frozenset[int], varying: frozenset[int]
+) -> tuple[str, tuple[int, ...] | None, tuple[int, ...] | None] | None:
+    """How a reduction over `loops` fits the nest, and the nest if it settles it."""
+    position = node.op.name in _POSITION
+    everything = tuple(range(len(draft.dims)))
+    if draft.outer is None:
+        members = draft.axes
+        if any(set(axes) - {None} != set(everything) for axes in members.values()):
+            return None  # reductions before this one left no nest, and smaller members
+        if position:
+            kept = tuple(d for d in everything if d not in loops)
+            return ROW, kept, tuple(sorted(loops))
+        if loops == varying and not position:
+            return ALL, None, None
+        last = everything[-1]
+        if last in loops:
+            kept = tuple(d for d in everything if d not in loops)
+            return ROW, kept, tuple(sorted(loops))
+        first_kept = min(d for d in everything if d not in loops)
+        if loops == frozenset(range(first_kept)):
+            return COLUMN, tuple(sorted(loops)), tuple(d for d in everything if d not in loops)
+        first_summed = min(loops)
+        return STRIP, everything[:first_summed], everything[first_summed:]
+    outer, inner = frozenset(draft.outer), frozenset(draft.inner or ())
+    if loops == inner:
+        return (ROW, None, None) if varying == outer | inner else None
+    if position:
+        return None
+    if loops == varying:
+        return ALL, None, None
+    if loops == outer and varying == outer | inner:
+        return COLUMN, None, None
+    if loops < inner and varying == outer | inner:
+        return STRIP, None, None
+    return None
+
+
+def _frozen(draft: _Draft, position: Mapping[Node, int]) -> Group:
+    outer, inner = draft.outer, draft.inner
+    if outer is None or inner is None:
+        everything = tuple(range(len(draft.dims)))
+        outer, inner = everything[:-1], everything[-1:]
+    return Group(
+        draft.kind,
+        draft.dims,
+        outer,
+        inner,
+        tuple(sorted(draft.axes, key=position.__getitem__)),
+        dict(draft.axes),
+        dict(draft.operand_axes),
+        dict(draft.reductions),
+    )
+
+
+def fuse(graph: Graph) -> list[Group]:
+    """The kernels of a graph, in an order in which they can run."""
+    return _Fusion(graph).run()
+
+
+def stored(graph: Graph, groups: Sequence[Group]) -> set[Node]:
+    """The members that must be written to memory: outputs, and what other kernels read."""
+    group_of = {node: group for group in groups for node in group.members}
+    found = {node for node in graph.outputs if node in group_of}
+    for group in groups:
+        for node in group.members:
+            for operand in node.inputs:
+                for origin in origins(operand):
+                    if origin in group_of and group_of[origin] is not group:
+                        found.add(origin)
+            if group.reductions.get(node, ROW) != ROW or group.kind not in ("loops", "product"):
+                found.add(node)
+    return found
+
+
+def unfused(graph: Graph) -> list[Group]:
+    """Each node a kernel of its own: the reference that fused programs are tested against."""
+    fusion = _Fusion(graph)
+    for node in graph.operations:
+        if node.op.family == "constant" or is_movement(node):
+            continue
+        if is_scalar(node) and node not in graph.outputs:
+            continue
+        if node.op is contraction.contract:
+            fusion._start_product(node)
+        elif node.op.family in _FUSIBLE or node.op in (indexing.gather, movement.pad):
+            fusion._start(node)
+        else:
+            draft = fusion.new(node.op.name, node.shape)
+            fusion.place(node, draft, _Fit(tuple(range(node.type.ndim))))
+    return fusion._finished()
+
+
+__all__ = ["ALL", "COLUMN", "ROW", "STRIP", "Axes", "Group", "fuse", "stored", "unfused", "is_generator", "is_scalar", "origins", "reduced_axes", "through"]

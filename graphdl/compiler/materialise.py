@@ -1,0 +1,55 @@
+"""Where a value must lie in memory of its own: a `copy` node says so.
+
+After this pass every operand of a kernel is a view of memory (graphdl.compiler.view), and every
+output of the graph is computed by a kernel and by no other output.
+"""
+
+from __future__ import annotations
+
+from graphdl.compiler.view import is_movement, view_of
+from graphdl.graph import Graph, Node, rebuild
+from graphdl.ops import movement
+from graphdl.ops.op import Op, node_of, rebuilt
+
+#: Ops whose kernels read their operands as they lie in memory, row by row.
+ROW_BY_ROW = ("scatter_add", "cumsum")
+
+#: The same values in memory of their own; `again` counts the copies of one value.
+copy = Op(
+    "copy",
+    "pointwise",
+    lambda x, *, again: x,
+    lambda x, *, again: x,
+    lambda g, out, x, *, again: (g,),
+)
+
+
+def materialise(graph: Graph) -> Graph:
+    def replace(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if node.op.name in ROW_BY_ROW:
+            inputs = tuple(contiguous(operand) for operand in inputs)
+        made = rebuilt(node, inputs)
+        if made.op is movement.reshape and view_of(made) is None:
+            return node_of(movement.reshape, (copied(inputs[0]),), dict(made.attrs))
+        return made
+
+    viewable = rebuild(graph, replace)
+    arguments = set(graph.inputs)
+    outputs: list[Node] = []
+    sources = dict(viewable.sources)
+    for node in viewable.outputs:
+        own = not (is_movement(node) or node in arguments or node.op.family == "constant")
+        made = node if own and node not in outputs else copied(node, len(outputs))
+        if made is not node and node in sources:
+            sources.setdefault(made, sources[node])
+        outputs.append(made)
+    return viewable.with_outputs(outputs, sources)
+
+
+def contiguous(node: Node) -> Node:
+    """The node, or a copy of it if it is a view of something else."""
+    return copied(node) if is_movement(node) or node.op is movement.iota else node
+
+
+def copied(node: Node, again: int = 0) -> Node:
+    return node_of(copy, (node,), {"again": again})

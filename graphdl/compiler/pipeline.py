@@ -1,0 +1,32 @@
+"""The passes, in order: from the traced graph to the one that is fused into kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphdl.compiler.contract import normalise
+from graphdl.compiler.materialise import materialise
+from graphdl.compiler.rewrite import simplify
+from graphdl.compiler.verify import verify
+from graphdl.graph import Graph
+
+Pass = Callable[[Graph], Graph]
+
+#: What happens to a graph between tracing and fusion.
+PASSES: Sequence[tuple[str, Pass]] = (
+    ("simplify", simplify),
+    ("contract", normalise),
+    ("simplify again", simplify),
+    ("materialise", materialise),
+)
+
+
+def optimise(graph: Graph) -> list[tuple[str, Graph]]:
+    """The graph after each pass, by the pass's name; each is verified."""
+    verify(graph, "trace")
+    steps = [("trace", graph)]
+    for name, step in PASSES:
+        graph = step(graph)
+        verify(graph, name)
+        steps.append((name, graph))
+    return steps

@@ -1,0 +1,87 @@
+"""Views: a movement op on an array in memory is another offset and other strides, and no work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphdl.graph import Node
+from graphdl.ops import movement
+from graphdl.types import Shape, contiguous_strides
+
+#: Movement that a view expresses (a reshape does not always).
+MOVEMENT = (movement.reshape, movement.transpose, movement.broadcast, movement.slice_)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An array inside the memory of `base`: offset and strides are counted in elements."""
+
+    base: Node
+    offset: int
+    strides: Shape
+
+
+def is_movement(node: Node) -> bool:
+    return node.op in MOVEMENT
+
+
+def view_of(node: Node) -> View | None:
+    """The node as a view of the nearest node that is no movement; None if strides cannot say it."""
+    path = []
+    while is_movement(node):
+        path.append(node)
+        node = node.inputs[0]
+    base, offset, strides = node, 0, contiguous_strides(node.shape)
+    for step in reversed(path):
+        if step.op is movement.transpose:
+            strides = tuple(strides[axis] for axis in step["perm"])
+        elif step.op is movement.broadcast:
+            spread = [0] * step.type.ndim
+            for dim, stride in zip(step["dims"], strides, strict=True):
+                spread[dim] = stride
+            strides = tuple(spread)
+        elif step.op is movement.slice_:
+            offset += sum(
+                start * stride for start, stride in zip(step["starts"], strides, strict=True)
+            )
+            strides = tuple(
+                stride * jump for stride, jump in zip(strides, step["steps"], strict=True)
+            )
+        else:
+            reshaped = reshaped_strides(step.inputs[0].shape, strides, step.shape)
+            if reshaped is None:
+                return None
+            strides = reshaped
+    return View(base, offset, strides)
+
+
+def reshaped_strides(old: Shape, strides: Shape, new: Shape) -> Shape | None:
+    """The strides of `new` over the memory of `old` in the same order, if there are any."""
+    if 0 in old:
+        return contiguous_strides(new)
+    # runs of axes that lie in memory as one
+    sizes: list[int] = []
+    steps: list[int] = []
+    for size, stride in zip(old, strides, strict=True):
+        if size == 1:
+            continue
+        if sizes and steps[-1] == size * stride:
+            sizes[-1] *= size
+            steps[-1] = stride
+        else:
+            sizes.append(size)
+            steps.append(stride)
+    result: list[int] = []
+    run = len(sizes) - 1
+    left = sizes[run] if sizes else 1
+    step = steps[run] if sizes else 1
+    for size in reversed(new):
+        if left == 1 and size != 1:
+            run -= 1
+            left, step = sizes[run], steps[run]
+        if left % size:
+            return None
+        result.append(step)
+        step *= size
+        left //= size
+    return tuple(reversed(result))

@@ -1,0 +1,247 @@
+"""An executable: what one specialisation of a compiled function is, open to be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import optree
+
+from graphdl.compiler import fuse, pipeline
+from graphdl.errors import GraphIndexError
+from graphdl.graph import Graph
+from graphdl.kernels import emit, memory
+from graphdl.kernels.cpu import build, entry
+from graphdl.kernels.memory import Memory
+from graphdl.kernels.program import Launch, Program
+from graphdl.tracing import where_text
+from graphdl.types import TensorType
+
+
+@dataclass(frozen=True)
+class KernelInfo:
+    """One launch of the program.
+
+    source: the Python text that Numba compiled, with the user's lines as comments. nodes: the names
+    of the graph's nodes that it computes. bytes: memory that it reads and writes, at the least.
+    flops: operations. iterations: what threads share.
+    """
+
+    name: str
+    source: str
+    nodes: tuple[str, ...]
+    bytes: int
+    flops: int
+    iterations: int
+    parallel: bool
+
+
+class Executable:
+    """One specialisation of a compiled function.
+
+    graph      as traced                      optimized   after the passes
+    passes     the graph after each pass      kernels     what runs, in order
+    source     the text of all kernels        memory      arena, results, sharing
+    seconds    what making it took, by phase
+
+    Call it with arguments of exactly the shapes and dtypes that it was made for.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        weak: Sequence[bool],
+        args: tuple[Any, ...],
+        donated: Sequence[int] = (),
+    ) -> None:
+        start = perf_counter()
+        self.graph = graph
+        self.passes = pipeline.optimise(graph)
+        self.optimized = self.passes[-1][1]
+        self._groups = fuse.fuse(self.optimized)
+        fused = perf_counter()
+        self._program: Program = emit.emit(self.optimized, self._groups)
+        self.memory: Memory = memory.plan(self._program, donated)
+        emitted = perf_counter()
+        self._native = build.build(self._program, self.memory)
+        self.seconds = {
+            "passes": fused - start,
+            "emit": emitted - fused,
+            "kernels": perf_counter() - emitted,
+        }
+        self._weak = tuple(weak)
+        self._donated = tuple(donated)
+        self._leaves = [self._leaf(i) for i in range(len(graph.inputs))]
+        self._results = self._result_leaves()
+        self._tree = _nested(args, iter(self._leaves))
+
+    def _leaf(self, index: int) -> entry.Tree:
+        type = self.graph.inputs[index].type
+        if self._weak[index]:
+            return entry.ScalarSpec({"b": bool, "i": int, "f": float}[type.dtype.kind], type.dtype)
+        return build.array_spec(type, index in self.memory.donated.values())
+
+    def _result_leaves(self) -> list[entry.Tree]:
+        given = self.memory.donated
+        return [
+            entry.Argument(given[node]) if node in given else entry.New(node.dtype, node.shape)
+            for node in self.optimized.outputs
+        ]
+
+    # --- calling --------------------------------------------------------------------------
+
+    @cached_property
+    def flat(self) -> Callable[..., tuple[Any, ...]]:
+        """The function of the leaves of the arguments that returns the leaves of the result."""
+        result = entry.TupleSpec(tuple(self._results))
+        return self._checked(build.entry_of(self._native, self._leaves, result))
+
+    def entry(self, fallback: Callable[..., Any]) -> Callable[..., Any]:
+        """The function of the nested arguments; what does not fit goes to `fallback`."""
+        result = _nested(
+            optree.tree_unflatten(self.graph.out_tree, list(range(len(self._results))))
+            if self.graph.out_tree is not None
+            else tuple(range(len(self._results))),
+            iter(self._results),
+        )
+        if self._tree is None or result is None:
+            return fallback
+        assert isinstance(self._tree, entry.TupleSpec)
+        native = build.entry_of(self._native, self._tree.items, result, fallback)
+        return self._checked(native)
+
+    def _checked(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The call, and an error if an index was out of bounds."""
+        status = self._native.status
+        if status is None:
+            return call
+
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            status[0] = 0
+            result = call(*args, **kwargs)
+            if status[0]:
+                lines = {
+                    where_text(self.graph.sources[node])
+                    for node in self.graph.operations
+                    if node.op.family == "indexing" and node in self.graph.sources
+                }
+                raise GraphIndexError(f"an index array is out of bounds{''.join(sorted(lines))}")
+            return result
+
+        return checked
+
+    def __call__(self, *args: Any) -> Any:
+        leaves, tree = optree.tree_flatten(args)
+        if self.graph.in_tree is not None and tree != self.graph.in_tree:
+            raise TypeError(f"arguments nest as {tree}, not as {self.graph.in_tree}")
+        results = self.flat(*(entry.prepare(leaf) if _is_array(leaf) else leaf for leaf in leaves))
+        if results is NotImplemented:
+            wanted = ", ".join(str(node.type) for node in self.graph.inputs)
+            raise TypeError(f"this executable takes ({wanted})")
+        return optree.tree_unflatten(self.graph.out_tree, results)
+
+    # --- reading --------------------------------------------------------------------------
+
+    @cached_property
+    def kernels(self) -> tuple[KernelInfo, ...]:
+        """Every launch, in order."""
+        return tuple(
+            KernelInfo(
+                launch.source.name,
+                self._annotated(launch, str(kernel.path)),
+                tuple(self.optimized.labels[node] for node in launch.nodes),
+                launch.bytes,
+                launch.flops,
+                launch.iterations,
+                launch.cost > build.SHARE and launch.iterations > 1,
+            )
+            for launch, kernel in zip(
+                self._program.launches, self._native.kernels, strict=True
+            )
+        )
+
+    def _annotated(self, launch: Launch, path: str) -> str:
+        """The text of a kernel below what it computes, from which line of the user's."""
+        lines = [f"# {launch.source.name}, compiled from {os.path.basename(path) or 'memory'}"]
+        if launch.core is not None:
+            lines.append(f"# called by the matrix product of {launch.core} on rows of its result c")
+        for node in launch.nodes:
+            label = self.optimized.labels[node]
+            source = self.optimized.sources.get(node)
+            operands = ", ".join(self.optimized.labels[operand] for operand in node.inputs)
+            text = f"# {label}: {node.type} = {node.op.name}({operands})"
+            lines.append(text + (f"   {source}" if source else ""))
+        return "\n".join([*lines, launch.source.text])
+
+    @property
+    def source(self) -> str:
+        """The text of all kernels, in order."""
+        return "\n\n".join(kernel.source for kernel in self.kernels)
+
+    def assembly(self) -> str:
+        """The machine code of all kernels as text; compiles them anew."""
+        return "\n".join(dict.fromkeys(kernel.assembly() for kernel in self._native.kernels))
+
+    def explain(self) -> str:
+        """What was traced, what became of it, and what each kernel does."""
+        lines = [
+            f"{len(self.graph.nodes)} nodes traced, {len(self.optimized.nodes)} after "
+            f"{len(self.passes) - 1} passes, {len(self.kernels)} kernels",
+            *(f"  {name:<16} {len(graph.nodes)} nodes" for name, graph in self.passes),
+            f"memory: {self.memory}",
+            "time to make: " + ", ".join(f"{k} {v:.3f} s" for k, v in self.seconds.items()),
+        ]
+        for i, (kernel, launch) in enumerate(
+            zip(self.kernels, self._program.launches, strict=True)
+        ):
+            shared = "shared by threads" if kernel.parallel else "one thread"
+            lines.append(
+                f"kernel {i}: {kernel.name} ({shared}, {kernel.iterations} iterations, "
+                f"{kernel.bytes:,} bytes, {kernel.flops:,} operations)"
+            )
+            for node in launch.nodes:
+                source = self.optimized.sources.get(node)
+                lines.append(
+                    f"    {self.optimized.labels[node]}: {node.type} = {node.op.name}"
+                    + (f"   {source}" if source else "")
+                )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        takes = ", ".join(str(node.type) for node in self.graph.inputs)
+        gives = ", ".join(str(node.type) for node in self.graph.outputs)
+        return f"<Executable ({takes}) -> ({gives}), {len(self.kernels)} kernels>"
+
+
+def _is_array(leaf: Any) -> bool:
+    return not isinstance(leaf, (bool, int, float)) or isinstance(leaf, np.generic)
+
+
+def _nested(tree: Any, leaves: Any) -> entry.Tree | None:
+    """The tree of specs of a tree of values; None if it has a node that only optree knows."""
+    if tree is None:
+        return entry.StaticSpec(None)
+    if type(tree) in (tuple, list):
+        items = [_nested(item, leaves) for item in tree]
+        if any(item is None for item in items):
+            return None
+        kind = entry.TupleSpec if type(tree) is tuple else entry.ListSpec
+        return kind(tuple(items))  # type: ignore[arg-type]
+    if type(tree) is dict:
+        if not all(type(key) is str for key in tree):
+            return None
+        keys = tuple(sorted(tree))
+        items = [_nested(tree[key], leaves) for key in keys]
+        return None if any(i is None for i in items) else entry.DictSpec(keys, tuple(items))  # type: ignore[arg-type]
+    if isinstance(tree, (int, float, bool, np.ndarray, np.generic, TensorType)):
+        leaf: entry.Tree = next(leaves)
+        return leaf
+    if hasattr(tree, "__array__"):
+        leaf = next(leaves)
+        return leaf
+    return None

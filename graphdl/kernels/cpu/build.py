@@ -1,0 +1,123 @@
+"""A program as native code: tables, tape, and the function that Python calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphdl.kernels.cpu import entry, native, product
+from graphdl.kernels.cpu.entry import Tree
+from graphdl.kernels.cpu.tape import Tape
+from graphdl.kernels.memory import ALIGNMENT, Memory, Place
+from graphdl.kernels.program import Address, Entry, Launch, Program
+from graphdl.types import TensorType
+
+#: Nanoseconds of work beyond which threads share a launch: a parallel one costs about 3 us.
+SHARE = 15_000
+#: Parts of a shared launch: enough that a thread that is late holds up little.
+PARTS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Native:
+    """A program with addresses.
+
+    kernels: the native function of each launch. patches: int64 rows (leaf, slot address, bytes), a
+    leaf being an argument or, after those, a result.
+    """
+
+    program: Program
+    memory: Memory
+    kernels: Sequence[native.Kernel]
+    tape: Tape
+    status: NDArray[np.int64] | None
+
+
+def build(program: Program, memory: Memory) -> Native:
+    """Compile what the cache does not hold, and fill the tables."""
+    kernels = native.compiled([launch.source for launch in program.launches])
+    arena = np.zeros(memory.arena_bytes + ALIGNMENT, np.uint8)
+    arena_at = -(-arena.ctypes.data // ALIGNMENT) * ALIGNMENT
+    constants = [_constant(node) for node in program.constants]
+    sizes = [len(launch.words) for launch in program.launches]
+    words = np.zeros(sum(sizes), np.int64)
+    tables = words.ctypes.data + 8 * np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    patches: list[tuple[int, int, int]] = []
+    count = len(program.graph.inputs)
+    position = 0
+
+    def where(place: Place) -> tuple[int | None, int]:
+        """The leaf to patch in, or None, and the address."""
+        if place.kind == "argument":
+            return place.index, 0
+        if place.kind == "result":
+            return count + place.index, 0
+        if place.kind == "constant":
+            return None, constants[place.index].ctypes.data
+        return None, arena_at + place.offset
+
+    for launch, kernel in zip(program.launches, kernels, strict=True):
+        for word in launch.words:
+            if isinstance(word, Address):
+                leaf, address = where(memory.places[word.where])
+                if leaf is None:
+                    words[position] = address + word.offset
+                else:
+                    patches.append((leaf, words.ctypes.data + 8 * position, word.offset))
+            else:
+                words[position] = kernel.address if isinstance(word, Entry) else word
+            position += 1
+    rows = [
+        (_address(launch, kernel), table, launch.iterations, _parts(launch))
+        for launch, kernel, table in zip(program.launches, kernels, tables[:-1], strict=True)
+        if launch.iterations
+    ]
+    tape = Tape(
+        np.array(rows, np.int64).reshape(-1, 4),
+        np.array(patches, np.int64).reshape(-1, 3),
+        (arena, words, constants, kernels),
+    )
+    return Native(program, memory, kernels, tape, _status(program, memory, arena, arena_at))
+
+
+def _address(launch: Launch, kernel: native.Kernel) -> int:
+    return kernel.address if launch.core is None else product.core_address(launch.core)
+
+
+def _parts(launch: Launch) -> int:
+    return min(launch.iterations, PARTS) if launch.cost > SHARE else 1
+
+
+def _constant(node: Any) -> NDArray[Any]:
+    return np.ascontiguousarray(node.op.evaluate(**dict(node.attrs))).reshape(node.shape)
+
+
+def _status(
+    program: Program, memory: Memory, arena: NDArray[np.uint8], arena_at: int
+) -> NDArray[np.int64] | None:
+    if program.status is None:
+        return None
+    start = arena_at - arena.ctypes.data + memory.places[program.status].offset
+    return arena[start : start + 8].view(np.int64)
+
+
+def entry_of(
+    made: Native,
+    arguments: Sequence[Tree],
+    result: Tree,
+    fallback: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    """The function that takes arguments nested as `arguments` and returns `result`."""
+    spec = entry.ProgramSpec(tuple(arguments), result, made.tape)
+    return entry.build(spec, fallback)
+
+
+def array_spec(type: TensorType, donated: bool = False) -> entry.ArraySpec:
+    return entry.ArraySpec(type.dtype, type.shape, donated)
+
+
+__all__ = ["Native", "array_spec", "build", "entry_of"]

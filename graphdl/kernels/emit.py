@@ -1,0 +1,35 @@
+"""A fused graph as a program: each group as launches of generated kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphdl.compiler.fuse import Group, stored
+from graphdl.kernels.program import Buffer, Launch, Program
+from graphdl.graph import Graph, Node
+from graphdl.kernels.matmul import product_launch
+from graphdl.kernels.nest import nest_launches
+from graphdl.kernels.special import SPECIAL
+
+
+def emit(graph: Graph, groups: Sequence[Group]) -> Program:
+    """The program that computes the outputs of a graph, group by group."""
+    kept = stored(graph, groups)
+    status = Buffer(8, None, "whether an index was out of bounds")
+    launches: list[Launch] = []
+    for group in groups:
+        if group.kind == "product":
+            launches.append(product_launch(group, kept))
+        elif group.kind == "loops":
+            launches += nest_launches(group, kept, status)
+        else:
+            launches += SPECIAL[group.kind](group.members[0], status)
+    computed = {node for group in groups for node in group.members}
+    arguments = set(graph.inputs)
+    constants: dict[Node, None] = {}
+    for launch in launches:
+        for value in launch.reads:
+            if isinstance(value, Node) and value not in computed and value not in arguments:
+                constants.setdefault(value)
+    used = any(status in launch.writes for launch in launches)
+    return Program(graph, launches, tuple(constants), status if used else None)

@@ -1,0 +1,1026 @@
+"""The text of a loop nest: a fusion group as a kernel.
+
+    for b in range(lo, hi)            blocks of rows (or of elements, where there is but one loop)
+        for r in rows of the block    the outer loops as one index
+            stage 0, 1, ...           passes over the row while it is in cache; a stage ends where a
+                for ... in inner      reduction over the row is complete and something uses it
+                    for j in lanes    the last loop, which LLVM vectorises
+
+What is computed in one stage and needed in a later one is computed again, or kept in a row of
+scratch if that is dearer than loading it (KEEP).
+
+The text holds no sizes: they are words of the launch table. So a new batch size finds the kernel
+compiled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+
+from graphdl.compiler.fuse import (
+    ALL,
+    COLUMN,
+    ROW,
+    STRIP,
+    Axes,
+    Group,
+    is_generator,
+    is_scalar,
+    through,
+)
+from graphdl.kernels.program import Address, Buffer, Launch, Word
+from graphdl.compiler.view import is_movement, view_of
+from graphdl.errors import GraphError
+from graphdl.graph import Node
+from graphdl.kernels.body import (
+    COMBINE,
+    SUFFIX,
+    constant_value,
+    cost_of,
+    expression,
+    identity,
+    number,
+)
+from graphdl.kernels.source import KernelSource
+from graphdl.ops import indexing, movement
+from graphdl.types import Dtype, contiguous_strides
+
+#: Elements of a block: enough that starting it (some ns) does not count, few enough that the rows
+#: of a multi-pass kernel stay in the second-level cache.
+BLOCK = 16384
+#: At most so many blocks leave partial results: their sums cost a pass over that many values.
+MOST_PARTIALS = 64
+#: Nanoseconds an element beyond which a value is kept for the next stage, not computed again.
+KEEP = 0.8
+
+Level = int  # 0 the kernel, 1 the row, 2 within the row
+
+
+@dataclass(frozen=True)
+class _Access:
+    """An array seen from the loops: where it starts, and its stride along each loop dim."""
+
+    where: Node | Buffer
+    dtype: Dtype
+    offset: int
+    strides: tuple[int, ...]
+
+
+@dataclass
+class _Text:
+    """Lines, and how deep they stand."""
+
+    lines: list[str] = field(default_factory=list)
+    depth: int = 1
+
+    def add(self, line: str) -> None:
+        self.lines.append("    " * self.depth + line)
+
+
+class _Nest:
+    """One group on its way to text."""
+
+    def __init__(
+        self, group: Group, stored: set[Node], status: Buffer
+    ) -> None:
+        self.group = group
+        self.stored = [node for node in group.members if node in stored]
+        self.status = status
+        self.uses_status = False
+        self.words: list[Word] = []
+        self.word_names: dict[str, int] = {}
+        self.accesses: dict[_Access, str] = {}
+        self.member_set = set(group.members)
+        self.reads: dict[Node | Buffer, None] = {}
+        self.partials: dict[Node, Buffer] = {}
+        self.scratch: dict[Node, tuple[Buffer, _Access]] = {}
+        kinds = set(group.reductions.values())
+        self.has_rows = bool(kinds & {ROW, COLUMN, STRIP})
+        self.stage = self._stages()
+        self.keeps = self._kept()
+        self._choose_loops()
+
+    # --- what is computed where ---------------------------------------------------------------
+
+    def operand_axes(self, node: Node, position: int = 0) -> Axes:
+        """The loops of an operand's axes."""
+        if node.op.family == "reduction":
+            return self.group.operand_axes[node]
+        axes = self.group.axes[node]
+        if node.op is indexing.gather and position == 1:
+            return axes[: node.inputs[1].type.ndim]
+        return axes
+
+    def level(self, node: Node) -> Level:
+        """Within the row if its value varies there, otherwise once a row."""
+        inner = set(self.group.inner)
+        if not self.has_rows:
+            return 2
+        return 2 if any(axis in inner for axis in self.group.axes[node]) else 1
+
+    def members_of(self, node: Node) -> list[Node]:
+        """The members that a member's value is made from."""
+        found = []
+        for position, operand in enumerate(node.inputs):
+            behind = through(operand, self._seen(node, position))
+            if behind is not None and behind[0] in self.member_set:
+                found.append(behind[0])
+        return found
+
+    def _seen(self, node: Node, position: int) -> Axes:
+        operand = node.inputs[position]
+        axes = self.operand_axes(node, position)
+        if len(axes) != operand.type.ndim:  # the array of a gather, the fill of a pad
+            return (None,) * operand.type.ndim
+        return axes
+
+    def _stages(self) -> dict[Node, int]:
+        stage: dict[Node, int] = {}
+        for node in self.group.members:
+            of = max((stage[operand] for operand in self.members_of(node)), default=0)
+            stage[node] = of + (self.group.reductions.get(node) == ROW)
+        return stage
+
+    def _kept(self) -> set[Node]:
+        """Members within the row that a later stage needs and that are dear to compute."""
+        dear: dict[Node, float] = {}
+        kept: set[Node] = set()
+        for node in self.group.members:
+            if self.level(node) != 2 or node in self.group.reductions:
+                continue
+            dear[node] = cost_of(node) + sum(dear.get(x, 0.0) for x in self.members_of(node))
+        needed_later: set[Node] = set()
+        for node in self.group.members:
+            last = self.stage[node] - (self.group.reductions.get(node) == ROW)
+            for operand in self.members_of(node):
+                if operand in dear and self.stage[operand] < last:
+                    needed_later.add(operand)
+        # a cheap value is computed again from what it needs, which then is needed later, too
+        for node in reversed(self.group.members):
+            if node in needed_later:
+                if dear[node] > KEEP:
+                    kept.add(node)
+                else:
+                    needed_later.update(x for x in self.members_of(node) if x in dear)
+        return kept
+
+    # --- loops --------------------------------------------------------------------------------
+
+    def _choose_loops(self) -> None:
+        """Join loops that every array walks as one, and number what is left."""
+        group = self.group
+        accesses = list(self._all_accesses())
+        pinned = self._pinned()
+        outer, inner = list(group.outer), list(group.inner)
+        if not self.has_rows:
+            outer, inner = [], [*outer, *inner]
+        self.size = {d: n for d, n in enumerate(group.dims)}
+        self.step: dict[int, int] = {d: d for d in range(len(group.dims))}
+        outer = self._collapsed(outer, accesses, pinned)
+        inner = self._collapsed(inner, accesses, pinned)
+        if not self.has_rows and len(inner) > 1:
+            outer, inner = inner[:-1], inner[-1:]
+        self.outer, self.inner = outer, inner
+        self.flat = not outer and not self.has_rows
+
+    def _collapsed(
+        self, loops: list[int], accesses: Sequence[_Access], pinned: set[int]
+    ) -> list[int]:
+        result: list[int] = []
+        for d in loops:
+            if result:
+                before = result[-1]
+                joined = before not in pinned and d not in pinned
+                if joined and all(
+                    access.strides[before] == access.strides[d] * self.size[d]
+                    for access in accesses
+                ):
+                    self.size[d] *= self.size[before]
+                    result[-1] = d
+                    continue
+            result.append(d)
+        return result
+
+    def _pinned(self) -> set[int]:
+        """Loops whose index itself is needed."""
+        found: set[int] = set()
+        for node in self.group.members:
+            for position, operand in enumerate(node.inputs):
+                axes = self._seen(node, position)
+                behind = through(operand, axes)
+                if behind is not None and behind[0].op is movement.iota:
+                    found.update(axis for axis in behind[1] if axis is not None)
+            if node.op is movement.pad:
+                for i, axis in enumerate(self.group.axes[node]):
+                    if axis is not None and not _whole(node, i):
+                        found.add(axis)
+        return found
+
+    # --- arrays -------------------------------------------------------------------------------
+
+    def access(self, operand: Node, axes: Axes) -> _Access:
+        """An operand in memory, by the loops."""
+        view = view_of(operand)
+        if view is None:
+            raise GraphError(f"{operand!r} is no view of memory")
+        strides = [0] * len(self.group.dims)
+        for axis, stride in zip(axes, view.strides, strict=True):
+            if axis is not None:
+                strides[axis] += stride
+        return _Access(view.base, operand.dtype, view.offset, tuple(strides))
+
+    def store_access(self, node: Node) -> _Access:
+        """Where a stored member goes: its own memory, or partial results a block."""
+        kind = self.group.reductions.get(node, ROW)
+        strides = [0] * len(self.group.dims)
+        for axis, stride in zip(
+            self.group.axes[node], contiguous_strides(node.shape), strict=True
+        ):
+            if axis is not None:
+                strides[axis] = stride
+        where: Node | Buffer = node
+        if kind in (ALL, COLUMN):
+            where = self.partials.setdefault(node, Buffer(0, None, "partial results"))
+        return _Access(where, node.dtype, 0, tuple(strides))
+
+    def _row_access(self, node: Node) -> _Access:
+        """The row of scratch that a kept member lives in."""
+        if node not in self.scratch:
+            shape = tuple(self.group.dims[d] for d in self.group.inner)
+            strides = [0] * len(self.group.dims)
+            for d, stride in zip(self.group.inner, contiguous_strides(shape), strict=True):
+                strides[d] = stride
+            buffer = Buffer(0, None, "rows kept between stages")
+            self.scratch[node] = buffer, _Access(buffer, node.dtype, 0, tuple(strides))
+        return self.scratch[node][1]
+
+    def _all_accesses(self) -> Iterable[_Access]:
+        for node in self.group.members:
+            for position, operand in enumerate(node.inputs):
+                if self._is_read(node, position, operand):
+                    if node.op is indexing.gather and position == 0:
+                        yield self._gathered(node)
+                    elif node.op is movement.pad and position == 0:
+                        yield self._padded(node)
+                    else:
+                        yield self.access(operand, self._seen(node, position))
+            if node in self.stored:
+                yield self.store_access(node)
+            if node in self.keeps and node not in self.stored:
+                yield self._row_access(node)
+
+    def _is_read(self, node: Node, position: int, operand: Node) -> bool:
+        behind = through(operand, self._seen(node, position))
+        if behind is None:
+            return True
+        base = behind[0]
+        return not (base in self.member_set or is_generator(base) or is_scalar(base))
+
+    def _gathered(self, node: Node) -> _Access:
+        """The array of a gather without its first axis, which the index chooses."""
+        x, index = node.inputs
+        view = view_of(x)
+        assert view is not None
+        strides = [0] * len(self.group.dims)
+        rest = self.group.axes[node][index.type.ndim :]
+        for axis, stride in zip(rest, view.strides[1:], strict=True):
+            if axis is not None:
+                strides[axis] += stride
+        return _Access(view.base, x.dtype, view.offset, tuple(strides))
+
+    def _padded(self, node: Node) -> _Access:
+        """The array inside a pad, from the loops of the padded one; along axes of step one."""
+        x = node.inputs[0]
+        view = view_of(x)
+        assert view is not None
+        strides = [0] * len(self.group.dims)
+        offset = view.offset
+        for i, (axis, stride) in enumerate(zip(self.group.axes[node], view.strides, strict=True)):
+            if axis is None:
+                continue
+            if node["steps"][i] == 1:
+                strides[axis] += stride
+                offset -= node["starts"][i] * stride
+        return _Access(view.base, x.dtype, offset, tuple(strides))
+
+    # --- the table ----------------------------------------------------------------------------
+
+    def word(self, name: str, value: Word) -> str:
+        """The name of a word of the table, `table[n]` assigned at the top of the kernel."""
+        if name not in self.word_names:
+            self.word_names[name] = len(self.words)
+            self.words.append(value)
+        return name
+
+    def array(self, access: _Access) -> str:
+        """The number of an access, as text."""
+        if access not in self.accesses:
+            self.accesses[access] = str(len(self.accesses))
+            n = self.accesses[access]
+            offset = access.offset * access.dtype.itemsize
+            self.word(f"at{n}", Address(access.where, offset))
+        return self.accesses[access]
+
+    def stride(self, access: _Access, d: int) -> str:
+        """A stride in elements, as text: 0, 1 or the name of a word."""
+        value = access.strides[d]
+        if value == 0:
+            return "0"
+        if value == 1 and self.inner and d == self.inner[-1]:
+            return "1"
+        return self.word(f"s{self.array(access)}_{d}", value)
+
+    def loop_size(self, d: int) -> str:
+        return self.word(f"n{d}", self.size[d])
+
+    # --- text ---------------------------------------------------------------------------------
+
+    def emit(self) -> Launch:
+        rows = math.prod(self.size[d] for d in self.outer)
+        row = math.prod(self.size[d] for d in self.inner)
+        reductions = self.group.reductions
+        leaves_partials = any(kind in (ALL, COLUMN) for kind in reductions.values())
+        total, unit = (row, BLOCK) if self.flat else (rows, max(1, BLOCK // max(row, 1)))
+        blocks = -(-total // unit)
+        bounded = leaves_partials or self.keeps
+        if bounded and blocks > MOST_PARTIALS:
+            unit = -(-total // MOST_PARTIALS)
+            if self.flat:
+                unit = -(-unit // 64) * 64
+            blocks = -(-total // unit)
+        if leaves_partials:
+            blocks = max(blocks, 1)
+        body = _Body(self)
+        text = body.text(total, unit)
+        head = ["def kernel(table, lo, hi):"]
+        head += [f"    {name} = table[{i}]" for name, i in self.word_names.items()]
+        source = KernelSource(self._name(), "\n".join([*head, *text]) + "\n")
+        sizes: dict[Buffer, int] = {}
+        for node, buffer in self.partials.items():
+            sizes[buffer] = blocks * node.type.nbytes
+        inner = math.prod(self.group.dims[d] for d in self.group.inner)
+        for node, (buffer, _) in self.scratch.items():
+            sizes[buffer] = blocks * inner * node.dtype.itemsize
+        return self._launch(source, blocks, rows * row, sizes)
+
+    def _name(self) -> str:
+        names = [n.op.name for n in self.group.members if n.op.name not in ("copy", "cast")]
+        short = list(dict.fromkeys(names))[:4] or ["copy"]
+        return "_".join(short)
+
+    def _launch(
+        self, source: KernelSource, blocks: int, elements: int, sizes: dict[Buffer, int]
+    ) -> Launch:
+        real = {buffer: Buffer(n, buffer.node, buffer.purpose) for buffer, n in sizes.items()}
+        self.partials = {node: real[buffer] for node, buffer in self.partials.items()}
+        words = tuple(
+            Address(real[word.where], word.offset)
+            if isinstance(word, Address) and isinstance(word.where, Buffer) and word.where in real
+            else word
+            for word in self.words
+        )
+        reads = tuple(self.reads)
+        writes: list[Node | Buffer] = [
+            node for node in self.stored if node not in self.partials
+        ]
+        writes += real.values()
+        if self.uses_status:
+            writes.append(self.status)
+        cost = elements * sum(cost_of(node) for node in self.group.members)
+        moved = sum(x.type.nbytes for x in (*reads, *self.stored) if isinstance(x, Node))
+        return Launch(
+            source,
+            words,
+            blocks,
+            cost + 0.1 * moved,
+            reads,
+            tuple(writes),
+            tuple(self._in_place()),
+            self.group.members,
+            moved,
+            elements * len(self.group.members),
+        )
+
+    def _in_place(self) -> Iterable[tuple[Node, Node]]:
+        """Pairs of a stored member and an array read once, at the same places."""
+        if self.has_rows and any(self.stage.values()):
+            return
+        for node in self.stored:
+            if node in self.group.reductions:
+                continue
+            own = self.store_access(node)
+            for access in self.accesses:
+                other = access.where
+                if (
+                    isinstance(other, Node)
+                    and other in self.reads
+                    and access.dtype.itemsize == own.dtype.itemsize
+                    and (access.offset, access.strides) == (0, own.strides)
+                    and other.type.size == node.type.size
+                    and sum(a.where is other for a in self.accesses) == 1
+                ):
+                    yield node, other
+
+
+def _whole(node: Node, axis: int) -> bool:
+    """Whether a pad leaves an axis as it is."""
+    return node.shape[axis] == node.inputs[0].shape[axis] and node["steps"][axis] == 1
+
+
+class _Body:
+    """The lines of a nest, from its blocks down to the last loop."""
+
+    def __init__(self, nest: _Nest) -> None:
+        self.nest = nest
+        self.group = nest.group
+        self.text_ = _Text()
+        self.prelude: list[str] = []
+        self.row_names: dict[Node, str] = {}
+        self.scalar_names: dict[object, str] = {}
+        self.count = 0
+
+    def name(self, prefix: str = "v") -> str:
+        self.count += 1
+        return f"{prefix}{self.count - 1}"
+
+    # --- structure ----------------------------------------------------------------------------
+
+    def text(self, total: int, unit: int) -> list[str]:
+        nest, out = self.nest, self.text_
+        n = nest.word("total", total)
+        unit_name = nest.word("unit", unit)
+        whole = [r for r, kind in self.group.reductions.items() if kind == ALL]
+        columns = [r for r, kind in self.group.reductions.items() if kind == COLUMN]
+        out.add("for b in range(lo, hi):")
+        out.depth += 1
+        out.add(f"start = b * {unit_name}")
+        out.add(f"stop = min_i64(start + {unit_name}, {n})")
+        self.sums: dict[Node, str] = {}
+        for node in whole:
+            self.sums[node] = self.name("sum")
+            out.add(f"{self.sums[node]} = {identity(node.op.name, node.dtype)}")
+        for node in columns:
+            self._clear_columns(node)
+        if nest.flat:
+            self._pass(0, {}, {}, "start", "stop")
+        else:
+            out.add("for r in range(start, stop):")
+            out.depth += 1
+            self._row()
+            out.depth -= 1
+        for node in whole:
+            at = nest.array(nest.store_access(node))
+            size = node.dtype.itemsize
+            suffix = SUFFIX[node.dtype]
+            out.add(f"{suffix}_at(at{at} + b * {size})[0] = {self.sums[node]}")
+        return [*("    " + line for line in self.prelude), *out.lines]
+
+    def _clear_columns(self, node: Node) -> None:
+        """Partial column sums of this block start from the identity."""
+        nest, out = self.nest, self.text_
+        access = nest.store_access(node)
+        at = nest.array(access)
+        width = nest.word(f"width{at}", node.type.size)
+        size = node.dtype.itemsize
+        name = f"clear{at}"
+        out.add(f"{name} = {SUFFIX[node.dtype]}_at(at{at} + b * {width} * {size})")
+        out.add(f"for j in lanes(0, {width}):")
+        out.depth += 1
+        out.add(f"{name}[j] = {identity(node.op.name, node.dtype)}")
+        out.depth -= 1
+
+    def _row(self) -> None:
+        nest, out = self.nest, self.text_
+        index = self._outer_index()
+        self.row_names = {}
+        stages = max(nest.stage.values(), default=0)
+        row_level = [node for node in self.group.members if nest.level(node) == 1]
+        inner_level = [node for node in self.group.members if nest.level(node) == 2]
+        strips = [r for r, kind in self.group.reductions.items() if kind == STRIP]
+        for node in strips:
+            self._clear_strip(node, index)
+        for stage in range(stages + 1):
+            for node in row_level:
+                if nest.stage[node] == stage and self.group.reductions.get(node) != ROW:
+                    self._row_member(node, index)
+            rows = [
+                node
+                for node, kind in self.group.reductions.items()
+                if kind == ROW and nest.stage[node] == stage + 1
+            ]
+            wanted = [
+                node
+                for node in inner_level
+                if nest.stage[node] == stage
+                and (node in nest.stored or node in nest.keeps or node in self.group.reductions)
+            ]
+            wanted += [
+                node
+                for node, kind in self.group.reductions.items()
+                if nest.stage[node] == stage and kind in (ALL, COLUMN) and self._sums_inner(node)
+                and node not in wanted
+            ]
+            if rows or wanted:
+                self._pass(stage, index, {node: self.name("row") for node in rows}, None, None)
+
+    def _sums_inner(self, node: Node) -> bool:
+        """Whether a reduction's operand varies within the row."""
+        inner = set(self.group.inner)
+        return any(axis in inner for axis in self.group.operand_axes[node])
+
+    def _row_member(self, node: Node, index: dict[int, str]) -> None:
+        """A member that has one value a row: computed, stored, or summed over the block."""
+        nest, out = self.nest, self.text_
+        kind = self.group.reductions.get(node)
+        if kind == ALL:
+            if self._sums_inner(node):
+                return
+            value = self._operand(node, 0, index, {}, 1)
+            combine = COMBINE[node.op.name]
+            out.add(f"{self.sums[node]} = {combine}({self.sums[node]}, {value})")
+            return
+        if kind is not None:
+            return
+        self.row_names[node] = self._compute(node, index, {}, 1)
+        self._store_row(node, index)
+
+    def _store_row(self, node: Node, index: dict[int, str]) -> None:
+        if node in self.nest.stored and self.group.reductions.get(node, ROW) == ROW:
+            access = self.nest.store_access(node)
+            self.text_.add(f"{self._pointer(access, index)}[0] = {self.row_names[node]}")
+
+    def _outer_index(self) -> dict[int, str]:
+        nest, out = self.nest, self.text_
+        index: dict[int, str] = {}
+        rest = "r"
+        for position, d in enumerate(reversed(nest.outer)):
+            if position == len(nest.outer) - 1:
+                index[d] = rest
+                break
+            size = nest.loop_size(d)
+            out.add(f"q{d} = {rest} // {size}")
+            out.add(f"i{d} = {rest} - q{d} * {size}")
+            index[d] = f"i{d}"
+            rest = f"q{d}"
+        return index
+
+    # --- a pass over the row ------------------------------------------------------------------
+
+    def _pass(
+        self,
+        stage: int,
+        index: dict[int, str],
+        rows: dict[Node, str],
+        start: str | None,
+        stop: str | None,
+    ) -> None:
+        """All that one stage computes within the row: loops over the inner dims."""
+        nest, out = self.nest, self.text_
+        for node, name in rows.items():
+            if node.op.name in ("argmax", "argmin"):
+                operand = node.inputs[0]
+                out.add(f"best_{name} = {identity(node.op.name, operand.dtype)}")
+                out.add(f"{name} = i64(0)")
+            else:
+                out.add(f"{name} = {identity(node.op.name, node.dtype)}")
+        index = dict(index)
+        for d in nest.inner[:-1]:
+            out.add(f"for i{d} in range({nest.loop_size(d)}):")
+            out.depth += 1
+            index[d] = f"i{d}"
+        if nest.inner:
+            last = nest.inner[-1]
+            low, high = start or "0", stop or nest.loop_size(last)
+        else:
+            last, low, high = -1, start or "0", stop or "1"
+        mark = len(out.lines)
+        depth = out.depth
+        out.depth += 1
+        local: dict[object, str] = {}
+        before: list[str] = []
+        after: list[str] = []
+        self.before, self.after, self.bad = before, after, False
+        index[last] = "j"
+        self._stage_members(stage, index, local, rows)
+        body = out.lines[mark:]
+        del out.lines[mark:]
+        out.depth = depth
+        for line in before:
+            out.add(line)
+        if self.bad:
+            out.add("bad = 0")
+        out.add(f"for j in lanes({low}, {high}):")
+        out.lines += body
+        if not body:
+            out.depth += 1
+            out.add("pass")
+            out.depth -= 1
+        for line in after:
+            out.add(line)
+        if self.bad:
+            self.nest.uses_status = True
+            status = nest.word("status", Address(nest.status))
+            out.add("if bad:")
+            out.depth += 1
+            out.add(f"i64_at({status})[0] = 1")
+            out.depth -= 1
+        out.depth -= max(len(nest.inner) - 1, 0)
+        for node, name in rows.items():
+            self.row_names[node] = name
+            self._store_row(node, {d: i for d, i in index.items() if d in nest.outer})
+
+    def _stage_members(
+        self, stage: int, index: dict[int, str], local: dict[object, str], rows: dict[Node, str]
+    ) -> None:
+        nest, out = self.nest, self.text_
+        stores: list[str] = []  # after all loads: an output may lie where an operand did
+        for node in self.group.members:
+            kind = self.group.reductions.get(node)
+            if node in rows:
+                value = self._operand(node, 0, index, local, 2)
+                self._accumulate(node, rows[node], value)
+            elif nest.stage[node] != stage:
+                continue
+            elif kind == ALL:
+                if nest.has_rows and not self._sums_inner(node):
+                    continue
+                value = self._operand(node, 0, index, local, 2)
+                self._accumulate(node, self.sums[node], value)
+            elif kind in (COLUMN, STRIP):
+                self._accumulate_in_memory(node, index, local)
+            elif nest.level(node) == 2 and (node in nest.stored or node in nest.keeps):
+                value = self._value(node, index, local, stage)
+                if node in nest.stored:
+                    access = nest.store_access(node)
+                else:
+                    access = nest._row_access(node)
+                stores.append(f"{self._element(access, index)} = {value}")
+        for line in stores:
+            out.add(line)
+
+    def _accumulate(self, node: Node, total: str, value: str) -> None:
+        out = self.text_
+        if node.op.name in ("argmax", "argmin"):
+            better = "greater" if node.op.name == "argmax" else "less"
+            take = self.name("take")
+            test = f"{better}({value}, best_{total})"
+            if node.inputs[0].dtype.kind == "f":
+                nan = f"logical_and(isnan({value}), logical_not(isnan(best_{total})))"
+                test = f"logical_or({test}, {nan})"
+            out.add(f"{take} = {test}")
+            out.add(f"best_{total} = select({take}, {value}, best_{total})")
+            out.add(f"{total} = select({take}, i64(j), {total})")
+            return
+        out.add(f"{total} = {COMBINE[node.op.name]}({total}, {value})")
+
+    def _accumulate_in_memory(
+        self, node: Node, index: dict[int, str], local: dict[object, str]
+    ) -> None:
+        """Add to a partial column sum, or to a result that the row completes."""
+        nest, out = self.nest, self.text_
+        value = self._operand(node, 0, index, local, 2)
+        access = nest.store_access(node)
+        combine = COMBINE[node.op.name]
+        last = nest.inner[-1]
+        base = None
+        if self.group.reductions[node] == COLUMN:
+            at = nest.array(access)
+            width = nest.word(f"width{at}", node.type.size)
+            base = f"at{at} + b * {width} * {node.dtype.itemsize}"
+        if access.strides[last] == 0 and nest.size[last] != 1:  # the last loop is summed
+            total = self.name("sum")
+            self.before.append(f"{total} = {identity(node.op.name, node.dtype)}")
+            out.add(f"{total} = {combine}({total}, {value})")
+            place = f"{self._pointer(access, index, base, exclude=last)}[0]"
+            self.after.append(f"{place} = {combine}({place}, {total})")
+            return
+        place = self._element(access, index, base)
+        out.add(f"{place} = {combine}({place}, {value})")
+
+    def _clear_strip(self, node: Node, index: dict[int, str]) -> None:
+        nest, out = self.nest, self.text_
+        access = nest.store_access(node)
+        index = dict(index)
+        kept = [d for d in nest.inner if access.strides[d] != 0]
+        for d in kept:
+            out.add(f"for i{d} in range({nest.loop_size(d)}):")
+            out.depth += 1
+            index[d] = f"i{d}"
+        out.add(f"{self._pointer(access, index)}[0] = {identity(node.op.name, node.dtype)}")
+        out.depth -= len(kept)
+
+    # --- values -------------------------------------------------------------------------------
+
+    def _value(
+        self, node: Node, index: dict[int, str], local: dict[object, str], stage: int
+    ) -> str:
+        """The name of a member's value within the row, computing it if it is not there yet."""
+        pending = [node]
+        while pending:
+            at = pending[-1]
+            if at in local or at in self.row_names:
+                pending.pop()
+                continue
+            nest = self.nest
+            if at in nest.keeps and nest.stage[at] < stage:
+                access = (
+                    nest.store_access(at) if at in nest.stored else nest._row_access(at)
+                )
+                local[at] = self._load(access, index, local)
+                continue
+            missing = [
+                x for x in nest.members_of(at) if x not in local and x not in self.row_names
+            ]
+            if missing:
+                pending += missing
+                continue
+            local[at] = self._compute(at, index, local, 2)
+        return local[node] if node in local else self.row_names[node]
+
+    def _compute(
+        self, node: Node, index: dict[int, str], local: dict[object, str], level: Level
+    ) -> str:
+        if node.op is indexing.gather:
+            return self._gather(node, index, local, level)
+        if node.op is movement.pad:
+            return self._pad(node, index, local, level)
+        operands = [
+            self._operand(node, position, index, local, level)
+            for position in range(len(node.inputs))
+        ]
+        text = expression(node, operands)
+        if text in operands:
+            return text
+        name = self.name()
+        self.text_.add(f"{name} = {text}")
+        return name
+
+    def _operand(
+        self,
+        node: Node,
+        position: int,
+        index: dict[int, str],
+        local: dict[object, str],
+        level: Level,
+    ) -> str:
+        nest = self.nest
+        operand = node.inputs[position]
+        value = constant_value(operand)
+        if value is not None:
+            return number(value, operand.dtype)
+        axes = nest._seen(node, position)
+        behind = through(operand, axes)
+        if behind is not None:
+            base, own = behind
+            if base in nest.member_set:
+                stage = nest.stage[node] - (self.group.reductions.get(node) == ROW)
+                return self._value(base, index, local, stage) if level == 2 else (
+                    self.row_names[base]
+                )
+            if base.op is movement.iota:
+                place = self._index_text(own[0], index)
+                return f"to_{base.dtype}({place})"
+            if is_scalar(base):
+                return self._scalar(base)
+        return self._load(nest.access(operand, axes), index, local)
+
+    def _index_text(self, axis: int | None, index: dict[int, str]) -> str:
+        return "i64(0)" if axis is None else f"i64({index[axis]})"
+
+    def _scalar(self, node: Node) -> str:
+        """A number made from numbers: once, at the top of the kernel."""
+        pending = [node]
+        while pending:
+            at = pending[-1]
+            if at in self.scalar_names:
+                pending.pop()
+                continue
+            behind = [_behind(operand) for operand in at.inputs]
+            missing = [x for x in behind if is_scalar(x) and x not in self.scalar_names]
+            if missing:
+                pending += missing
+                continue
+            names = []
+            for operand, base in zip(at.inputs, behind, strict=True):
+                value = constant_value(operand)
+                if value is not None:
+                    names.append(number(value, operand.dtype))
+                elif is_scalar(base):
+                    names.append(self.scalar_names[base])
+                else:
+                    names.append(self._load(self.nest.access(operand, ()), {}, {}))
+            text = expression(at, names)
+            if text in names:
+                self.scalar_names[at] = text
+            else:
+                self.scalar_names[at] = self.name("c")
+                self.prelude.append(f"{self.scalar_names[at]} = {text}")
+            pending.pop()
+        return self.scalar_names[node]
+
+    # --- memory -------------------------------------------------------------------------------
+
+    def _load(self, access: _Access, index: dict[int, str], local: dict[object, str]) -> str:
+        """The name of a value read from memory, at the level where it varies."""
+        nest = self.nest
+        if isinstance(access.where, Node):
+            nest.reads.setdefault(access.where)
+        if not any(access.strides):
+            if access not in self.scalar_names:
+                at = nest.array(access)
+                self.scalar_names[access] = f"x{at}"
+                self.prelude.append(f"x{at} = {SUFFIX[access.dtype]}_at(at{at})[0]")
+            return self.scalar_names[access]
+        if access not in local:
+            name = self.name("x")
+            if "j" in index.values():
+                self.text_.add(f"{name} = {self._element(access, index)}")
+            else:
+                self.text_.add(f"{name} = {self._pointer(access, index)}[0]")
+            local[access] = name
+        return local[access]
+
+    def _address(
+        self,
+        access: _Access,
+        index: dict[int, str],
+        base: str | None = None,
+        exclude: int | None = None,
+    ) -> str:
+        """The address of the element at `index`, leaving out the last loop or `exclude`."""
+        nest = self.nest
+        at = nest.array(access)
+        if base is None:
+            base = f"at{at}"
+            for buffer, own in nest.scratch.values():
+                if access.where is buffer:
+                    size = math.prod(self.group.dims[d] for d in self.group.inner)
+                    row = nest.word("row", size)
+                    base = f"at{at} + b * {row} * {own.dtype.itemsize}"
+        terms = []
+        for d, place in index.items():
+            if d == exclude or place == "j" or d < 0 or access.strides[d] == 0:
+                continue
+            stride = nest.stride(access, d)
+            terms.append(place if stride == "1" else f"{place} * {stride}")
+        if not terms:
+            return base
+        size = access.dtype.itemsize
+        return f"{base} + ({' + '.join(terms)}) * {size}"
+
+    def _pointer(
+        self,
+        access: _Access,
+        index: dict[int, str],
+        base: str | None = None,
+        exclude: int | None = None,
+    ) -> str:
+        return f"{SUFFIX[access.dtype]}_at({self._address(access, index, base, exclude)})"
+
+    def _element(self, access: _Access, index: dict[int, str], base: str | None = None) -> str:
+        """An element in the last loop; its pointer is made before the loop."""
+        nest = self.nest
+        pointer = self._pointer(access, index, base)
+        line = f"p{nest.array(access)} = {pointer}"
+        if line not in self.before:
+            self.before.append(line)
+        last = nest.inner[-1] if nest.inner else -1
+        stride = "0" if last < 0 else nest.stride(access, last)
+        place = {"0": "0", "1": "j"}.get(stride, f"j * {stride}")
+        return f"p{nest.array(access)}[{place}]"
+
+    def _gather(
+        self, node: Node, index: dict[int, str], local: dict[object, str], level: Level
+    ) -> str:
+        nest, out = self.nest, self.text_
+        x = node.inputs[0]
+        view = view_of(x)
+        assert view is not None
+        where = self._operand(node, 1, index, local, level)
+        access = nest._gathered(node)
+        nest.reads.setdefault(view.base)
+        at = nest.array(access)
+        count = nest.word(f"count{at}", x.shape[0])
+        step = nest.word(f"step{at}", view.strides[0])
+        place, name = self.name("k"), self.name()
+        out.add(f"{place} = min_i64(max_i64({where}, 0), {count} - 1)")
+        if level == 2:
+            self.bad = True
+            out.add(f"bad = bad | ({where} != {place})")
+        else:
+            nest.uses_status = True
+            status = nest.word("status", Address(nest.status))
+            out.add(f"if {where} != {place}:")
+            out.depth += 1
+            out.add(f"i64_at({status})[0] = 1")
+            out.depth -= 1
+        terms = [f"{place} * {step}"]
+        for d, i in index.items():
+            if d >= 0 and access.strides[d]:
+                terms.append(f"{i} * {self._any_stride(access, d)}")
+        size = access.dtype.itemsize
+        pointer = f"{SUFFIX[access.dtype]}_at(at{at} + ({' + '.join(terms)}) * {size})"
+        out.add(f"{name} = {pointer}[0]")
+        return name
+
+    def _any_stride(self, access: _Access, d: int) -> str:
+        return self.nest.word(f"s{self.nest.array(access)}_{d}", access.strides[d])
+
+    def _pad(
+        self, node: Node, index: dict[int, str], local: dict[object, str], level: Level
+    ) -> str:
+        nest, out = self.nest, self.text_
+        x = node.inputs[0]
+        fill = self._operand(node, 1, index, local, level)
+        access = nest._padded(node)
+        view = view_of(x)
+        assert view is not None
+        nest.reads.setdefault(view.base)
+        at = nest.array(access)
+        tests, terms = [], []
+        for i, axis in enumerate(self.group.axes[node]):
+            if axis is None or _whole(node, i):
+                continue
+            low = nest.word(f"low{at}_{i}", node["starts"][i])
+            size = nest.word(f"size{at}_{i}", x.shape[i])
+            step = node["steps"][i]
+            place = f"({index[axis]} - {low})"
+            if step != 1:
+                jump = nest.word(f"jump{at}_{i}", step)
+                quotient = self.name("q")
+                out.add(f"{quotient} = {place} // {jump}")
+                tests.append(f"{quotient} * {jump} == {place}")
+                place = quotient
+                if view.strides[i]:
+                    own = nest.word(f"own{at}_{i}", view.strides[i])
+                    terms.append(f"{quotient} * {own}")
+            tests += [f"{place} >= 0", f"{place} < {size}"]
+        for d, i in index.items():
+            if d >= 0 and access.strides[d]:
+                terms.append(f"{i} * {self._any_stride(access, d)}")
+        name = self.name()
+        where = f"at{at} + ({' + '.join(terms) or '0'}) * {access.dtype.itemsize}"
+        out.add(f"{name} = {fill}")
+        out.add(f"if {' and '.join(tests) or 'True'}:")
+        out.depth += 1
+        out.add(f"{name} = {SUFFIX[access.dtype]}_at({where})[0]")
+        out.depth -= 1
+        return name
+
+
+def _behind(node: Node) -> Node:
+    while is_movement(node):
+        node = node.inputs[0]
+    return node
+
+
+def nest_launches(group: Group, stored: set[Node], status: Buffer) -> list[Launch]:
+    """The launches of a group of loops: the nest, then the sums of its blocks' partial results."""
+    nest = _Nest(group, stored, status)
+    if 0 in group.dims and not group.reductions:
+        return []
+    launch = nest.emit()
+    return [launch, *(_finish(node, nest, launch) for node in nest.partials)]
+
+
+def _finish(node: Node, nest: _Nest, launch: Launch) -> Launch:
+    """out[j] = the blocks' partial results of j, combined in order."""
+    partial = nest.partials[node]
+    suffix, size = SUFFIX[node.dtype], node.dtype.itemsize
+    combine = COMBINE[node.op.name]
+    source = KernelSource(
+        f"finish_{node.op.name}",
+        f"""def kernel(table, lo, hi):
+    width, blocks = table[2], table[3]
+    out = {suffix}_at(table[1])
+    for b in range(lo, hi):
+        for j in lanes(0, width):
+            out[j] = {identity(node.op.name, node.dtype)}
+        for k in range(blocks):
+            part = {suffix}_at(table[0] + k * width * {size})
+            for j in lanes(0, width):
+                out[j] = {combine}(out[j], part[j])
+""",
+    )
+    words: tuple[Word, ...] = (
+        Address(partial),
+        Address(node),
+        node.type.size,
+        launch.iterations,
+    )
+    return Launch(
+        source,
+        words,
+        1,
+        launch.iterations * node.type.size * 0.3,
+        (partial,),
+        (node,),
+        (),
+        (node,),
+    )
+
+
+__all__ = ["nest_launches"]

@@ -1,0 +1,72 @@
+"""The program: kernels with the memory that they read and write, before it has addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphdl.graph import Graph, Node
+from graphdl.kernels.source import KernelSource
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """Memory that a program needs while it runs; `node` is the value that it holds, if it is one."""
+
+    nbytes: int
+    node: Node | None = None
+    purpose: str = "value"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A word of a kernel's table: where a value or a buffer lies, and bytes beyond."""
+
+    where: Node | Buffer
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A word of a product's table: the address of its epilogue, the kernel of the launch."""
+
+
+Word = int | Address | Entry
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """One kernel run: `iterations` of `source` over a table of `words`.
+
+    `core` is "f32" or "f64" where the launch is a matrix product: then `source` is its epilogue.
+    `cost` estimates the work in nanoseconds on one core: it decides whether threads share it.
+    `reads`, `writes`: values and buffers, for lifetimes; `in_place`: pairs (written, read) of the
+    same size, of which each element is read before it is written.
+    """
+
+    source: KernelSource
+    words: tuple[Word, ...]
+    iterations: int
+    cost: float
+    reads: tuple[Node | Buffer, ...]
+    writes: tuple[Node | Buffer, ...]
+    in_place: tuple[tuple[Node, Node], ...] = ()
+    nodes: tuple[Node, ...] = ()
+    bytes: int = 0
+    flops: int = 0
+    core: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Launches in order, and where their values come from.
+
+    `graph` is the optimised graph; its outputs may repeat. `status` is a word that kernels set
+    when an index is out of bounds, if any can.
+    """
+
+    graph: Graph
+    launches: Sequence[Launch]
+    constants: Sequence[Node]
+    status: Buffer | None = None
+    notes: Mapping[Node, str] = field(default_factory=dict)
