@@ -56,6 +56,50 @@ def test_info_names_versions_processor_threads_cache_and_cuda(capsys, monkeypatc
     assert {"Python", "numba", "processor", "system", "CUDA"} <= set(rows)
 
 
+class _Driver:
+    """The part of libcuda that `info` calls, with two devices."""
+
+    def cuInit(self, flags):
+        return 0
+
+    def cuDriverGetVersion(self, version):
+        version._obj.value = 13010
+
+    def cuDeviceGetCount(self, count):
+        count._obj.value = 2
+
+    def cuDeviceGet(self, device, ordinal):
+        device._obj.value = ordinal
+
+    def cuDeviceGetName(self, name, size, device):
+        name.value = f"NVIDIA X{device.value}".encode()[: size - 1]
+
+    def cuDeviceTotalMem_v2(self, memory, device):
+        memory._obj.value = 80 << 30
+
+    def cuDeviceGetAttribute(self, value, attribute, device):
+        value._obj.value = {75: 9, 76: 0}[attribute]
+
+
+def test_cuda_devices_are_described_as_the_driver_reports_them(monkeypatch):
+    monkeypatch.setattr(cli.ctypes, "CDLL", lambda name: _Driver())
+    assert cli.cuda_summary() == (
+        "13.1, NVIDIA X0 (compute capability 9.0, 80 GiB); "
+        "NVIDIA X1 (compute capability 9.0, 80 GiB)"
+    )
+
+
+def test_a_driver_that_is_missing_or_does_not_start_is_said(monkeypatch):
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(cli.ctypes, "CDLL", missing)
+    assert cli.cuda_summary() == "no NVIDIA driver found"
+    monkeypatch.setattr(_Driver, "cuInit", lambda self, flags: 100)
+    monkeypatch.setattr(cli.ctypes, "CDLL", lambda name: _Driver())
+    assert cli.cuda_summary() == "the NVIDIA driver does not start (error 100)"
+
+
 def test_info_needs_no_numba_and_no_scikit_learn():
     program = (
         "import sys; from graphdl.cli import main; main(['info']); "
