@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import llvmlite.binding as binding
+
 from graphdl.kernels import cache as object_cache
 from graphdl.kernels.cpu import llvm, tiles
 from graphdl.kernels.cpu.assembler import Function, Value
@@ -29,8 +31,11 @@ from graphdl.kernels.source import KernelSource
 PANELS_BYTES = 384 << 10
 SUMS_BYTES = 256 << 10
 STRIP_BYTES = 120 << 10
-#: The largest step of k.
-DEEPEST = 1024
+#: The largest step of k, in elements: where those of a row of a are adjacent, and where they are
+#: apart, so that a column of a that is as high as a strip takes a cache line or two for each k.
+DEEPEST, DEEPEST_APART = 1024, 384
+#: The largest number of columns of a block.
+WIDEST = 512
 
 #: How the core reads b. PACKED: copies panels of b to its stack, then reuses them for many rows.
 #: DIRECT: few rows, adjacent columns: reads b where it lies. DOT: few rows, adjacent k.
@@ -51,12 +56,12 @@ SUMS, SUMS_STRIDE, Z, Y, FIRST_ROW, FIRST_COLUMN, WIDTH, LAUNCH = range(8)
 
 
 def _define_pack_panels(texts: list[str], r: Registers) -> None:
-    """pack_panels(to, b, bk, bj, depth, columns, direct): panels of a tile's width each.
+    """pack_panels(to, b, bk, bj, depth, columns, direct): panels of two vectors' width each.
 
     Row k of a panel follows row k - 1, and panels follow each other. If `direct`, only the last
     panel is packed, and only if it is not full.
     """
-    width, step = r.width, r.width * r.size
+    width, step = r.panel, r.panel * r.size
     with tiles.function(texts, "pack_panels", 7) as f:
         to, b, bk, bj, depth, columns, direct = f.arguments()
         panel = depth * step
@@ -66,6 +71,12 @@ def _define_pack_panels(texts: list[str], r: Registers) -> None:
             done.set(whole)
             with f.when(direct.equals(0)):
                 f.call("copy", to, step, b, bk, depth, whole, panel)
+            left = columns - whole * width
+            with f.when(left > 0):
+                done.set(whole + 1)
+                f.call(
+                    "copy_edge", to + whole * panel, step, b + whole * step, bk, depth, left
+                )
         with f.when(bj.differs(r.size) & bk.equals(r.size)):
             blocks = depth // r.lanes
             even = blocks * r.lanes
@@ -85,55 +96,59 @@ def _define_pack_panels(texts: list[str], r: Registers) -> None:
 
 
 def _define_multiply(texts: list[str], r: Registers) -> None:
-    """multiply(a, ai, ak, height, b, bk, panels, columns, c, ci, depth, resume): a row of tiles.
+    """multiply(a, ai, ak, height, b, bk, panels, columns, c, ci, depth, resume): a strip of rows.
 
-    b is read where it lies if it is not 0, but for the last columns if they fill no tile; else, and
-    for those, packed panels are.
+    b is read where it lies if it is not 0, but for the last columns if they fill no panel; else,
+    and for those, packed panels are.
     """
-    first, second, _ = r.heights
+    width = r.panel
     with tiles.function(texts, "multiply", 12) as f:
         a, ai, ak, height, b, bk, panels, columns, c, ci, depth, resume = f.arguments()
+        row_size = width * r.size
         done = f.variable(0)
+        direct = b.differs(0)
 
-        def tile(rows: int, vectors: int, source: Value, step: Value | int) -> None:
-            start = done.get() * r.size
+        def tile(rows: int, vectors: int, i: Value, source: Value, bk: Value, bp: Value) -> None:
             f.call(
-                f"tile_{rows}x{vectors}", a, ai, ak, height, source, step, c + start, ci, depth,
-                resume,
+                f"tile_{rows}x{vectors}", a + i * ai, ai, ak, height - i, source, bk, bp,
+                c + i * ci + done.get() * r.size, ci, depth, resume,
             )  # fmt: skip
 
-        def cover(rows: int, vectors: int) -> None:
-            """As many such tiles, from b where it lies, as there are columns for."""
-            width = vectors * r.lanes
-            with f.forever() as loop:
-                loop.stop_when(columns < done.get() + width)
-                tile(rows, vectors, b + done.get() * r.size, bk)
-                done.set(done.get() + width)
-
-        with f.when(b.differs(0)):
-            with f.when(height.equals(1)):
-                cover(1, 8)
-            with f.when(height < 5):
-                cover(4, 2)
-            with f.when(height > 4):
-                cover(first, 2)
+        with f.when(direct & height.equals(1)), f.forever() as loop:
+            loop.stop_when(columns < done.get() + 8 * r.lanes)
+            tile(1, 8, f.constant(0), b + done.get() * r.size, bk, f.constant(row_size))
+            done.set(done.get() + 8 * r.lanes)
         with f.forever() as loop:
             left = columns - done.get()
             loop.stop_when(left < 1)
-            source, step = panels + done.get() * depth * r.size, f.constant(r.width * r.size)
-            with f.when(left > r.lanes):
-                with f.when(height > second):
-                    tile(first, 2, source, step)
-                with f.when((height < second + 1) & (height > 4)):
-                    tile(second, 2, source, step)
-                with f.when(height < 5):
-                    tile(4, 2, source, step)
-            with f.when(left <= r.lanes):
-                with f.when(height > 4):
-                    tile(first, 1, source, step)
-                with f.when(height < 5):
-                    tile(4, 1, source, step)
-            done.set(done.get() + r.width)
+            packed = panels + done.get() * depth * r.size
+            here = direct & (left >= width)
+            source = f.select(here, b + done.get() * r.size, packed)
+            step = f.select(here, bk, row_size)
+            if r.many:
+                two = f.select(direct, 2 * width, width + r.lanes + 1)
+                with f.when(left >= two):
+                    # 7 and 8 rows are two tiles of 4, other heights have as many of 6 as they hold.
+                    rows = f.select((height > 6) & (height < 9), 4, 6)
+                    start = f.variable(0)
+                    pair = f.select(direct, row_size, depth * row_size)
+                    with f.forever() as strips:
+                        i = start.get()
+                        strips.stop_when(i >= height)
+                        low = height < i + 5
+                        with f.when(low | rows.equals(4)):
+                            tile(4, 4, i, source, step, pair)
+                        with f.when((height >= i + 5) & rows.equals(6)):
+                            tile(6, 4, i, source, step, pair)
+                        start.set(i + rows)
+                    done.set(done.get() + 2 * width)
+                    loop.again_when(f.constant(0).equals(0))
+            with f.count(0, (height + 5) // 6) as strip:
+                with f.when(left > r.lanes):
+                    tile(6, 2, strip * 6, source, step, f.constant(0))
+                with f.when(left <= r.lanes):
+                    tile(6, 1, strip * 6, source, step, f.constant(0))
+            done.set(done.get() + width)
 
 
 def _define_multiply_dots(texts: list[str], r: Registers) -> None:
@@ -150,7 +165,7 @@ def _define_multiply_dots(texts: list[str], r: Registers) -> None:
 
 def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
     """The kernel: for each job, a block of c, step by step of k, a row of tiles at a time."""
-    tall = r.heights[0]
+    tall = tiles.STRIP
     f = Function(symbol, 3)
     table, lo, hi = f.arguments()
 
@@ -175,7 +190,7 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
         i0 = (job - block * row_blocks) * word(ROWS)
         j0 = (block - batch * column_blocks) * word(COLUMNS)
         rows, columns = f.smaller(m - i0, word(ROWS)), f.smaller(n - j0, word(COLUMNS))
-        ci = (columns + (r.width - 1)) // r.width * (r.width * r.size)
+        ci = (columns + (r.panel - 1)) // r.panel * (r.panel * r.size)
         for index, value in (
             (SUMS_STRIDE, ci), (Z, z), (Y, y), (FIRST_COLUMN, j0), (WIDTH, columns),
         ):  # fmt: skip
@@ -207,12 +222,20 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
                     )  # fmt: skip
                 with f.when(mode.differs(DOT)):
                     with f.when(
-                        ai.equals(r.size) & height.equals(tall) & (columns > 2 * r.width)
+                        ai.equals(r.size) & height.equals(tall) & (columns > 2 * r.panel)
                     ):
                         f.call("gather_rows", strip, a2.get(), ak, depth)
                         a2.set(strip)
                         ai2.set(r.size)
                         ak2.set(tall * r.size)
+                    # Rows that lie a multiple of 4 KiB apart compete for one set of the cache.
+                    with f.when(
+                        ak.equals(r.size) & (ai & 4095).equals(0) & (columns > 2 * r.panel)
+                    ):
+                        size = depth * r.size
+                        f.call("copy_rows", strip, size + 64, a2.get(), ai, height, size)
+                        a2.set(strip)
+                        ai2.set(size + 64)
                     f.call(
                         "multiply", a2.get(), ai2.get(), ak2.get(), height,
                         f.select(mode.equals(DIRECT), b1, 0), bk, panels, columns, c, ci, depth,
@@ -230,13 +253,14 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
 def core_ir(dtype: str, symbol: str) -> str:
     """The LLVM IR of the core for "f32" or "f64" on this CPU, as the C function `symbol`."""
     r = host_registers(dtype)
-    first, second, _ = r.heights
     texts = [tiles.declarations(r)]
-    for rows, vectors in ((first, 2), (second, 2), (4, 2), (first, 1), (4, 1), (1, 8)):
+    for rows, vectors in r.shapes:
         tiles.define_tile(texts, r, rows, vectors)
     tiles.define_dot(texts, r)
     tiles.define_copy(texts, r)
+    tiles.define_copy_edge(texts, r)
     tiles.define_gather_rows(texts, r)
+    tiles.define_copy_rows(texts, r)
     tiles.define_transpose(texts, r)
     tiles.define_pack(texts, r)
     _define_pack_panels(texts, r)
@@ -246,6 +270,33 @@ def core_ir(dtype: str, symbol: str) -> str:
     return "\n".join(texts)
 
 
+def _object_code(text: str) -> bytes:
+    """LLVM IR of `core_ir` as object code.
+
+    It is written as it should be: all that LLVM has to do before it chooses instructions is to turn
+    variables into registers and addresses into constants. Its usual passes take three times as long
+    and gain nothing.
+    """
+    triple, cpu, features = llvm.host()
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    machine = binding.Target.from_triple(triple).create_target_machine(
+        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default"
+    )
+    module = binding.parse_assembly(text)
+    module.triple = triple
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    options = binding.create_pipeline_tuning_options(speed_level=1)
+    builder = binding.create_pass_builder(machine, options)
+    passes = binding.create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.run(module, builder)
+    code: bytes = machine.emit_object(module)
+    return code
+
+
 @cache
 def core_address(dtype: str) -> int:
     """The address of the core for "f32" or "f64", from the cache of object code if it is there."""
@@ -253,7 +304,7 @@ def core_address(dtype: str) -> int:
     symbol = f"graphdl_{key}"
     code = object_cache.read(key)
     if code is None:
-        code = llvm.object_code(core_ir(dtype, symbol))
+        code = _object_code(core_ir(dtype, symbol))
         object_cache.write(key, code)
     return llvm.load({symbol: code})[symbol]
 
@@ -374,20 +425,24 @@ def cut(product: Product, a: Array, b: Array) -> Cut:
     """How to cut a product: by sizes and strides alone, never by the number of threads."""
     r = host_registers(product.dtype)
     m, n, k = product.m, product.n, product.k
-    tall, size = r.heights[0], r.size
-    if m <= 4 and b.strides[2] == size and a.strides[3] == size and k >= 4 * r.lanes:
+    size, a_adjacent = r.size, a.strides[3] == r.size
+    if m <= 4 and b.strides[2] == size and a_adjacent and k >= 4 * r.lanes:
         mode = DOT
-    elif m <= tall and b.strides[3] == size:
+    elif m <= tiles.STRIP and b.strides[3] == size:
         mode = DIRECT
     else:
         mode = PACKED
-    depth = _even(k, DEEPEST + DEEPEST // 4 if k <= DEEPEST + DEEPEST // 4 else DEEPEST, 1)
-    widest = min(512, PANELS_BYTES // size // depth // r.width * r.width)
-    columns = _even(n, widest if mode == PACKED else min(widest, 128), r.width)
-    tallest = m if depth >= k else SUMS_BYTES // size // columns // tall * tall
+    deepest = DEEPEST if a_adjacent or mode != PACKED else DEEPEST_APART
+    depth = k if k <= deepest + deepest // 4 else _even(k, deepest, 1)
+    depth = max(depth, 1)
+    unit = 2 * r.panel if n > r.panel and r.many else r.panel
+    widest = PANELS_BYTES // size // depth // unit * unit
+    columns = _even(n, min(widest, WIDEST if mode == PACKED else 8 * r.lanes), unit)
+    tallest = SUMS_BYTES // size // columns // tiles.STRIP * tiles.STRIP if depth < k else m
     jobs = max(1, product.batch[0] * product.batch[1] * _parts(n, columns))
-    split = max(1, min(_parts(16, jobs), m // 48, m * n * k // 500_000))
-    rows = _even(m, min(tallest, _parts(m, split)), tall)
+    work = max(m * n * k // 100_000, m * n // 16_000)
+    split = max(1, min(_parts(16, jobs), m // 48, work))
+    rows = _even(m, min(tallest, _parts(m, split)), tiles.STRIP)
     return Cut(rows, columns, depth, mode)
 
 
