@@ -100,12 +100,13 @@ def prepared_by(make: Callable[[list[Array]], Trainer]) -> Callable[[Mapping[str
 
 def graphdl_trainer(parameters: list[Array]) -> Trainer:
     import graphdl as gd
+    from graphdl import losses
 
     def loss(parameters: Any, x: Any, labels: Any) -> Any:
         w1, b1, w2, b2, w3, b3 = parameters
         h1 = np.maximum(x @ w1 + b1, 0)
         h2 = np.maximum(h1 @ w2 + b2, 0)
-        return gd.losses.softmax_cross_entropy(h2 @ w3 + b3, labels)
+        return losses.softmax_cross_entropy(h2 @ w3 + b3, labels)
 
     def update(parameters: Any, x: Any, labels: Any) -> Any:
         value, gradients = gd.value_and_grad(loss)(parameters, x, labels)

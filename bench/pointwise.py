@@ -37,9 +37,10 @@ def expected(inputs: Mapping[str, Array]) -> list[Array]:
 
 def with_graphdl(inputs: Mapping[str, Array]) -> Prepared:
     import graphdl as gd
+    from graphdl import nn
 
     def loss(a: Any, x: Any) -> Any:
-        return np.sum(np.tanh(a * x + 0.5) * gd.nn.sigmoid(1.5 * x) + np.exp(-x * x))
+        return np.sum(np.tanh(a * x + 0.5) * nn.sigmoid(1.5 * x) + np.exp(-x * x))
 
     f = gd.compile(gd.value_and_grad(loss, argnums=(0, 1)))
     a, x = inputs["a"], inputs["x"]
