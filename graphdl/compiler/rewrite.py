@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphdl.compiler import rules
-from graphdl.graph import Graph, Node, Source, topological
+from graphdl.graph import Graph, Node, Source, rebuild, topological
 from graphdl.ops import contraction, movement, pointwise, reduction
 from graphdl.ops.op import node_of, rebuilt
 from graphdl.tracing import Trace
@@ -27,6 +27,8 @@ _COMMUTATIVE = frozenset(
         pointwise.equal, pointwise.not_equal, pointwise.logical_and, pointwise.logical_or,
     )
 )  # fmt: skip
+#: What differentiation needs to see; gone when the whole graph is simplified.
+_MARKS = (pointwise.variable, pointwise.stop_gradient)
 _MAX_STEPS = 64
 #: Constant arrays up to this size are computed while compiling.
 _FOLD = 4096
@@ -34,8 +36,12 @@ _FOLD = 4096
 
 def simplify(graph: Graph) -> Graph:
     """The same function with less to do."""
-    new, sources = simplified(graph.outputs, graph.inputs, graph.sources)
-    return graph.with_outputs([new[node] for node in graph.outputs], sources)
+    bare = rebuild(
+        graph,
+        lambda node, inputs: inputs[0] if node.op in _MARKS else rebuilt(node, inputs),
+    )
+    new, sources = simplified(bare.outputs, bare.inputs, bare.sources)
+    return bare.with_outputs([new[node] for node in bare.outputs], sources)
 
 
 def simplified(
@@ -141,7 +147,7 @@ def repeated(node: Node, shape: Shape) -> Node:
 
 def _fold(node: Node) -> Node | None:
     """The constant that a node on constants is."""
-    if not node.inputs or node.op in (pointwise.variable, pointwise.stop_gradient):
+    if not node.inputs or node.op in _MARKS:
         return None
     values = [uniform(operand) for operand in node.inputs]
     if all(value is not None for value in values):
@@ -152,8 +158,8 @@ def _fold(node: Node) -> Node | None:
 
 
 def _pointwise(node: Node) -> Node | None:
-    if node.op in (pointwise.variable, pointwise.stop_gradient):
-        return node.inputs[0]
+    if node.op in _MARKS:
+        return None
     folded = _fold(node)
     if folded is not None:
         return folded
@@ -170,7 +176,20 @@ def _pointwise(node: Node) -> Node | None:
         x, y = node.inputs
         if uniform(x) is not None and uniform(y) is None:
             return rebuilt(node, (y, x))
-    return _hoist(node)
+    return _scaled_twice(node) or _hoist(node)
+
+
+def _scaled_twice(node: Node) -> Node | None:
+    """(x * a) * b is x * (a * b) for constants a and b."""
+    if node.op is not pointwise.multiply or not node.type.is_float:
+        return None
+    inner, b = node.inputs[0], uniform(node.inputs[1])
+    if b is None or inner.op is not pointwise.multiply:
+        return None
+    a = uniform(inner.inputs[1])
+    if a is None:
+        return None
+    return node_of(node.op, (inner.inputs[0], repeated(constant(a * b), node.shape)))
 
 
 def _hoist(node: Node) -> Node | None:

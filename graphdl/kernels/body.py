@@ -86,10 +86,20 @@ def expression(node: Node, operands: list[str]) -> str:
     return f"{node.op.name}({', '.join(operands)})"
 
 
-def constant_value(node: Node) -> Any | None:
-    """The number that a node is everywhere, seen through movement; None if it is not one."""
+def constant_of(node: Node) -> Node | None:
+    """The constant that a node is everywhere, seen through movement; None if it is not one."""
     while node.op in (movement.broadcast, movement.reshape, movement.transpose, movement.slice_):
         node = node.inputs[0]
-    if node.op is movement.constant and node.type.size == 1:
-        return node["value"].array.reshape(())[()]
+    return node if node.op is movement.constant and node.type.size == 1 else None
+
+
+def plain(constant: Node) -> str | None:
+    """The text of a constant that is written into kernels: 0, 1, -1, truth, infinity, NaN.
+
+    All others are read from memory, so that a kernel serves any learning rate or batch size: the
+    text of a mean would otherwise name the number of elements.
+    """
+    value = constant["value"].array.reshape(())[()]
+    if constant.dtype.kind == "b" or value in (0, 1, -1) or not np.isfinite(value):
+        return number(value, constant.dtype)
     return None

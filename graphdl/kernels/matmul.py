@@ -7,7 +7,7 @@ from graphdl.compiler.fuse import Group, is_scalar, through
 from graphdl.kernels.program import Address, Entry, Launch, Word
 from graphdl.compiler.view import view_of
 from graphdl.graph import Node
-from graphdl.kernels.body import SUFFIX, constant_value, cost_of, expression, number
+from graphdl.kernels.body import SUFFIX, constant_of, cost_of, expression, plain
 from graphdl.kernels.cpu import product
 from graphdl.ops import contraction, movement
 from graphdl.types import Shape, contiguous_strides
@@ -67,9 +67,13 @@ class _Epilogue:
 
     def value(self, operand: Node, axes: tuple[int | None, ...]) -> str:
         """The text of an operand of a member."""
-        constant = constant_value(operand)
+        constant = constant_of(operand)
         if constant is not None:
-            return number(constant, operand.dtype)
+            text = plain(constant)
+            if text is not None:
+                return text
+            self.reads.setdefault(constant)
+            return self.operand(constant, 0, (0,) * len(self.group.dims), constant)
         behind = through(operand, axes)
         if behind is not None:
             base, own = behind

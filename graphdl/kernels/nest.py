@@ -38,11 +38,11 @@ from graphdl.graph import Node
 from graphdl.kernels.body import (
     COMBINE,
     SUFFIX,
-    constant_value,
+    constant_of,
     cost_of,
     expression,
     identity,
-    number,
+    plain,
 )
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import indexing, movement
@@ -768,9 +768,9 @@ class _Body:
     ) -> str:
         nest = self.nest
         operand = node.inputs[position]
-        value = constant_value(operand)
-        if value is not None:
-            return number(value, operand.dtype)
+        constant = constant_of(operand)
+        if constant is not None:
+            return self._constant(constant)
         axes = nest._seen(node, position)
         behind = through(operand, axes)
         if behind is not None:
@@ -786,6 +786,14 @@ class _Body:
             if is_scalar(base):
                 return self._scalar(base)
         return self._load(nest.access(operand, axes), index, local)
+
+    def _constant(self, constant: Node) -> str:
+        """A number: written here, or read once at the top of the kernel."""
+        text = plain(constant)
+        if text is not None:
+            return text
+        nowhere = (0,) * len(self.group.dims)
+        return self._load(_Access(constant, constant.dtype, 0, nowhere), {}, {})
 
     def _index_text(self, axis: int | None, index: dict[int, str]) -> str:
         return "i64(0)" if axis is None else f"i64({index[axis]})"
@@ -805,9 +813,9 @@ class _Body:
                 continue
             names = []
             for operand, base in zip(at.inputs, behind, strict=True):
-                value = constant_value(operand)
-                if value is not None:
-                    names.append(number(value, operand.dtype))
+                constant = constant_of(operand)
+                if constant is not None:
+                    names.append(self._constant(constant))
                 elif is_scalar(base):
                     names.append(self.scalar_names[base])
                 else:
@@ -831,8 +839,8 @@ class _Body:
         if not any(access.strides):
             if access not in self.scalar_names:
                 at = nest.array(access)
-                self.scalar_names[access] = f"x{at}"
-                self.prelude.append(f"x{at} = {SUFFIX[access.dtype]}_at(at{at})[0]")
+                self.scalar_names[access] = f"k{at}"
+                self.prelude.append(f"k{at} = {SUFFIX[access.dtype]}_at(at{at})[0]")
             return self.scalar_names[access]
         if access not in local:
             name = self.name("x")
@@ -905,7 +913,7 @@ class _Body:
         at = nest.array(access)
         count = nest.word(f"count{at}", x.shape[0])
         step = nest.word(f"step{at}", view.strides[0])
-        place, name = self.name("k"), self.name()
+        place, name = self.name("at_"), self.name()
         out.add(f"{place} = min_i64(max_i64({where}, 0), {count} - 1)")
         if level == 2:
             self.bad = True
