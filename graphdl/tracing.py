@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -40,7 +41,7 @@ _is_internal: dict[str, bool] = {}
 
 def user_source() -> Source | None:
     """The innermost line of code that belongs neither to graphdl nor to NumPy."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
         internal = _is_internal.get(file)
@@ -49,7 +50,7 @@ def user_source() -> Source | None:
             _is_internal[file] = internal
         if not internal:
             return Source(file, frame.f_lineno, frame.f_code.co_name)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 
@@ -132,6 +133,8 @@ METHOD_HANDLERS: dict[tuple[np.ufunc, str], Callable[..., Any]] = {}
 _OUT_POSITION: dict[Any, int] = {}
 
 _WEAK = (bool, int, float)
+#: NumPy without its annotations, which know no traced values.
+_numpy: Any = np
 
 
 def is_weak(value: Any) -> bool:
@@ -237,11 +240,12 @@ def call_ufunc(ufunc: np.ufunc, *operands: Any) -> Any:
     if ufunc in _COMPARISONS:
         operands = _within_range(ufunc, operands)
         loop = pointwise.resolve(ufunc, tuple(dtype_of(x) for x in operands))[: ufunc.nin]
+    result = call_op(op, operands, loop)
     if ufunc is np.power and loop[1].kind == "i" and _has_negative(operands[1]):
         raise ArgumentError(
             "np.power: integers to negative integer powers are not allowed; make the base a float"
         )
-    return call_op(op, operands, loop)
+    return result
 
 
 def _has_negative(value: Any) -> bool:
@@ -481,20 +485,20 @@ class TracedArray:
     # --- methods and attributes of an array ---------------------------------------------------
 
     @property
-    def T(self) -> TracedArray:
-        return np.transpose(self)  # type: ignore[call-overload,no-any-return]
+    def T(self) -> Any:
+        return _numpy.transpose(self)
 
     @property
-    def mT(self) -> TracedArray:
-        return np.matrix_transpose(self)  # type: ignore[call-overload,no-any-return]
+    def mT(self) -> Any:
+        return _numpy.matrix_transpose(self)
 
     @property
     def real(self) -> TracedArray:
         return self
 
     @property
-    def flat(self) -> TracedArray:
-        return np.ravel(self)  # type: ignore[call-overload,no-any-return]
+    def flat(self) -> Any:
+        return _numpy.ravel(self)
 
     def astype(self, dtype: Any, **kwargs: Any) -> TracedArray:
         """This array as `dtype`; `copy`, `order`, `casting` as in NumPy, where they can matter."""
@@ -508,28 +512,28 @@ class TracedArray:
         result: TracedArray = cast(self, wanted)
         return TracedArray(result.node, self.owner) if result is self else result
 
-    def reshape(self, *shape: Any, order: str = "C") -> TracedArray:
+    def reshape(self, *shape: Any, order: str = "C") -> Any:
         target = shape[0] if len(shape) == 1 else shape
-        return np.reshape(self, target, order=order)  # type: ignore
+        return _numpy.reshape(self, target, order=order)
 
-    def transpose(self, *axes: Any) -> TracedArray:
+    def transpose(self, *axes: Any) -> Any:
         order = axes[0] if len(axes) == 1 else (axes or None)
-        return np.transpose(self, order)  # type: ignore
+        return _numpy.transpose(self, order)
 
     def copy(self, order: str = "C") -> TracedArray:
         return TracedArray(self.node, self.owner)
 
-    def flatten(self, order: str = "C") -> TracedArray:
-        return np.ravel(self, order=order)  # type: ignore
+    def flatten(self, order: str = "C") -> Any:
+        return _numpy.ravel(self, order=order)
 
     def fill(self, value: Any) -> NoReturn:
         self[...] = value
 
-    def dot(self, other: Any) -> TracedArray:
-        return np.dot(self, other)  # type: ignore
+    def dot(self, other: Any) -> Any:
+        return _numpy.dot(self, other)
 
-    def compress(self, condition: Any, axis: Any = None) -> TracedArray:
-        return np.compress(condition, self, axis)  # type: ignore
+    def compress(self, condition: Any, axis: Any = None) -> Any:
+        return _numpy.compress(condition, self, axis)
 
     def conj(self) -> TracedArray:
         return self
@@ -618,22 +622,25 @@ def _operator(ufunc: np.ufunc, reflected: bool = False) -> Callable[..., Any]:
     return operator
 
 
-def _python_arithmetic(ufunc: np.ufunc, x: Any, y: Any) -> Any:
+def _python_arithmetic(ufunc: np.ufunc, *operands: Any) -> Any:
     """Python numbers among themselves: the results are Python numbers too, weak in promotion."""
-    arithmetic = ufunc not in (np.bitwise_and, np.bitwise_or, np.bitwise_xor)
-    if arithmetic and ufunc not in _COMPARISONS:  # a Python bool counts as an int
-        x, y = (
-            pointwise.cast(v, dtype=np.dtype(np.int64))
-            if isinstance(v, TracedArray) and v.dtype == np.bool_
-            else int(v)
-            if isinstance(v, bool)
-            else v
-            for v in (x, y)
-        )
-    result = ufunc(x, y)
+    if ufunc not in _ON_BOOLS:
+        operands = tuple(_as_python_int(value) for value in operands)
+    result = ufunc(*operands)
     for part in result if isinstance(result, tuple) else (result,):
         part.weak = True
     return result
+
+
+#: What Python computes on bools as such; all else takes them as integers.
+_ON_BOOLS = (*_COMPARISONS, np.bitwise_and, np.bitwise_or, np.bitwise_xor)
+
+
+def _as_python_int(value: Any) -> Any:
+    """A Python bool, traced or not, as an integer."""
+    if isinstance(value, TracedArray) and value.dtype == np.bool_:
+        return pointwise.cast(value, dtype=np.dtype(np.int64))
+    return int(value) if isinstance(value, bool) else value
 
 
 def _power(self: TracedArray, exponent: Any) -> Any:
@@ -641,7 +648,7 @@ def _power(self: TracedArray, exponent: Any) -> Any:
     if type(exponent) in (int, float) and self.dtype.kind == "f" and not self.weak:
         if exponent in _SHORTCUTS:
             return _SHORTCUTS[exponent](self)
-    elif type(exponent) is int and exponent == 2 and self.dtype.kind in "iu":
+    elif type(exponent) is int and exponent == 2 and not self.weak:
         return np.square(self)
     return _plain_power(self, exponent)
 
@@ -653,12 +660,7 @@ _plain_power = _operator(np.power)
 
 
 def _unary(ufunc: np.ufunc) -> Callable[[Any], Any]:
-    def operator(self: TracedArray) -> Any:
-        result = ufunc(self)
-        result.weak = self.weak
-        return result
-
-    return operator
+    return lambda self: _python_arithmetic(ufunc, self) if self.weak else ufunc(self)
 
 
 def _in_place(ufunc: np.ufunc) -> Callable[..., Any]:
@@ -688,9 +690,12 @@ for _symbol, _ufunc in {
     setattr(TracedArray, f"__{_symbol}__", _operator(_ufunc))
     setattr(TracedArray, f"__r{_symbol}__", _operator(_ufunc, reflected=True))
     setattr(TracedArray, f"__i{_symbol}__", _in_place(_ufunc))
-TracedArray.__pow__ = _power  # type: ignore[attr-defined]
-TracedArray.__divmod__ = _operator(np.divmod)
-TracedArray.__rdivmod__ = _operator(np.divmod, reflected=True)
+for _symbol, _function in {
+    "pow": _power,
+    "divmod": _operator(np.divmod),
+    "rdivmod": _operator(np.divmod, reflected=True),
+}.items():
+    setattr(TracedArray, f"__{_symbol}__", _function)
 for _symbol, _ufunc in {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
     "gt": np.greater, "ge": np.greater_equal,
@@ -751,7 +756,7 @@ def _call_method(
     if method == "outer":
         a, b = inputs
         trace = trace_of(inputs)
-        spread = np.reshape(as_traced(a, trace), (*shape_of(a), *(1,) * len(shape_of(b))))  # type: ignore[call-overload]
+        spread = _numpy.reshape(as_traced(a, trace), (*shape_of(a), *(1,) * len(shape_of(b))))
         return ufunc(spread, b, **kwargs)
     handler = METHOD_HANDLERS.get((ufunc, method))
     if handler is None:

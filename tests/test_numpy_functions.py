@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 import pytest
-from tests.helpers import call_of, check
 
-from graphdl.tracing import HANDLERS
+from tests.helpers import call_of, check
 
 CALLS = """
 # where, clip, rounding
@@ -111,7 +108,8 @@ np.copy(x)                   x.copy()                      np.atleast_2d(s, 3)
 # joining
 np.concatenate([x, y])       np.concatenate((x, y, x[:, :1]), axis=-1)   np.concatenate([x, i])
 np.concatenate([x, y], axis=None)        np.concatenate([x, np.ones((2, 4))])
-np.concatenate([v, [1, 2]])  np.concatenate([x, o[:, :, :4][0]])  np.concatenate([x, i8], dtype=int, casting="unsafe")
+np.concatenate([v, [1, 2]])  np.concatenate([x, o[:, :, :4][0]])
+np.concatenate([x, i8], dtype=int, casting="unsafe")
 np.stack([x, y])             np.stack([x, y], axis=1)      np.stack((v, [1, 2, 3, 4]), -1)
 np.stack([s, 1.0, 2])        np.stack(list(x))             np.stack(x, axis=1)
 np.hstack([x, y])            np.hstack([v, z])             np.vstack([v, x])
@@ -150,7 +148,8 @@ x.take([0, 1])               np.take(x, i, mode="wrap")    np.take(v, [9, -9], m
 np.take(x, np.array([[0, 1]]), axis=-1)  np.take(c, k, axis=1)
 np.take_along_axis(x, np.argsort([[0, 3, 1, 2]] * 3), 1)   np.take_along_axis(x, k[:, None], 1)
 np.take_along_axis(x, np.argmax(x, axis=0)[None], axis=0)  np.take_along_axis(v, k, None)
-np.take_along_axis(x, np.argmax(x, 1, keepdims=True), -1)  np.take_along_axis(x, k[None, :, None][0].repeat(2, 1), 1)
+np.take_along_axis(x, np.argmax(x, 1, keepdims=True), -1)
+np.take_along_axis(x, k[None, :, None][0].repeat(2, 1), 1)
 np.compress([True, False, True], x, axis=0)                x.compress([0, 1, 1])
 np.delete(x, 1, axis=0)      np.delete(x, [0, -1], 1)      np.delete(v, slice(1, 3))
 # diagonals and triangles
@@ -211,7 +210,7 @@ np.einsum("ij,jk->ik", x, m)  np.einsum("ij,jk", x, m)      np.einsum("ij,kj", x
 np.einsum("ij,ij->", x, y)   np.einsum("ij->j", x)         np.einsum("ij->", x)
 np.einsum("ii", w)           np.einsum("ii,i->", w, z)     np.einsum("iij->j", c[:, :2])
 np.einsum("bij,bkj->bik", c, c)          np.einsum("bij,jk,kl->bil", c, m, x)
-np.einsum("...ij,...jk", c, m)           np.einsum("...j,j", c, v)    np.einsum("b...,b...->...", c, c)
+np.einsum("...ij,...jk", c, m)  np.einsum("...j,j", c, v)  np.einsum("b...,b...->...", c, c)
 np.einsum("ij,j,k,k->i", x, v, z, z)     np.einsum("i,j,k->ikj", v, z, k)
 np.einsum(x, [0, 1], m, [1, 2])          np.einsum(x, [0, 1], m, [1, 2], [2, 0])
 np.einsum("ij,jk->", x, m)   np.einsum("ij,kl->il", x, m)  np.einsum("ij,ij->ij", x[:1], y)

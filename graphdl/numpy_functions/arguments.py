@@ -18,18 +18,18 @@ INDEX = np.dtype(np.int64)
 FLOAT = np.dtype(np.float64)
 
 
-def lift(*values: Any) -> tuple[TracedArray, ...]:
+def lift(*values: Any) -> tuple[Any, ...]:
     """All values in the trace of those that are traced: arrays and numbers become constants."""
     trace = trace_of(values)
     lifted = (as_traced(value, trace) for value in values)
     return tuple(TracedArray(x.node, trace) if x.weak else x for x in lifted)
 
 
-def lift_one(value: Any) -> TracedArray:
+def lift_one(value: Any) -> Any:
     return lift(value)[0]
 
 
-def lift_all(values: Iterable[Any]) -> tuple[TracedArray, ...]:
+def lift_all(values: Iterable[Any]) -> tuple[Any, ...]:
     """The members of a sequence argument, such as that of np.stack."""
     if isinstance(values, TracedArray):
         return tuple(values)
@@ -42,7 +42,7 @@ def promote(*values: Any) -> Dtype:
     return as_dtype(np.result_type(*(k(0) if isinstance(k, type) else k for k in kinds)))
 
 
-def number(value: Any, dtype: Dtype, like: TracedArray) -> TracedArray:
+def number(value: Any, dtype: Dtype, like: TracedArray) -> Any:
     """An operand as `dtype`; Python integers that do not fit wrap around, as in np.where."""
     if isinstance(value, TracedArray):
         return lift_one(cast(value, dtype))
@@ -129,7 +129,7 @@ def sliced(x: Any, axis: int, start: int, size: int, step: int = 1) -> Any:
     return movement.slice_(x, starts=starts, sizes=sizes, steps=steps)
 
 
-def iota(size: int, like: TracedArray, dtype: Dtype = INDEX) -> TracedArray:
+def iota(size: int, like: TracedArray, dtype: Dtype = INDEX) -> Any:
     """0, 1, ... size - 1 as a value that costs no memory."""
     return like.apply_op(movement.iota, (), {"size": size, "dtype": dtype})
 

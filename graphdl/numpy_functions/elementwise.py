@@ -243,12 +243,15 @@ implements(np.positive)(_same_value(np.positive))
 implements(np.conjugate)(_same_value(np.conjugate))
 
 
-def _alias(ufunc: np.ufunc) -> Callable[..., Any]:
-    def implementation(x: Any, /, **kwargs: Any) -> Any:
-        return ufunc(x, **kwargs)
+def _alias(ufunc: np.ufunc, op: Op) -> Callable[..., Any]:
+    """A ufunc that NumPy has under two names, as two objects."""
+
+    def implementation(x: Any, /, dtype: Any = None) -> Any:
+        _no_dtype(ufunc, dtype)
+        return call_op(op, (x,), pointwise.resolve(ufunc, (dtype_of(x),))[:1])
 
     return implementation
 
 
-implements(np.degrees)(_alias(np.rad2deg))
-implements(np.radians)(_alias(np.deg2rad))
+implements(np.degrees)(_alias(np.degrees, pointwise.rad2deg))
+implements(np.radians)(_alias(np.radians, pointwise.deg2rad))

@@ -315,7 +315,7 @@ def _pairs(indices: Any) -> list[tuple[Any, Any]]:
 
 
 @implements(np.split)
-def split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Any]:
+def split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> Any:
     (x,) = lift(ary)
     if not np.ndim(indices_or_sections):
         n, sections = x.shape[axis_of(axis, x.shape)], indices_or_sections
@@ -327,8 +327,8 @@ def split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Any]:
     return array_split(x, indices_or_sections, axis)
 
 
-def _split_along(name: str, axis: Callable[[int], int], least: int) -> Callable[..., list[Any]]:
-    def implementation(ary: Any, indices_or_sections: Any) -> list[Any]:
+def _split_along(axis: Callable[[int], int], least: int) -> Callable[..., Any]:
+    def implementation(ary: Any, indices_or_sections: Any) -> Any:
         (x,) = lift(ary)
         require(x.ndim >= least, f"needs at least {least} axes, shape {x.shape} has {x.ndim}")
         return split(x, indices_or_sections, axis(x.ndim))
@@ -336,9 +336,9 @@ def _split_along(name: str, axis: Callable[[int], int], least: int) -> Callable[
     return implementation
 
 
-implements(np.hsplit)(_split_along("hsplit", lambda ndim: 0 if ndim == 1 else 1, 1))
-implements(np.vsplit)(_split_along("vsplit", lambda ndim: 0, 2))
-implements(np.dsplit)(_split_along("dsplit", lambda ndim: 2, 3))
+implements(np.hsplit)(_split_along(lambda ndim: 0 if ndim == 1 else 1, 1))
+implements(np.vsplit)(_split_along(lambda ndim: 0, 2))
+implements(np.dsplit)(_split_along(lambda ndim: 2, 3))
 
 
 def unstack(x: Any, /, *, axis: Any = 0) -> tuple[Any, ...]:
@@ -678,7 +678,7 @@ def triu(m: Any, k: Any = 0) -> Any:
     return choose(_below(x, integer(k, "k") - 1), np.zeros((), x.dtype), x)
 
 
-def _matrix(m: Any) -> TracedArray:
+def _matrix(m: Any) -> Any:
     (x,) = lift(m)
     return broadcast_to(x, (x.size, x.size)) if x.ndim == 1 else x
 

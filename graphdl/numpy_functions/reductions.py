@@ -427,8 +427,8 @@ def _accumulate_method(ufunc: np.ufunc) -> Callable[..., Any]:
     return accumulate
 
 
-for _ufunc in (
+for _scanned in (
     np.add, np.multiply, np.maximum, np.minimum, np.fmax, np.fmin, np.logaddexp,
     np.bitwise_and, np.bitwise_or, np.bitwise_xor,
 ):  # fmt: skip
-    METHOD_HANDLERS[_ufunc, "accumulate"] = _accumulate_method(_ufunc)
+    METHOD_HANDLERS[_scanned, "accumulate"] = _accumulate_method(_scanned)

@@ -46,7 +46,7 @@ def _scatter(updates: Any, index: Any, *, size: int) -> Any:
 
 
 #: Zeros of `size` rows, to which row index[i] gets updates[i] added, in order.
-scatter_add = Op(
+scatter_add: Op = Op(
     "scatter_add",
     "indexing",
     _infer_scatter,

@@ -25,7 +25,7 @@ def _infer_reshape(x: TensorType, *, shape: Shape) -> TensorType:
     return TensorType(x.dtype, shape)
 
 
-reshape = Op(
+reshape: Op = Op(
     "reshape",
     "movement",
     _infer_reshape,
@@ -44,7 +44,7 @@ def _inverse(perm: Ints) -> Ints:
     return tuple(perm.index(axis) for axis in range(len(perm)))
 
 
-transpose = Op(
+transpose: Op = Op(
     "transpose",
     "movement",
     _infer_transpose,
@@ -138,7 +138,7 @@ def _pad_rule(
 
 
 #: The array of `shape` that is `fill` but for the elements starts + i * steps, which are x.
-pad = Op("pad", "movement", _infer_pad, _pad, _pad_rule)
+pad: Op = Op("pad", "movement", _infer_pad, _pad, _pad_rule)
 
 
 def _infer_concatenate(*types: TensorType, axis: int) -> TensorType:

@@ -37,13 +37,15 @@ def resolve(ufunc: np.ufunc, operands: tuple[Dtype | type, ...]) -> tuple[Dtype,
 
     An operand given as `int`, `float` or `bool` is a Python scalar, which NEP 50 calls weak.
     """
-    # resolve_dtypes knows no weak bool; a bool is the least of the dtypes anyway
-    given = tuple(np.dtype(np.bool_) if operand is bool else operand for operand in operands)
+    # among Python scalars alone there is nothing to yield to; nor is there anything below a bool
+    weak = not all(isinstance(operand, type) for operand in operands)
+    given = tuple(o if weak and o is not bool else np.dtype(o) for o in operands)
     names = ", ".join(getattr(o, "__name__", str(o)) for o in operands)
     try:
         loop = ufunc.resolve_dtypes((*given, *[None] * ufunc.nout))
     except TypeError as error:
-        raise DtypeError(f"np.{ufunc.__name__} takes no operands ({names})") from error
+        hint = f": {error}" if "boolean" in str(error) else ""
+        raise DtypeError(f"np.{ufunc.__name__} takes no operands ({names}){hint}") from error
     try:
         return tuple(as_dtype(dtype) for dtype in loop)
     except DtypeError as error:
@@ -296,7 +298,7 @@ def _infer_cast(x: TensorType, *, dtype: Dtype) -> TensorType:
     return TensorType(as_dtype(dtype), x.shape)
 
 
-cast = Op(
+cast: Op = Op(
     "cast",
     "pointwise",
     _infer_cast,

@@ -129,7 +129,7 @@ def _cumsum(x: Any, *, axis: int, reverse: bool) -> Any:
 
 
 #: Sums of all elements up to and with each one, from the end where `reverse`.
-cumsum = Op(
+cumsum: Op = Op(
     "cumsum",
     "cumulative",
     _infer_cumsum,
