@@ -333,6 +333,33 @@ def test_lanes_in_lanes_and_two_lanes_loops_in_a_row():
     np.testing.assert_array_equal(y, x.T)
 
 
+@pytest.mark.parametrize("size", [0, 1, 10, 16, 17, 50])
+@pytest.mark.parametrize("stop", ["n", "constant"])
+def test_few_lanes(size, stop):
+    x = np.random.default_rng(5).standard_normal((7, size)).astype(np.float32)
+    y = np.full((7, size + 1), 3, np.float32)[:, :size].copy()
+    text = f"""
+        x = f32_at(table[0])
+        y = f32_at(table[1])
+        n = {"table[2]" if stop == "n" else size}
+        for row in range(lo, hi):
+            start = row * n
+            largest = f32(-inf)
+            for i in few_lanes(start, start + n):
+                largest = accumulate_maximum(largest, x[i])
+            total = f32(0.0)
+            for i in few_lanes(start, start + n):
+                y[i] = exp(x[i] - largest)
+                total += y[i]
+            for i in few_lanes(start, start + n):
+                y[i] = y[i] / total
+    """
+    both_ways(source(text), [x, y, size], 0, 6)
+    if size:
+        np.testing.assert_allclose(y[:6].sum(1), 1, rtol=1e-6)
+        assert (y[6] == 3).all()
+
+
 def test_branches_and_skipped_iterations_in_lanes():
     x = np.random.default_rng(3).standard_normal(100).astype(np.float32)
     y = np.zeros_like(x)

@@ -60,6 +60,7 @@ def python_names(arrays: Sequence[NDArray[Any]] | None = None) -> Mapping[str, A
         "inf": math.inf,
         "nan": math.nan,
         "lanes": range,
+        "few_lanes": range,
         "min_i64": min,
         "max_i64": max,
         "accumulate_maximum": np.maximum,

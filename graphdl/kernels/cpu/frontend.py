@@ -31,7 +31,6 @@ from numba.core.base import BaseContext
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 from numba.core.funcdesc import PythonFunctionDescriptor
-from numba.core.postproc import PostProcessor
 from numba.core.ssa import reconstruct_ssa
 from numba.core.targetconfig import ConfigStack
 from numba.core.typed_passes import PreLowerStripPhis, type_inference_stage
@@ -40,7 +39,7 @@ from numba.core.typing.templates import Registry as TypingRegistry
 from numba.core.typing.templates import builtin_registry
 from numba.cpython import builtins, numbers  # noqa: F401  (they register operators)
 
-from graphdl.kernels.cpu import intrinsics
+from graphdl.kernels.cpu import intrinsics, llvm
 from graphdl.kernels.cpu.scalars import DEFINITIONS
 from graphdl.kernels.source import KernelError
 
@@ -190,21 +189,27 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
         self._accumulated = _accumulated(blocks)
         graph = compute_cfg_from_blocks(blocks)
         for loop in graph.loops().values():
-            own = [label for label in loop.body if graph.in_loops(label)[0] is loop]
-            if not any(self._asks_lanes(blocks[label]) for label in own):
-                continue
-            group, identity = _Distinct(self.module), _Distinct(self.module)
-            promise = self.module.add_metadata(["llvm.loop.parallel_accesses", group])
-            identity.operands = (identity, promise)
-            for label in loop.body:
-                self._groups.setdefault(label, []).append(group)
-                if loop.header in blocks[label].terminator.get_targets():
-                    self._latches[label] = identity
+            own = [blocks[label] for label in loop.body if graph.in_loops(label)[0] is loop]
+            kinds = [self.typeof(e.value.name) for b in own for e in b.find_exprs("iternext")]
+            for kind in kinds:
+                if isinstance(kind, intrinsics.Loop) and kind.parallel:
+                    self._mark(loop, kind)
 
-    def _asks_lanes(self, block: Any) -> bool:
-        """Whether the block asks a `lanes` iterator for its next value."""
-        asked = [self.typeof(e.value.name) for e in block.find_exprs("iternext")]
-        return any(isinstance(loop, intrinsics.Loop) and loop.parallel for loop in asked)
+    def _mark(self, loop: Any, kind: intrinsics.Loop) -> None:
+        add = self.module.add_metadata
+        group, identity = _Distinct(self.module), _Distinct(self.module)
+        hints = [add(["llvm.loop.parallel_accesses", group])]
+        if kind.few:
+            # Measured on rows of 10 elements of a softmax: 24 ns a row, 60 ns with neither hint.
+            hints.append(add(["llvm.loop.unroll.disable"]))
+            if llvm.masks_are_cheap():
+                one = llvmir.Constant(llvmir.IntType(1), 1)
+                hints.append(add(["llvm.loop.vectorize.predicate.enable", one]))
+        identity.operands = (identity, *hints)
+        for label in loop.body:
+            self._groups.setdefault(label, []).append(group)
+            if loop.header in self.func_ir.blocks[label].terminator.get_targets():
+                self._latches[label] = identity
 
     def emit_environment_object(self) -> None:
         """Nothing: the environment holds Python objects, and a kernel refers to none."""
@@ -309,14 +314,11 @@ def _lowered(text: str, symbol: str, filename: str) -> str:
 
     identity = bytecode.FunctionIdentity.from_function(_define(text, filename))
     function = interpreter.Interpreter(identity).interpret(bytecode.ByteCode(identity))
-    PostProcessor(function).run()
     function = reconstruct_ssa(function)
-    PostProcessor(function).run()
     inferred = type_inference_stage(
         typing_context, target_context, function, _ARGUMENTS, types.none
     )
     function = PreLowerStripPhis()._strip_phi_nodes(function)
-    PostProcessor(function).run()
 
     library = _Library()
     descriptor = PythonFunctionDescriptor.from_specialized_function(

@@ -6,6 +6,8 @@ A kernel knows memory as addresses. `f32_at(address)` makes a pointer that is re
 written as `p[i] = v`, without bounds checks. `for i in lanes(start, stop)` is `range` with a
 promise: no iteration reads or writes what another one writes. LLVM then vectorises without alias
 checks, on which it gives up beyond eight pointers, and which fail when an operation is in place.
+`few_lanes` is `lanes` for some tens of iterations, such as the elements of a short row: the last
+vector is masked, where `lanes` leaves the rest to narrower and scalar loops.
 """
 
 from __future__ import annotations
@@ -226,11 +228,16 @@ def _make_scratch(suffix: str, dtype: Any) -> Any:
 
 
 class Loop(types.SimpleIteratorType):  # type: ignore[misc]
-    """The iterator of `range` and `lanes` over int64; `parallel` tells which of the two."""
+    """The iterator over int64 of the function `name`: `range`, `lanes` or `few_lanes`.
 
-    def __init__(self, parallel: bool) -> None:
+    `parallel` tells that iterations do not depend on each other through memory, `few` that there
+    are too few of them for a loop over whole vectors and another one for the rest.
+    """
+
+    def __init__(self, name: str, parallel: bool, few: bool = False) -> None:
         self.parallel = parallel
-        super().__init__("lanes" if parallel else "range", types.int64)
+        self.few = few
+        super().__init__(name, types.int64)
 
 
 _LOOP_STATE = ir.LiteralStructType([_I64, _I64, _I64])  # next value, iterations left, step
@@ -274,13 +281,13 @@ def _lower_range(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return _start_loop(builder, start, count, step)
 
 
-def _make_loop(name: str, loop: Loop, arities: tuple[int, ...]) -> Intrinsic:
+def _make_loop(loop: Loop, arities: tuple[int, ...]) -> Intrinsic:
     def iterate(typingctx: Any, *args: Any) -> Any:
         if len(args) in arities and all(isinstance(arg, types.Integer) for arg in args):
             return loop(*[types.int64] * len(args)), _lower_range
         return None
 
-    iterate.__name__ = name
+    iterate.__name__ = loop.name
     return Intrinsic(iterate)
 
 
@@ -325,7 +332,7 @@ def _make_choice(name: str, comparison: str) -> Any:
     return intrinsic(choose)
 
 
-RANGE = _make_loop("range", Loop(parallel=False), (1, 2, 3))
+RANGE = _make_loop(Loop("range", parallel=False), (1, 2, 3))
 
 
 def _make_accumulator(name: str, llvm_name: str, comparison: str) -> Intrinsic:
@@ -373,7 +380,8 @@ MEMORY_AND_LOOPS: Mapping[str, Any] = {
     **{f"{suffix}_at": _make_at(suffix, dtype) for suffix, dtype in SUFFIXES.items()},
     **{f"{suffix}_scratch": _make_scratch(suffix, dtype) for suffix, dtype in SUFFIXES.items()},
     "range": range,
-    "lanes": _make_loop("lanes", Loop(parallel=True), (2,)),
+    "lanes": _make_loop(Loop("lanes", parallel=True), (2,)),
+    "few_lanes": _make_loop(Loop("few_lanes", parallel=True, few=True), (2,)),
     "min_i64": _make_choice("min_i64", "<"),
     "max_i64": _make_choice("max_i64", ">"),
     "accumulate_maximum": _make_accumulator("accumulate_maximum", "llvm.maximum", ">"),

@@ -35,6 +35,13 @@ def host() -> tuple[str, str, str]:
 
 
 @cache
+def masks_are_cheap() -> bool:
+    """Whether loads and stores of a part of a vector cost about what those of a whole one do."""
+    features = llvm.get_host_cpu_features()
+    return bool(features.get("avx512f") or features.get("sve"))
+
+
+@cache
 def _machine() -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()

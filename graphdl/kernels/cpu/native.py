@@ -7,8 +7,10 @@ the rest: the front end is imported when there is something to compile, and not 
 from __future__ import annotations
 
 import linecache
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from graphdl.kernels import cache
@@ -66,21 +68,21 @@ def _load(sources: Sequence[KernelSource]) -> None:
     target = " ".join(llvm.host())
     keys = [cache.key_of(source.text, target) for source in sources]
     symbols = [f"graphdl_{key}" for key in keys]
-    stored = [cache.read(key) for key in keys]
+    codes = [cache.read(key) for key in keys]
     paths = [str(cache.source_path(key) or "") for key in keys]
-    codes: list[bytes] = []
+    missing = [i for i, code in enumerate(codes) if code is None]
+    for i in missing:
+        paths[i] = _place_source(keys[i], sources[i])
+    objects = _compile([(sources[i].text, symbols[i], paths[i]) for i in missing])
+    for i, code in zip(missing, objects, strict=True):
+        codes[i] = code
+        cache.write(keys[i], code)
+    found = {symbol: code for symbol, code in zip(symbols, codes, strict=True) if code is not None}
+    addresses = llvm.load(found)
     for i, source in enumerate(sources):
-        code = stored[i]
-        if code is None:
-            paths[i] = _place_source(keys[i], source)
-            code = _compile(source.text, symbols[i], paths[i])
-            cache.write(keys[i], code)
-        codes.append(code)
-    addresses = llvm.load(dict(zip(symbols, codes, strict=True)))
-    for i, source in enumerate(sources):
-        _known[source.text] = Kernel(
-            source, symbols[i], addresses[symbols[i]], codes[i], paths[i], stored[i] is not None
-        )
+        address, code = addresses[symbols[i]], found[symbols[i]]
+        kernel = Kernel(source, symbols[i], address, code, paths[i], from_cache=i not in missing)
+        _known[source.text] = kernel
 
 
 def _place_source(key: str, source: KernelSource) -> str:
@@ -93,11 +95,34 @@ def _place_source(key: str, source: KernelSource) -> str:
     return path
 
 
-def _compile(text: str, symbol: str, path: str) -> bytes:
+def _compile(jobs: Sequence[tuple[str, str, str]]) -> list[bytes]:
+    """The object code of every (text, symbol, path).
+
+    The front end is Python, and LLVM runs without the interpreter's lock. So one thread lowers a
+    kernel while another one optimises the kernel before.
+    """
     global _compiled
-    code = llvm.object_code(_llvm_ir(text, symbol, path))
-    _compiled += 1
-    return code
+    if not jobs:
+        return []
+    # Imported here, as Numba is, because a warm process has no use for it.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with _short_turns(), ThreadPoolExecutor(1) as assembler:
+        waiting = [assembler.submit(llvm.object_code, _llvm_ir(*job)) for job in jobs]
+        objects = [job.result() for job in waiting]
+    _compiled += len(objects)
+    return objects
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let a thread that comes back from LLVM have the interpreter soon: it will not keep it."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(min(interval, 0.0002))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def _llvm_ir(text: str, symbol: str, path: str) -> str:
