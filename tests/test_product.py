@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from graphdl.kernels.cpu import native, product
+from graphdl.kernels import interpret
+from graphdl.kernels.cpu import llvm, native, product
 from graphdl.kernels.cpu.product import Array, Epilogue, Operand, Product
+from graphdl.kernels.cpu.tiles import Registers
 
 KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 DTYPES = {"f32": np.float32, "f64": np.float64}
@@ -181,6 +183,61 @@ def test_epilogue_knows_its_place():
     assert np.array_equal(out, ((z * 10 + y) * 1000 + i) * 1000 + j)
 
 
+def in_python(text):
+    """The kernel of a text as a Python function; it may use numbers that it loaded as addresses."""
+    names = dict(interpret.python_names())
+    for name, function in interpret.python_names().items():
+        if name.endswith("_at"):
+            names[name] = lambda address, function=function: function(int(address))
+    exec(text, names)
+    return names["kernel"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_native_epilogue_does_what_its_text_says(dtype):
+    rng = np.random.default_rng(0)
+    a, b = matrix(rng, dtype, (2,), 14, 9, "rows"), matrix(rng, dtype, (2,), 9, 37, "columns")
+    scale = rng.standard_normal((2, 14, 1)).astype(DTYPES[dtype])
+    turned = Operand("turned", dtype, "any")
+    epilogue = Epilogue(
+        (OUT[dtype], Operand("scale", dtype, "same"), turned),
+        ("v = c * scale[0]", "out[j] = v", f"{turned.element} = v + c"),
+    )
+    results = []
+    for native_code in (True, False):
+        out, other = (np.zeros(s, DTYPES[dtype]) for s in ((2, 14, 37), (2, 37, 14)))
+        operands = [out, np.broadcast_to(scale, out.shape), other.mT]
+        if native_code:
+            launch(dtype, a, b, epilogue, operands)
+        else:
+            source = product.epilogue_source(dtype, epilogue)
+            table, n = table_of(dtype, a, b, epilogue, operands)
+            product.core_in_python(dtype, table, 0, n, in_python(source.text))
+        results.append((out, other))
+    for compiled, interpreted in zip(*results, strict=True):
+        np.testing.assert_allclose(compiled, interpreted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("size", "many", "fused"), [(32, False, True), (16, True, True), (16, False, False)]
+)
+def test_other_registers(monkeypatch, dtype, size, many, fused):
+    """What is written for AVX2, NEON and SSE2 computes the same, compiled for this CPU."""
+    registers = Registers(dtype, size // np.dtype(DTYPES[dtype]).itemsize, many, fused)
+    monkeypatch.setattr(product, "host_registers", lambda _: registers)
+    symbol = f"core_{dtype}_{size}_{many}"
+    code = product._object_code(product.core_ir(dtype, symbol))
+    address = llvm.load({symbol: code})[symbol]
+    monkeypatch.setattr(product, "core_address", lambda _: address)
+    rng = np.random.default_rng(0)
+    for m, n, k in [*rng.choice(SIZES, (40, 3)), (200, 300, 500), (3, 50, 2000)]:
+        for left in ("rows", "columns"):
+            for right in ("rows", "columns", "neither"):
+                a, b = matrix(rng, dtype, (), m, k, left), matrix(rng, dtype, (), k, n, right)
+                check(dtype, a, b, multiply(dtype, a, b))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_infinities_and_nan_stay_in_their_rows_and_columns(dtype):
     rng = np.random.default_rng(0)
@@ -206,4 +263,4 @@ def test_scratch_suffices():
                         rows = 12 if c.depth >= k else c.rows
                         assert width * c.depth * r.size <= product.PANELS_BYTES
                         assert rows * width * r.size <= product.SUMS_BYTES
-                        assert 12 * c.depth * r.size <= product.STRIP_BYTES
+                        assert 12 * c.depth * r.size <= product.STRIPS_BYTES

@@ -13,11 +13,14 @@ the number of threads changes a bit of the result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import llvmlite.binding as binding
+import numpy as np
+from numpy.typing import NDArray
 
 from graphdl.kernels import cache as object_cache
 from graphdl.kernels.cpu import llvm, tiles
@@ -26,11 +29,13 @@ from graphdl.kernels.cpu.tiles import Registers, host_registers
 from graphdl.kernels.source import KernelSource
 
 #: Bytes on the stack of the thread that runs a core: packed panels of b, sums of c that are kept
-#: while k is cut into steps, and a packed row of tiles of a. A small product touches only what it
-#: needs. TBB gives its threads 4 MiB; the least that a main thread has is 1 MiB, on Windows.
+#: while k is cut into steps, and strips of a that are packed too. A small product touches only what
+#: it needs. TBB gives its threads 4 MiB; the least that a main thread has is 1 MiB, on Windows.
 PANELS_BYTES = 384 << 10
 SUMS_BYTES = 256 << 10
-STRIP_BYTES = 120 << 10
+STRIPS_BYTES = 120 << 10
+#: Strips of a that are packed at a time, at most.
+GATHERED = 4
 #: The largest step of k, in elements: where those of a row of a are adjacent, and where they are
 #: apart, so that a column of a that is as high as a strip takes a cache line or two for each k.
 DEEPEST, DEEPEST_APART = 1024, 384
@@ -174,7 +179,8 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
 
     panels = f.stack(f.constant(PANELS_BYTES), align=64)
     sums = f.stack(f.constant(SUMS_BYTES), align=64)
-    strip = f.stack(f.constant(STRIP_BYTES), align=64)
+    strips = f.stack(f.constant(STRIPS_BYTES), align=64)
+    capacity = STRIPS_BYTES // (tall * r.size)  # in elements of k
     place = f.stack(f.constant(64))
     f.store(place + 8 * LAUNCH, table)
     m, n, k, mode = word(M), word(N), word(K), word(MODE)
@@ -210,6 +216,7 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
                     f.call("pack_panels", panels, b1, bk, bj, depth, columns, mode)
                     packed.set(b1)
                     packed_columns.set(columns)
+            group = f.smaller(f.constant(capacity) // f.larger(depth, 1), GATHERED)
             with f.count(0, (rows + (tall - 1)) // tall) as row:
                 i = row * tall
                 height = f.smaller(rows - i, tall)
@@ -224,8 +231,11 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
                     with f.when(
                         ai.equals(r.size) & height.equals(tall) & (columns > 2 * r.panel)
                     ):
-                        f.call("gather_rows", strip, a2.get(), ak, depth)
-                        a2.set(strip)
+                        turn = row % group
+                        with f.when(turn.equals(0)):
+                            many = f.smaller(rows // tall - row, group)
+                            f.call("gather_rows", strips, a2.get(), ak, depth, many)
+                        a2.set(strips + turn * depth * (tall * r.size))
                         ai2.set(r.size)
                         ak2.set(tall * r.size)
                     # Rows that lie a multiple of 4 KiB apart compete for one set of the cache.
@@ -233,8 +243,8 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
                         ak.equals(r.size) & (ai & 4095).equals(0) & (columns > 2 * r.panel)
                     ):
                         size = depth * r.size
-                        f.call("copy_rows", strip, size + 64, a2.get(), ai, height, size)
-                        a2.set(strip)
+                        f.call("copy_rows", strips, size + 64, a2.get(), ai, height, size)
+                        a2.set(strips)
                         ai2.set(size + 64)
                     f.call(
                         "multiply", a2.get(), ai2.get(), ak2.get(), height,
@@ -307,6 +317,49 @@ def core_address(dtype: str) -> int:
         code = _object_code(core_ir(dtype, symbol))
         object_cache.write(key, code)
     return llvm.load({symbol: code})[symbol]
+
+
+class _Memory:
+    """Memory at an address, as NumPy's array interface describes it."""
+
+    def __init__(
+        self, address: int, dtype: type[Any], shape: tuple[int, ...], strides: tuple[int, ...]
+    ) -> None:
+        self.__array_interface__ = {
+            "data": (address, False),
+            "shape": shape,
+            "strides": strides,
+            "typestr": np.dtype(dtype).str,
+            "version": 3,
+        }
+
+
+def core_in_python(
+    dtype: str,
+    table: NDArray[np.int64],
+    lo: int,
+    hi: int,
+    epilogue: Callable[[NDArray[np.int64], int, int], None],
+) -> None:
+    """What the core does, by NumPy: an oracle, and the way to run an epilogue as plain Python.
+
+    `epilogue(place, lo, hi)` is called where the core calls the native function, once a job.
+    """
+    element = {"f32": np.float32, "f64": np.float64}[dtype]
+    t = [int(word) for word in table]
+    for job in range(lo, hi):
+        block, row_block = divmod(job, t[ROW_BLOCKS])
+        batch, column_block = divmod(block, t[COLUMN_BLOCKS])
+        z, y = divmod(batch, t[BATCH_Y])
+        i0, j0 = row_block * t[ROWS], column_block * t[COLUMNS]
+        rows, columns = min(t[ROWS], t[M] - i0), min(t[COLUMNS], t[N] - j0)
+        a0 = t[A] + z * t[A_Z] + y * t[A_Y] + i0 * t[A_I]
+        b0 = t[B] + z * t[B_Z] + y * t[B_Y] + j0 * t[B_J]
+        a = np.asarray(_Memory(a0, element, (rows, t[K]), (t[A_I], t[A_K])))
+        b = np.asarray(_Memory(b0, element, (t[K], columns), (t[B_K], t[B_J])))
+        sums = np.ascontiguousarray(a.astype(np.float64) @ b.astype(np.float64), element)
+        place = [sums.ctypes.data, sums.strides[0], z, y, i0, j0, columns, table.ctypes.data]
+        epilogue(np.array(place, np.int64), 0, rows)
 
 
 # -- epilogues -------------------------------------------------------------------------------------

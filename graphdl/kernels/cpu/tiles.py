@@ -19,8 +19,8 @@ from graphdl.kernels.cpu.assembler import Function, Value
 SIZES = {"f32": 4, "f64": 8}
 #: Rows that a product works on at a time: two tiles.
 STRIP = 12
-#: Rows of b that a tile asks for ahead of use. Where b is not packed and comes from the outer caches
-#: this gains 7 % (1 row) to 16 % (12 rows); a copy of panels is slower with it.
+#: Rows of b that a tile asks for ahead of use. Where b is not packed and comes from the outer
+#: caches this gains 7 % (1 row) to 16 % (12 rows); a copy of panels is slower with it.
 AHEAD = 4
 _SCALARS = {"f32": "float", "f64": "double"}
 
@@ -295,16 +295,18 @@ def define_copy_edge(texts: list[str], registers: Registers) -> None:
 
 
 def define_gather_rows(texts: list[str], registers: Registers) -> None:
-    """gather_rows(to, source, stride, depth): the adjacent elements of a strip's height, for each k.
+    """gather_rows(to, source, stride, depth, strips): strips of adjacent elements, for each k.
 
-    They go from source + k * stride to consecutive places.
+    Those of k lie from source + k * stride on; each strip becomes depth * STRIP elements in a row.
+    Several strips at a time use most of the cache lines that they touch.
     """
-    height = STRIP
-    with function(texts, "gather_rows", 4) as f:
-        to, source, stride, depth = f.arguments()
-        v = _Vectors(f, registers, height)
-        with f.count(0, depth) as k:
-            v.store(v.load(source + k * stride), to + k * (height * registers.size))
+    with function(texts, "gather_rows", 5) as f:
+        to, source, stride, depth, strips = f.arguments()
+        v = _Vectors(f, registers, STRIP)
+        size = STRIP * registers.size
+        with f.count(0, depth) as k, f.count(0, strips) as strip:
+            value = v.load(source + k * stride + strip * size)
+            v.store(value, to + (strip * depth + k) * size)
 
 
 def define_copy_rows(texts: list[str], registers: Registers) -> None:
