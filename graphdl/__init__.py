@@ -1,5 +1,6 @@
 """graphdl: NumPy code as compiled, differentiable graphs."""
 
+from graphdl import data, losses, nn, optim, visualize
 from graphdl import numpy_functions as _numpy_functions
 from graphdl.api import (
     Compiled,
@@ -41,12 +42,17 @@ __all__ = [
     "ShapeError",
     "UnsupportedError",
     "compile",
+    "data",
     "grad",
+    "losses",
+    "nn",
+    "optim",
     "set_num_threads",
     "spec",
     "stop_gradient",
     "trace",
     "value_and_grad",
+    "visualize",
     "vjp",
 ]
 del _numpy_functions

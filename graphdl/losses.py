@@ -81,9 +81,13 @@ def binary_cross_entropy(logits: Array, targets: Array) -> Array:
     0.346574
     """
     targets = _targets("binary_cross_entropy", logits, targets)
-    # Two softplus keep full relative precision on both sides, and a gradient at logits == 0, where
-    # the usual max(z, 0) - z*y + log1p(exp(-|z|)) leans on how a tie of max is differentiated.
-    return np.mean(targets * softplus(-logits) + (1 - targets) * softplus(logits))
+    # With s = softplus(-|z|) it is s + (1 - t) z for z > 0 and s - t z elsewhere: sums of what is
+    # not negative, so nothing cancels. |z| is written out because its derivative at 0, as that of
+    # the usual max(z, 0) - z t + s, would be that of a tie.
+    positive = logits > 0
+    folded = np.where(positive, -logits, logits)
+    linear = np.where(positive, (1 - targets) * logits, -targets * logits)
+    return np.mean(softplus(folded) + linear)
 
 
 def softmax_cross_entropy(logits: Array, labels: Array) -> Array:

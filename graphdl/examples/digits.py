@@ -69,7 +69,7 @@ def training_step(optimizer: gd.optim.Optimizer) -> Callable[..., Any]:
     return compiled
 
 
-def run(settings: Settings, say: Callable[[str], None] = print) -> Result:
+def run(settings: Settings, say: Callable[[str], None] = tqdm.write) -> Result:
     """Train, report through `say`, and draw the graph of the training step.
 
     Raises:
@@ -130,6 +130,7 @@ def _progress(epochs: int) -> Iterator[int]:
 
 def _draw(executable: gd.Executable, folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    groups = {kernel.name: kernel.nodes for kernel in executable.kernels}
+    kernels = enumerate(executable.kernels)
+    groups = {f"kernel {number}: {kernel.name}": kernel.nodes for number, kernel in kernels}
     for name in ("training-step.svg", "training-step.dot"):
         yield gd.visualize.save(executable.optimized, folder / name, groups)

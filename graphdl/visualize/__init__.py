@@ -17,14 +17,15 @@ _WRITERS = {".dot": to_dot, ".svg": to_svg}
 
 
 def save(
-    graph: Graph, path: str | Path, groups: Mapping[str, Iterable[Node]] | None = None
+    graph: Graph, path: str | Path, groups: Mapping[str, Iterable[Node | str]] | None = None
 ) -> Path:
     """Draw a graph into a file.
 
     Args:
         graph: from `gd.trace`, or `.graph` or `.optimized` of an Executable.
         path: the file; its ending, `.svg` or `.dot`, says in which format.
-        groups: nodes to draw in one colour, by the name of their group; for instance
+        groups: nodes (or their labels, as `str(graph)` prints them) to draw in one colour, by the
+            name of their group; for instance
             `{kernel.name: kernel.nodes for kernel in executable.kernels}`.
 
     Returns:

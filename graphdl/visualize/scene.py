@@ -36,7 +36,7 @@ class Scene:
     groups: tuple[str, ...]
 
 
-def scene(graph: Graph, groups: Mapping[str, Iterable[Node]]) -> Scene:
+def scene(graph: Graph, groups: Mapping[str, Iterable[Node | str]]) -> Scene:
     """Choose what to draw.
 
     A constant, and what is computed from constants alone, is drawn at each use, an input at uses
@@ -44,7 +44,12 @@ def scene(graph: Graph, groups: Mapping[str, Iterable[Node]]) -> Scene:
     backward pass and the update all read, would pull edges across the whole picture.
     """
     names = tuple(groups)
-    group_of = {node: index for index, name in enumerate(names) for node in groups[name]}
+    labelled = {label: node for node, label in graph.labels.items()}
+    group_of = {
+        labelled[member] if isinstance(member, str) else member: index
+        for index, name in enumerate(names)
+        for member in groups[name]
+    }
     arguments, results, constants = set(graph.inputs), set(graph.outputs), _constants(graph)
     depth = _depths(graph)
     used = users(graph.nodes)
