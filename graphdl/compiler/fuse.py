@@ -88,7 +88,14 @@ _POSITION = ("argmax", "argmin")
 
 def is_generator(node: Node) -> bool:
     """Whether a kernel makes the value from nothing: a number, or the index itself."""
-    return node.op is movement.iota or (node.op is movement.constant and node.type.size == 1)
+    return node.op is movement.iota or is_number(node)
+
+
+def is_number(node: Node) -> bool:
+    """Whether the value is one number that does not depend on the arguments."""
+    return node.op is movement.extent or (
+        node.op is movement.constant and node.type.size == 1
+    )
 
 
 def is_scalar(node: Node) -> bool:
@@ -571,4 +578,4 @@ def unfused(graph: Graph) -> list[Group]:
     return fusion._finished()
 
 
-__all__ = ["ALL", "COLUMN", "ROW", "STRIP", "Axes", "Group", "fuse", "stored", "unfused", "is_generator", "is_scalar", "origins", "reduced_axes", "through"]
+__all__ = ["ALL", "COLUMN", "ROW", "STRIP", "Axes", "Group", "fuse", "stored", "unfused", "is_generator", "is_number", "is_scalar", "origins", "reduced_axes", "through"]

@@ -196,7 +196,7 @@ def _hoist(node: Node) -> Node | None:
     """f(broadcast(a), broadcast(b)) is broadcast(f(a, b)): compute before repeating."""
     pattern: tuple[Shape, tuple[int, ...]] | None = None
     for operand in node.inputs:
-        if uniform(operand) is not None:
+        if uniform(operand) is not None or _is_repeated_number(operand):
             continue
         if operand.op is not movement.broadcast:
             return None
@@ -205,14 +205,25 @@ def _hoist(node: Node) -> Node | None:
             return None
         pattern = this
     if pattern is None:
-        return None
+        if not any(_is_repeated_number(operand) for operand in node.inputs):
+            return None
+        pattern = (), ()
     shape, dims = pattern
     small = []
     for operand in node.inputs:
         value = uniform(operand)
-        small.append(operand.inputs[0] if value is None else repeated(constant(value), shape))
+        if value is not None:
+            small.append(repeated(constant(value), shape))
+        elif _is_repeated_number(operand):
+            small.append(repeated(operand.inputs[0], shape))
+        else:
+            small.append(operand.inputs[0])
     inner = node_of(node.op, small, dict(node.attrs))
     return node_of(movement.broadcast, (inner,), {"shape": node.shape, "dims": dims})
+
+
+def _is_repeated_number(node: Node) -> bool:
+    return node.op is movement.broadcast and node.inputs[0].shape == ()
 
 
 # --- movement ---------------------------------------------------------------------------------
@@ -353,7 +364,8 @@ def _reduced_broadcast(node: Node, x: Node, axes: tuple[int, ...]) -> Node | Non
     left = [axis for axis in range(x.type.ndim) if axis not in axes]
     kept = [dim for dim in dims if dim not in axes]
     if node.op is reduction.sum_:
-        scale = repeated(constant(np.asarray(count, x.dtype)), reduced.shape)
+        extent = node_of(movement.extent, (), {"size": count, "dtype": x.dtype})
+        scale = repeated(extent, reduced.shape)
         reduced = node_of(pointwise.multiply, (reduced, scale))
     elif node.op is reduction.prod:
         return None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphdl.compiler.fuse import is_number
 from graphdl.compiler.materialise import copy
 from graphdl.errors import GraphError
 from graphdl.graph import Node
@@ -90,7 +91,7 @@ def constant_of(node: Node) -> Node | None:
     """The constant that a node is everywhere, seen through movement; None if it is not one."""
     while node.op in (movement.broadcast, movement.reshape, movement.transpose, movement.slice_):
         node = node.inputs[0]
-    return node if node.op is movement.constant and node.type.size == 1 else None
+    return node if is_number(node) else None
 
 
 def plain(constant: Node) -> str | None:
@@ -99,6 +100,8 @@ def plain(constant: Node) -> str | None:
     All others are read from memory, so that a kernel serves any learning rate or batch size: the
     text of a mean would otherwise name the number of elements.
     """
+    if constant.op is movement.extent:
+        return None
     value = constant["value"].array.reshape(())[()]
     if constant.dtype.kind == "b" or value in (0, 1, -1) or not np.isfinite(value):
         return number(value, constant.dtype)

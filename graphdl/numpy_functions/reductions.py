@@ -25,7 +25,7 @@ from graphdl.numpy_functions.arguments import (
 from graphdl.numpy_functions.elementwise import choose
 from graphdl.numpy_functions.manipulation import concatenate
 from graphdl.numpy_functions.neural import logsumexp
-from graphdl.ops import reduction
+from graphdl.ops import movement, reduction
 from graphdl.ops.op import Op
 from graphdl.tracing import (
     METHOD_HANDLERS,
@@ -139,6 +139,8 @@ def _count(x: TracedArray, axes: tuple[int, ...], keepdims: bool, where: Any) ->
 
 def _over(total: Any, count: Any) -> Any:
     """A sum divided by a count, in the dtype of the sum."""
+    if isinstance(count, int):
+        count = total.apply_op(movement.extent, (), {"size": count, "dtype": total.dtype})
     return cast(call_ufunc(np.divide, total, count), total.dtype)
 
 
@@ -351,12 +353,22 @@ def nanmean(
 
 
 def _nan_extremum(function: Callable[..., Any], instead: float) -> Callable[..., Any]:
-    def implementation(a: Any, axis: Any = None, out: None = None, keepdims: bool = False) -> Any:
+    def implementation(
+        a: Any,
+        axis: Any = None,
+        out: None = None,
+        keepdims: bool = False,
+        initial: Any = _MISSING,
+        where: Any = True,
+    ) -> Any:
         (x,) = lift(a)
         if x.dtype.kind != "f":
-            return function(x, axis, keepdims=keepdims)
+            return function(x, axis, None, keepdims, initial, where)
         missing = call_ufunc(np.isnan, x)
-        result = function(choose(missing, np.asarray(instead, x.dtype), x), axis, keepdims=keepdims)
+        filled = choose(missing, np.asarray(instead, x.dtype), x)
+        result = function(filled, axis, None, keepdims, initial, where)
+        if initial is not _MISSING:
+            return result
         nothing = all_(missing, axis, keepdims=keepdims)
         return choose(nothing, np.asarray(np.nan, x.dtype), result)
 

@@ -195,6 +195,17 @@ iota = Op(
 )
 
 
+#: A number of elements, such as a mean divides by. Unlike a constant it is no part of the text of a
+#: kernel and nothing is concluded from its value, so that any batch size has the same kernels.
+extent = Op(
+    "extent",
+    "constant",
+    lambda *, size, dtype: TensorType(as_dtype(dtype), ()),
+    lambda *, size, dtype: np.asarray(size, dtype),
+    lambda g, out, *, size, dtype: (),
+)
+
+
 def literal(value: Any) -> dict[str, Literal]:
     """The attributes of a `constant` node that holds `value`."""
     return {"value": Literal(value)}
