@@ -12,7 +12,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -44,6 +45,7 @@ class Start:
     first_call_s: float = 0.0
     second_call_s: float = 0.0
     other_batch_s: float = 0.0
+    stages: Mapping[str, float] = field(default_factory=dict)
     compiled: int | None = None
     compiled_for_other_batch: int | None = None
 
@@ -185,5 +187,20 @@ def parts(found: dict[str, list[tuple[Start, Start]]]) -> str:
     return (
         "What the times are made of: the import; the first call in a cold and in a second process; "
         "kernels compiled for it; the first call with a new batch size; kernels compiled for that."
-        "\n\n" + report.aligned(rows)
+        "\n\n" + report.aligned(rows) + stages(found)
     )
+
+
+def stages(found: dict[str, list[tuple[Start, Start]]]) -> str:
+    """The medians of the stages of a cold first call and of one with kernels from the cache."""
+    lines = []
+    for name, pairs in found.items():
+        for which, words in ((0, "cold"), (1, "in a second process")):
+            runs = [pair[which].stages for pair in pairs if pair[which].stages]
+            if runs:
+                medians = (
+                    f"{stage} {report.show_time(1e9 * median(run[stage] for run in runs))}"
+                    for stage in runs[0]
+                )
+                lines.append(f"{CONTESTANTS[name].label}, {words}: {', '.join(medians)}.")
+    return "".join(f"\n\n{line}" for line in lines)
