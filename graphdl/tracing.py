@@ -204,7 +204,7 @@ def broadcast_to(x: Any, shape: Shape) -> Any:
         return x
     new = len(shape) - x.ndim
     if new < 0 or any(a not in (b, 1) for a, b in zip(x.shape, shape[new:], strict=True)):
-        raise ShapeError(f"broadcast_to: shape {x.shape} does not broadcast to {shape}")
+        raise ShapeError(f"shape {x.shape} does not broadcast to {shape}")
     dims = tuple(new + i for i, size in enumerate(x.shape) if size == shape[new + i])
     kept = tuple(shape[dim] for dim in dims)
     if x.shape != kept:
@@ -451,7 +451,11 @@ class TracedArray:
         )
 
     def __float__(self) -> NoReturn:
-        self._needs_value("float()", "Keep the 0-d array: arithmetic on it works as on a number.")
+        self._needs_value(
+            "float()",
+            "Keep the 0-d array: arithmetic on it works as on a number. Where it is assigned into "
+            "a plain array, build that with np.stack instead.",
+        )
 
     def __int__(self) -> NoReturn:
         self._needs_value("int()", "Write x.astype(np.int64), or pass a static number instead.")

@@ -80,7 +80,7 @@ def integer(value: Any, what: str) -> int:
 
 def integers(value: Any, what: str) -> tuple[int, ...]:
     """A static integer argument, or a sequence of them."""
-    if isinstance(value, (tuple, list, np.ndarray)) and np.ndim(value) > 0:
+    if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim):
         return tuple(integer(item, what) for item in value)
     return (integer(value, what),)
 

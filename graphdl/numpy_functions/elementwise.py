@@ -167,9 +167,14 @@ def sinc(x: Any) -> Any:
     return np.where(away, np.sin(angle) / angle, np.cos(0 * angle))
 
 
-@implements(np.real, np.real_if_close)
+@implements(np.real)
 def real(val: Any) -> Any:
     return lift_one(val)
+
+
+@implements(np.real_if_close)
+def real_if_close(a: Any, tol: Any = 100) -> Any:
+    return lift_one(a)
 
 
 @implements(np.imag)

@@ -10,7 +10,7 @@ import numpy as np
 from graphdl.errors import DtypeError, ShapeError
 from graphdl.numpy_functions.arguments import BOOL, as_float, axes_of, iota
 from graphdl.ops import pointwise
-from graphdl.tracing import TracedArray
+from graphdl.tracing import ArgumentError, TracedArray, locate
 
 __all__ = [
     "gelu",
@@ -138,7 +138,9 @@ def gelu(x: Any, approximate: Any = False) -> Any:
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
         return 0.5 * x * (1 + np.tanh(inner))
     if approximate not in (False, "none"):
-        raise ValueError(f"gelu: approximate={approximate!r}; it is False, True or 'tanh'")
+        raise locate(
+            ArgumentError(f"gelu: approximate={approximate!r}; it is False, True or 'tanh'")
+        )
     # erfc, not 1 + erf: it does not cancel where x is far below zero
     return 0.5 * x * pointwise.erfc(-x * math.sqrt(0.5))
 
@@ -157,9 +159,9 @@ def one_hot(indices: Any, num_classes: int, dtype: Any = np.float64, axis: int =
     if not isinstance(indices, TracedArray):
         indices = np.asarray(indices)
     if indices.dtype.kind not in "iu":
-        raise DtypeError(f"one_hot: indices must be integers, not {indices.dtype}")
+        raise locate(DtypeError(f"one_hot: indices must be integers, not {indices.dtype}"))
     if num_classes < 0:
-        raise ShapeError(f"one_hot: num_classes={num_classes} is negative")
+        raise locate(ShapeError(f"one_hot: num_classes={num_classes} is negative"))
     classes: Any = (
         iota(num_classes, indices) if isinstance(indices, TracedArray) else np.arange(num_classes)
     )
