@@ -66,7 +66,6 @@ RULES: tuple[Rule, ...] = (
     Rule("(-x) - y", lambda x, y: (-x) - y, lambda x, y: -(x + y)),
     Rule("log(sigmoid(x))", lambda x: np.log(sigmoid(x)), lambda x: -softplus(-x)),
     Rule("log(1 - sigmoid(x))", lambda x: np.log1p(-sigmoid(x)), lambda x: -softplus(x)),
-    Rule("1 - sigmoid(x)", lambda x: 1.0 - sigmoid(x), lambda x: sigmoid(-x)),
     Rule(
         "log(exp(x) / y)",
         lambda x, y: np.log(np.exp(x) / y),
