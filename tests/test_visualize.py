@@ -177,3 +177,9 @@ def test_a_picture_is_the_same_in_every_process():
         for seed in ("0", "1", "2")
     }
     assert len(pictures) == 1
+
+
+def test_constants_are_drawn_as_their_number():
+    graph = gd.trace(lambda x: x * 0.1 + np.mean(x), gd.spec((4,), "float32"))
+    titles = [box.title for box in scene(graph, {}).boxes if box.kind == "constant"]
+    assert sorted(titles) == ["0.1", "4.0"]

@@ -124,7 +124,7 @@ def run(settings: Settings, say: Callable[[str], None] = tqdm.write) -> Result:
 
 
 def _progress(epochs: int) -> Iterator[int]:
-    with tqdm(range(1, epochs + 1), unit="epoch", leave=False) as bar:
+    with tqdm(range(1, epochs + 1), unit="epoch") as bar:
         yield from bar
 
 

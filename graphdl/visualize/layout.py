@@ -67,8 +67,9 @@ def layered(sizes: Mapping[int, Point], edges: Sequence[Edge]) -> Layout:
 def _ranks(keys: list[int], edges: Sequence[Edge]) -> dict[int, int]:
     """The longest way from the top; then what costs no length moves down to its users.
 
-    That is a box with more users than operands, and a tree that hangs on one user: whatever is
-    computed from inputs that nothing else needs belongs to the box that needs it.
+    That is a box with more users than operands, where an operand with other users does not count,
+    because they share its edge; and a tree that hangs on one user: whatever is computed from inputs
+    that nothing else needs belongs to the box that needs it.
     """
     above: dict[int, list[int]] = {key: [] for key in keys}
     below: dict[int, list[int]] = {key: [] for key in keys}
@@ -81,7 +82,8 @@ def _ranks(keys: list[int], edges: Sequence[Edge]) -> dict[int, int]:
         rank[key] = max((rank[tail] + 1 for tail in above[key]), default=0)
         hangs[key] = all(hangs[tail] and len(below[tail]) == 1 for tail in above[key])
     for key in reversed(keys):
-        if below[key] and (hangs[key] or len(below[key]) > len(above[key])):
+        own = sum(len(below[tail]) == 1 for tail in above[key])
+        if below[key] and (hangs[key] or len(below[key]) > own):
             rank[key] = min(rank[head] for head in below[key]) - 1
     return rank
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from graphdl.graph import Graph, Node, users
 
@@ -51,6 +54,7 @@ def scene(graph: Graph, groups: Mapping[str, Iterable[Node | str]]) -> Scene:
         for member in groups[name]
     }
     arguments, results, constants = set(graph.inputs), set(graph.outputs), _constants(graph)
+    numbers = _numbers(node for node in graph.operations if node in constants)
     depth = _depths(graph)
     used = users(graph.nodes)
     boxes: list[Box] = []
@@ -63,7 +67,7 @@ def scene(graph: Graph, groups: Mapping[str, Iterable[Node | str]]) -> Scene:
         source = graph.sources.get(node)
         box = Box(
             key=len(boxes),
-            title=_cut(graph.labels[node] if kind == "input" else title(node)),
+            title=_cut(graph.labels[node] if kind == "input" else numbers.get(node) or title(node)),
             detail=_cut(str(node.type)),
             kind=kind,
             output=node in results,
@@ -103,11 +107,7 @@ def title(node: Node) -> str:
     """
     attributes = dict(node.attrs)
     if node.op.name == "constant":
-        value = attributes["value"]
-        # NumPy prints the shortest digits of the dtype: 0.1 for a float32.
-        return str(value.array) if value.array.ndim == 0 else repr(value)
-    if node.op.name == "broadcast" and node.inputs[0].op.name == "constant":
-        return title(node.inputs[0])
+        return repr(attributes["value"])
     if node.op.name == "contract":
         return f"contract {_einsum(attributes['la'], attributes['lb'], attributes['lo'])}"
     attributes = {key: value for key, value in attributes.items() if key != "shape" and value != ()}
@@ -135,6 +135,21 @@ def _constants(graph: Graph) -> frozenset[Node]:
         if all(operand in found for operand in node.inputs):
             found.add(node)
     return frozenset(found)
+
+
+def _numbers(constants: Iterable[Node]) -> dict[Node, str]:
+    """The constants that are one number everywhere, as NumPy prints it: 0.1 for a float32."""
+    values: dict[Node, Any] = {}
+    for node in constants:
+        operands = [values.get(operand) for operand in node.inputs]
+        if node.op.name == "broadcast":
+            values[node] = operands[0]
+        elif node.type.size == 1 and all(operand is not None for operand in operands):
+            with np.errstate(all="ignore"):
+                values[node] = np.asarray(node.op.evaluate(*operands, **dict(node.attrs))).reshape(
+                    ()
+                )
+    return {node: str(value) for node, value in values.items() if value is not None}
 
 
 def _depths(graph: Graph) -> dict[Node, int]:
