@@ -108,6 +108,9 @@ def _operands_simplified(node: Node, before: Node, trace: Trace, known: dict[Nod
 
 def _step(node: Node, trace: Trace) -> Node | None:
     """One simplification of `node`, or None."""
+    empty = _empty(node)
+    if empty is not None:
+        return empty if empty is not node else None
     structural = _STRUCTURAL.get(node.op.name)
     if structural is not None:
         result = structural(node)
@@ -143,6 +146,23 @@ def constant(value: Any) -> Node:
 def repeated(node: Node, shape: Shape) -> Node:
     """A 0-d node repeated to `shape`."""
     return node_of(movement.broadcast, (node,), {"shape": shape, "dims": ()}) if shape else node
+
+
+def _empty(node: Node) -> Node | None:
+    """What a node without elements is, or one made from nothing: no kernel ever runs on those."""
+    if not node.inputs:
+        return None
+    if node.type.size == 0:
+        value: Any = 0
+    elif node.inputs[0].type.size == 0 and node.op.name in _OF_NOTHING:
+        value = _OF_NOTHING[node.op.name]
+    else:
+        return None
+    return repeated(constant(np.asarray(value, node.dtype)), node.shape)
+
+
+#: Reductions of no elements; a contraction over an axis of size 0, and updates that are none.
+_OF_NOTHING = {"sum": 0, "prod": 1, "any": False, "all": True, "contract": 0, "scatter_add": 0}
 
 
 def _fold(node: Node) -> Node | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.errors import DtypeError, ShapeError
+from graphdl.errors import DtypeError, GraphIndexError, ShapeError
 from graphdl.ops.op import Op
 from graphdl.types import TensorType
 
@@ -18,6 +18,8 @@ def _infer_gather(x: TensorType, index: TensorType) -> TensorType:
         raise DtypeError(f"gather: indices must be int64, not {index}")
     if x.ndim == 0:
         raise ShapeError("gather: a 0-d array has no axis to index")
+    if x.shape[0] == 0 and index.size:
+        raise GraphIndexError(f"gather: {x} has no element to index")
     return TensorType(x.dtype, (*index.shape, *x.shape[1:]))
 
 
