@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphdl.compiler import rules
+from graphdl.compiler.stability import stabilised
 from graphdl.graph import Graph, Node, Source, rebuild, topological
 from graphdl.ops import contraction, movement, pointwise, reduction
 from graphdl.ops.op import node_of, rebuilt
@@ -120,7 +121,7 @@ def _step(node: Node, trace: Trace) -> Node | None:
         result = _pointwise(node)
         if result is not None and result is not node:
             return result
-        return rules.apply(node, trace)
+        return stabilised(node, trace) or rules.apply(node, trace)
     if node.op.family == "reduction":
         return _reduction(node)
     return None

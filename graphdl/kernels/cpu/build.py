@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from graphdl.kernels.cpu import entry, native, product
 from graphdl.kernels.cpu.entry import Tree
-from graphdl.kernels.cpu.tape import Tape
+from graphdl.kernels.cpu.tape import MULTI, Tape, multi_table
 from graphdl.kernels.memory import ALIGNMENT, Memory, Place
 from graphdl.kernels.program import Address, Entry, Launch, Program
+from graphdl.kernels.schedule import levels
 from graphdl.types import TensorType
 
 #: Nanoseconds of work beyond which threads share a launch: a parallel one costs about 3 us.
@@ -71,25 +72,44 @@ def build(program: Program, memory: Memory) -> Native:
             else:
                 words[position] = kernel.address if isinstance(word, Entry) else word
             position += 1
-    rows = [
-        (_address(launch, kernel), table, launch.iterations, _parts(launch))
-        for launch, kernel, table in zip(program.launches, kernels, tables[:-1], strict=True)
-        if launch.iterations
-    ]
+    keep: list[object] = [arena, words, constants, kernels]
+    rows = _rows(program, memory, kernels, tables, keep)
     tape = Tape(
         np.array(rows, np.int64).reshape(-1, 4),
         np.array(patches, np.int64).reshape(-1, 3),
-        (arena, words, constants, kernels),
+        tuple(keep),
     )
     return Native(program, memory, kernels, tape, _status(program, memory, arena, arena_at))
 
 
+def _rows(
+    program: Program,
+    memory: Memory,
+    kernels: Sequence[native.Kernel],
+    tables: NDArray[np.int64],
+    keep: list[object],
+) -> list[tuple[int, int, int, int]]:
+    """The rows of the tape, level by level; a level that is worth sharing is one launch."""
+    rows: list[tuple[int, int, int, int]] = []
+    for level in levels(program.launches, memory):
+        launches = [
+            (_address(program.launches[i], kernels[i]), int(tables[i]), launch.iterations)
+            for i in level
+            if (launch := program.launches[i]).iterations
+        ]
+        cost = sum(program.launches[i].cost for i in level)
+        if cost > SHARE and len(launches) > 1:
+            table, count = multi_table(launches)
+            keep.append(table)
+            rows.append((MULTI, table.ctypes.data, count, min(count, PARTS * 2)))
+        else:
+            parts = PARTS if cost > SHARE else 1
+            rows += [(*launch, min(launch[2], parts)) for launch in launches]
+    return rows
+
+
 def _address(launch: Launch, kernel: native.Kernel) -> int:
     return kernel.address if launch.core is None else product.core_address(launch.core)
-
-
-def _parts(launch: Launch) -> int:
-    return min(launch.iterations, PARTS) if launch.cost > SHARE else 1
 
 
 def _constant(node: Any) -> NDArray[Any]:
