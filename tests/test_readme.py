@@ -59,17 +59,26 @@ def test_a_block_without_an_end_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("said", "problems"), [("3\n", 0), ("4\n", 1)], ids=["right output", "wrong output"]
+    ("said", "wrong"), [("3\n", 0), ("4\n", 1), ("", 1)], ids=["right", "wrong", "nothing"]
 )
-def test_python_blocks_share_names_and_their_output_is_compared(said, problems, capsys, tmp_path):
+def test_python_blocks_share_names_and_their_output_is_compared(said, wrong, tmp_path):
     markdown = f"```python\nx = 3\n```\n```python\nprint(x)\n```\n\n```text\n{said}```\n"
-    assert len(readme_blocks.run(markdown, "README.md", tmp_path)) == problems
-    assert "README.md:5\n3\n" in capsys.readouterr().out
+    printed = readme_blocks.run(markdown, "README.md", tmp_path)
+    assert [output for _, output in printed] == ["", "3\n"]
+    assert len(readme_blocks.problems(printed, "README.md")) == wrong
+    new = readme_blocks.updated(markdown, printed)
+    assert new == markdown.replace(f"```text\n{said}", "```text\n3\n")
+    assert not readme_blocks.problems(readme_blocks.run(new, "README.md", tmp_path), "README.md")
+
+
+def test_blocks_write_their_files_into_the_folder_given(tmp_path):
+    readme_blocks.run("```python\nopen('a.svg', 'w').close()\n```\n", "README.md", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]
 
 
 def test_text_that_follows_after_a_sentence_is_not_compared(tmp_path):
     markdown = "```python\nprint(1)\n```\nFor instance:\n```text\n2\n```\n"
-    assert readme_blocks.run(markdown, "README.md", tmp_path) == []
+    assert readme_blocks.run(markdown, "README.md", tmp_path) == [(None, "1\n")]
 
 
 def test_a_failing_block_names_its_line_in_the_readme(tmp_path):

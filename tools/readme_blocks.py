@@ -1,7 +1,8 @@
 """Take the fenced code blocks out of the README, so that CI runs what a reader runs.
 
     python tools/readme_blocks.py show "Quick start" sh 2   print the second sh block of a section
-    python tools/readme_blocks.py run                       run all Python blocks, in order
+    python tools/readme_blocks.py run                       run all Python blocks, compare outputs
+    python tools/readme_blocks.py update                    write outputs and pictures anew
 
 Python blocks share their names, as when a reader pastes one after the other. Where a `text` block
 follows directly, the output has to be equal to it.
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+PICTURES = README.parent / "docs"
 
 
 @dataclass(frozen=True)
@@ -65,27 +67,42 @@ def expected_output(found: list[Block], index: int, markdown: str) -> Block | No
     return None if any(line.strip() for line in between) else found[index + 1]
 
 
-def run(markdown: str, name: str, folder: str) -> list[str]:
-    """Run the Python blocks in a folder; returns what was wrong, nothing if all is well."""
+def run(markdown: str, name: str, folder: str | Path) -> list[tuple[Block | None, str]]:
+    """Run the Python blocks in a folder: what each prints, and the block that says what it should.
+
+    The blocks see the folder as the current one, and write their files there.
+    """
     found = blocks(markdown)
     namespace: dict[str, object] = {"__name__": "__main__"}
-    problems: list[str] = []
+    printed: list[tuple[Block | None, str]] = []
     python = [(index, block) for index, block in enumerate(found) if block.language == "python"]
     for index, block in python:
         # The blank lines make tracebacks, and the lines that graphdl names, those of the README.
         code = compile("\n" * (block.line - 1) + block.text, name, "exec")
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), contextlib.chdir(folder):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.chdir(folder):
             exec(code, namespace)
-        output = printed.getvalue()
-        print(f"{name}:{block.line}\n{output}", end="")
-        expected = expected_output(found, index, markdown)
-        if expected is not None and output != expected.text:
-            problems.append(
-                f"{name}:{expected.line}: the block above prints\n{output}"
-                f"but the README says\n{expected.text}"
-            )
-    return problems
+        printed.append((expected_output(found, index, markdown), output.getvalue()))
+    return printed
+
+
+def problems(printed: list[tuple[Block | None, str]], name: str) -> list[str]:
+    """What the README says wrongly; nothing if all is well."""
+    return [
+        f"{name}:{expected.line}: the block above prints\n{output}"
+        f"but the README says\n{expected.text}"
+        for expected, output in printed
+        if expected is not None and output != expected.text
+    ]
+
+
+def updated(markdown: str, printed: list[tuple[Block | None, str]]) -> str:
+    """The README with what its blocks print."""
+    lines = markdown.splitlines(keepends=True)
+    for expected, output in reversed(printed):
+        if expected is not None:
+            lines[expected.line - 1 : expected.end - 1] = output.splitlines(keepends=True)
+    return "".join(lines)
 
 
 def main() -> int:
@@ -96,7 +113,8 @@ def main() -> int:
     show.add_argument("section")
     show.add_argument("language")
     show.add_argument("number", type=int)
-    commands.add_parser("run", help="run the Python blocks")
+    commands.add_parser("run", help="run the Python blocks, compare what they print")
+    commands.add_parser("update", help="write what the Python blocks print, and their pictures")
     arguments = parser.parse_args()
     markdown = README.read_text(encoding="utf-8")
     if arguments.command == "show":
@@ -105,10 +123,18 @@ def main() -> int:
             parser.error(f"{arguments.section!r} has {len(chosen)} {arguments.language} blocks")
         print(chosen[arguments.number - 1].text, end="")
         return 0
+    if arguments.command == "update":
+        # Twice, because outputs name lines of the README, which the first time can move.
+        for _ in range(2):
+            markdown = updated(markdown, run(markdown, README.name, PICTURES))
+        README.write_text(markdown, encoding="utf-8")
+        return 0
     with tempfile.TemporaryDirectory() as folder:
-        problems = run(markdown, README.name, folder)
-    print("\n".join(problems), file=sys.stderr)
-    return 1 if problems else 0
+        printed = run(markdown, README.name, folder)
+    wrong = problems(printed, README.name)
+    print("".join(output for _, output in printed), end="")
+    print("\n".join(wrong), file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
