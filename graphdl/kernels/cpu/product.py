@@ -157,15 +157,26 @@ def _define_multiply(texts: list[str], r: Registers) -> None:
 
 
 def _define_multiply_dots(texts: list[str], r: Registers) -> None:
-    """multiply_dots(a, ai, height, b, bj, columns, c, ci, depth, resume): blocks of 4 x 4."""
+    """multiply_dots(a, ai, height, b, bj, columns, c, ci, depth, resume): a strip of few rows."""
     with tiles.function(texts, "multiply_dots", 10) as f:
         a, ai, height, b, bj, columns, c, ci, depth, resume = f.arguments()
-        with f.count(0, (columns + 3) >> 2) as block, f.count(0, (height + 3) >> 2) as strip:
-            j, i = block << 2, strip << 2
-            f.call(
-                "dot", a + i * ai, ai, height - i, b + j * bj, bj, columns - j,
-                c + i * ci + j * r.size, ci, depth, resume,
-            )  # fmt: skip
+
+        def blocks(rows: int, width: int) -> None:
+            with (
+                f.count(0, (columns + (width - 1)) // width) as block,
+                f.count(0, (height + (rows - 1)) // rows) as strip,
+            ):
+                i, j = strip * rows, block * width
+                f.call(
+                    f"dot_{rows}x{width}", a + i * ai, ai, height - i, b + j * bj, bj, columns - j,
+                    c + i * ci + j * r.size, ci, depth, resume,
+                )  # fmt: skip
+
+        several, single = r.dots
+        with f.when(height.equals(1)):
+            blocks(*single)
+        with f.when(height > 1):
+            blocks(*several)
 
 
 def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
@@ -266,7 +277,8 @@ def core_ir(dtype: str, symbol: str) -> str:
     texts = [tiles.declarations(r)]
     for rows, vectors in r.shapes:
         tiles.define_tile(texts, r, rows, vectors)
-    tiles.define_dot(texts, r)
+    for rows, columns in r.dots:
+        tiles.define_dot(texts, r, rows, columns)
     tiles.define_copy(texts, r)
     tiles.define_copy_edge(texts, r)
     tiles.define_gather_rows(texts, r)

@@ -53,6 +53,11 @@ class Registers:
         narrow = ((6, 2), (6, 1), (1, 8))
         return ((6, 4), (4, 4), *narrow) if self.many else narrow
 
+    @property
+    def dots(self) -> tuple[tuple[int, int], ...]:
+        """The blocks of dot products, rows by columns; one row is common enough for its own."""
+        return ((4 if self.many else 2, 4), (1, 8))
+
 
 @cache
 def host_registers(dtype: str) -> Registers:
@@ -138,6 +143,23 @@ class _Vectors:
             f"call void @llvm.prefetch.p0(ptr {self._pointer(address)}, i32 0, i32 3, i32 1)"
         )
 
+    def sums_of_lanes(self, vectors: Sequence[str]) -> list[str]:
+        """Lane i of result g is the sum of the lanes of vector g * lanes + i."""
+        totals = []
+        for first in range(0, len(vectors), self.lanes):
+            group = [*vectors[first : first + self.lanes]]
+            group += ["zeroinitializer"] * (self.lanes - len(group))
+            while len(group) > 1:
+                group = [self._pairs(*group[i : i + 2]) for i in range(0, len(group), 2)]
+            totals += group
+        return totals
+
+    def _pairs(self, left: str, right: str) -> str:
+        """The sums of adjacent lanes: those of `left`, then those of `right`."""
+        even = self.shuffle(left, right, range(0, 2 * self.lanes, 2))
+        odd = self.shuffle(left, right, range(1, 2 * self.lanes, 2))
+        return self.f.emit(f"fadd {self.type} {even}, {odd}")
+
     def variables(self, rows: int, columns: int) -> list[list[str]]:
         """Slots for vectors, which LLVM turns into registers; they start at zero."""
         slots = [[self.f.emit(f"alloca {self.type}") for _ in range(columns)] for _ in range(rows)]
@@ -161,7 +183,6 @@ def declarations(registers: Registers) -> str:
         (
             f"declare {vector} @llvm.fma.v{lanes}{dtype}({vector}, {vector}, {vector})",
             f"declare {vector} @llvm.masked.load.v{lanes}{dtype}.p0(ptr, i32, {mask}, {vector})",
-            f"declare {scalar} @llvm.vector.reduce.fadd.v{lanes}{dtype}({scalar}, {vector})",
             "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)",
             "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
         )
@@ -214,28 +235,28 @@ def define_tile(texts: list[str], registers: Registers, rows: int, vectors: int)
         each_of_c(lambda slot, address: v.store(v.get(slot), address))
 
 
-def define_dot(texts: list[str], registers: Registers) -> None:
-    """dot(a, ai, height, b, bj, width, c, ci, depth, resume): c[:4, :4] (+)= a[:4, :] @ b[:, :4].
+def define_dot(texts: list[str], registers: Registers, rows: int, columns: int) -> None:
+    """dot(a, ai, height, b, bj, width, c, ci, depth, resume): c (+)= a @ b, rows x columns of it.
 
     The elements of a row of a, and of a column of b, are adjacent. Rows at and past `height` repeat
     the last row, columns at and past `width` the last column. Each lane is summed first, then the
-    lanes are.
+    lanes are, in pairs.
     """
-    with function(texts, "dot", 10) as f:
+    with function(texts, f"dot_{rows}x{columns}", 10) as f:
         a, ai, height, b, bj, width, c, ci, depth, resume = f.arguments()
         v = _Vectors(f, registers)
         lanes, size = registers.lanes, registers.size
-        sums = v.variables(4, 4)
+        sums = v.variables(rows, columns)
         bottom, right = height - 1, width - 1
-        rows = [a + f.smaller(f.constant(i), bottom) * ai for i in range(4)]
-        columns = [b + f.smaller(f.constant(j), right) * bj for j in range(4)]
+        left = [a + f.smaller(f.constant(i), bottom) * ai for i in range(rows)]
+        top = [b + f.smaller(f.constant(j), right) * bj for j in range(columns)]
 
         def add(load: Callable[[Value], str]) -> None:
-            values = [load(column) for column in columns]
-            for i in range(4):
-                value = load(rows[i])
-                for j in range(4):
-                    v.set(sums[i][j], v.multiply_add(value, values[j], v.get(sums[i][j])))
+            values = [load(start) for start in left]
+            for j in range(columns):
+                weights = load(top[j])
+                for i in range(rows):
+                    v.set(sums[i][j], v.multiply_add(values[i], weights, v.get(sums[i][j])))
 
         whole = depth // lanes
         with f.count(0, whole) as k:
@@ -246,18 +267,22 @@ def define_dot(texts: list[str], registers: Registers) -> None:
             mask = v.mask(depth - done)
             offset = done * size
             add(lambda start: v.load_masked(start + offset, mask))
+        totals = v.sums_of_lanes([v.get(slot) for row in sums for slot in row])
+
+        # A vector of totals holds parts of rows of c, or whole rows.
+        piece = min(lanes, columns)
+        part = _Vectors(f, registers, piece)
         again = resume.differs(0)
-        for i in range(4):
-            for j in range(4):
-                place = c + ci * i + j * size
-                before = f.emit(
-                    f"select i1 {again.name}, {v.scalar} {v.load_scalar(place)}, {v.scalar} 0.0"
-                )
-                total = f.emit(
-                    f"call reassoc {v.scalar} @llvm.vector.reduce.fadd.v{lanes}{registers.dtype}("
-                    f"{v.scalar} {before}, {v.type} {v.get(sums[i][j])})"
-                )
-                v.store_scalar(total, place)
+        for first in range(0, rows * columns, piece):
+            i, j = divmod(first, columns)
+            place = c + ci * i + j * size
+            start = first % lanes
+            total = v.shuffle(totals[first // lanes], "poison", range(start, start + piece))
+            before = f.emit(
+                f"select i1 {again.name}, {part.type} {part.load(place)}, {part.type} "
+                "zeroinitializer"
+            )
+            part.store(f.emit(f"fadd {part.type} {before}, {total}"), place)
 
 
 def define_copy(texts: list[str], registers: Registers) -> None:
