@@ -5,6 +5,7 @@ Every kernel here runs twice, as plain Python and compiled, on the same inputs.
 
 import ctypes
 import itertools
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -346,7 +347,7 @@ def test_few_lanes(size, stop):
             start = row * n
             largest = f32(-inf)
             for i in few_lanes(start, start + n):
-                largest = accumulate_maximum(largest, x[i])
+                largest = maximum(largest, x[i])
             total = f32(0.0)
             for i in few_lanes(start, start + n):
                 y[i] = exp(x[i] - largest)
@@ -381,8 +382,8 @@ def test_branches_and_skipped_iterations_in_lanes():
 REDUCTIONS = {
     "sum": ("f32(0.0)", "acc + x[i]", np.sum),
     "product": ("f32(1.0)", "acc * x[i]", np.prod),
-    "maximum": ("f32(-inf)", "accumulate_maximum(acc, x[i])", np.max),
-    "minimum": ("f32(inf)", "accumulate_minimum(acc, x[i])", np.min),
+    "maximum": ("f32(-inf)", "maximum(acc, x[i])", np.max),
+    "minimum": ("f32(inf)", "minimum(acc, x[i])", np.min),
 }
 
 
@@ -458,6 +459,40 @@ def test_the_object_refers_to_no_python_symbol():
     names = kernel.object_code
     for word in (b"Py", b"numba", b"NRT", b"Env"):
         assert word not in names
+
+
+C_PROGRAM = """
+#include <stdint.h>
+#include <stdio.h>
+void %(symbol)s(int64_t *table, int64_t lo, int64_t hi);
+int main(void) {
+    float x[40];
+    for (int i = 0; i < 40; i++) x[i] = i / 10.0f;
+    int64_t table[1] = {(int64_t)x};
+    %(symbol)s(table, 1, 39);
+    for (int i = 0; i < 40; i++) printf("%%.9g ", x[i]);
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.parametrize("options", [[], ["-static"], ["-no-pie"]])
+def test_the_object_links_into_a_c_program(tmp_path, options):
+    text = """
+        x = f32_at(table[0])
+        for i in lanes(lo, hi):
+            x[i] = tanh(x[i])
+    """
+    kernel = compiled([source(text)])[0]
+    (tmp_path / "kernel.o").write_bytes(kernel.object_code)
+    (tmp_path / "main.c").write_text(C_PROGRAM % {"symbol": kernel.symbol})
+    command = ["cc", *options, "main.c", "kernel.o", "-lm", "-o", "program"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    output = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=True)
+    x = (np.arange(40) / np.float32(10)).astype(np.float32)
+    call(kernel, [x], 1, 39)
+    np.testing.assert_array_equal(np.array(output.stdout.split(), np.float32), x)
 
 
 def test_the_source_is_a_file_beside_the_object():

@@ -63,8 +63,6 @@ def python_names(arrays: Sequence[NDArray[Any]] | None = None) -> Mapping[str, A
         "few_lanes": range,
         "min_i64": min,
         "max_i64": max,
-        "accumulate_maximum": np.maximum,
-        "accumulate_minimum": np.minimum,
         **{name: scalar.python for name, scalar in (ELEMENTARY | ARITHMETIC).items()},
     }
     for suffix, dtype in _DTYPES.items():

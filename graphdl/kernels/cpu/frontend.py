@@ -239,12 +239,28 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
         return result
 
     def lower_assign(self, ty: Any, inst: Any) -> Any:
+        self._is_step = inst.target.name in self._accumulated
         value = super().lower_assign(ty, inst)
-        if inst.target.name in self._accumulated:
+        if self._is_step and self._may_reorder(inst.value):
             opname = getattr(value, "opname", None)
             if opname in _FLOAT_OPERATORS and "reassoc" not in value.flags:
                 value.flags.append("reassoc")
         return value
+
+    def _may_reorder(self, expr: Any) -> bool:
+        """Whether a step is a plain operator, and not the last operation of some longer formula."""
+        if expr.op != "call":
+            return True
+        function = self.typeof(expr.func.name)
+        return getattr(function, "name_in_text", "") in ("add", "subtract", "multiply")
+
+    def _lower_call_normal(self, fnty: Any, expr: Any, signature: Any) -> Any:
+        if self._is_step and isinstance(signature.return_type, types.Float):
+            step = intrinsics.FLOAT_STEPS.get(getattr(fnty, "name_in_text", ""))
+            if step is not None:
+                args = [self._cast_var(arg, signature.return_type) for arg in expr.args]
+                return step(self.context, self.builder, signature, args)
+        return super()._lower_call_normal(fnty, expr, signature)
 
     def alloca_lltype(self, name: str, lltype: Any, datamodel: Any = None) -> Any:
         return cgutils.alloca_once(self.builder, lltype, name=name)

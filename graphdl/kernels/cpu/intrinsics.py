@@ -58,6 +58,7 @@ class IntrinsicType(types.Callable, types.Opaque):  # type: ignore[misc]
 
     def __init__(self, intrinsic: Intrinsic) -> None:
         self.intrinsic = intrinsic
+        self.name_in_text = intrinsic.__name__
         self._resolved: dict[tuple[Any, ...], Any] = {}
         super().__init__(f"intrinsic({intrinsic.__name__} at {id(intrinsic)})")
 
@@ -335,30 +336,23 @@ def _make_choice(name: str, comparison: str) -> Any:
 RANGE = _make_loop(Loop("range", parallel=False), (1, 2, 3))
 
 
-def _make_accumulator(name: str, llvm_name: str, comparison: str) -> Intrinsic:
-    """`s = accumulate_maximum(s, x)`, which propagates NaN, in the form that LLVM vectorises.
+def _make_step(llvm_name: str) -> Callable[..., Any]:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = args[0].type
+        signature = ir.FunctionType(kind, [kind, kind])
+        function = builder.module.declare_intrinsic(llvm_name, [kind], signature)
+        return builder.call(function, args, fastmath=("nsz",))
 
-    LLVM knows reductions by `llvm.maximum`; the comparisons that spell out NumPy's `maximum` stop
-    it from using vectors.
-    """
+    return emit
 
-    def accumulate(typingctx: Any, total: Any, value: Any) -> Any:
-        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            a, b = args
-            if isinstance(dtype, types.Float):
-                function = builder.module.declare_intrinsic(
-                    llvm_name, [a.type], ir.FunctionType(a.type, [a.type, a.type])
-                )
-                return builder.call(function, [a, b], fastmath=("nsz",))
-            signed = isinstance(dtype, types.Integer) and dtype.signed
-            compare = builder.icmp_signed if signed else builder.icmp_unsigned
-            return builder.select(compare(comparison, a, b), a, b)
 
-        dtype = types.unliteral(total)
-        return (dtype(dtype, dtype), codegen) if value == dtype else None
-
-    accumulate.__name__ = name
-    return Intrinsic(accumulate)
+#: What a step such as `largest = maximum(largest, x)` emits for floats in place of the function of
+#: that name. LLVM knows reductions by `llvm.maximum`, which propagates NaN as NumPy does; the
+#: comparisons that spell out `maximum` elsewhere stop it from using vectors.
+FLOAT_STEPS: Mapping[str, Callable[..., Any]] = {
+    "maximum": _make_step("llvm.maximum"),
+    "minimum": _make_step("llvm.minimum"),
+}
 
 
 def _make_conversion(suffix: str, dtype: Any) -> Intrinsic:
@@ -384,6 +378,4 @@ MEMORY_AND_LOOPS: Mapping[str, Any] = {
     "few_lanes": _make_loop(Loop("few_lanes", parallel=True, few=True), (2,)),
     "min_i64": _make_choice("min_i64", "<"),
     "max_i64": _make_choice("max_i64", ">"),
-    "accumulate_maximum": _make_accumulator("accumulate_maximum", "llvm.maximum", ">"),
-    "accumulate_minimum": _make_accumulator("accumulate_minimum", "llvm.minimum", "<"),
 }
