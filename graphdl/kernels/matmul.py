@@ -14,6 +14,8 @@ from graphdl.types import Shape, contiguous_strides
 
 #: Nanoseconds a multiply-add takes one core, to decide whether threads share a product.
 MULTIPLY_ADD = 0.012
+#: Nanoseconds a byte takes from the third-level cache: what a product with few rows waits for.
+BYTE = 0.05
 
 #: Along batches z and y, rows and columns.
 Strides = tuple[int, int, int, int]
@@ -187,8 +189,9 @@ def product_launch(group: Group, stored: set[Node]) -> Launch:
         words[product.OPERANDS + product.OPERAND_WORDS * i] = Address(node, offset)
     reads = tuple(dict.fromkeys((view_a.base, view_b.base, *writer.reads)))
     elements = batch * m * n
-    cost = elements * (k * MULTIPLY_ADD + sum(cost_of(node) for node in group.members))
     moved = sum(node.type.nbytes for node in (*reads, *writer.stored))
+    work = elements * (k * MULTIPLY_ADD + sum(cost_of(node) for node in group.members))
+    cost = max(work, moved * BYTE)
     return Launch(
         source,
         tuple(words),
