@@ -71,12 +71,11 @@ def _from_ufunc(name: str, ufunc: np.ufunc, result: int = 0) -> Callable[..., Te
     return infer
 
 
-def _floats(name: str) -> Callable[..., TensorType]:
-    def infer(*types: TensorType) -> TensorType:
-        shape = _one_shape(name, types)
-        if any(type.dtype != types[0].dtype for type in types) or not types[0].is_float:
-            raise DtypeError(f"{name}: takes one float dtype, not {[str(t.dtype) for t in types]}")
-        return TensorType(types[0].dtype, shape)
+def _float(name: str) -> Callable[..., TensorType]:
+    def infer(x: TensorType) -> TensorType:
+        if not x.is_float:
+            raise DtypeError(f"{name}: takes floats, not {x}")
+        return x
 
     return infer
 
@@ -155,7 +154,7 @@ def _scipy(name: str) -> Callable[..., Any]:
 
 def _smooth(name: str, reference: Callable[..., Any], vjp: Rule) -> Op:
     """A float function of one operand that NumPy has no ufunc for."""
-    return Op(name, "pointwise", _floats(name), reference, vjp, domain=(_REAL,))
+    return Op(name, "pointwise", _float(name), reference, vjp, domain=(_REAL,))
 
 
 _LN2 = math.log(2.0)

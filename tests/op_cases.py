@@ -1,0 +1,178 @@
+"""Operands to try each op of the table on; the tests that are generated from the table use them.
+
+Pointwise ops need no entry: their operands are drawn from `Op.domain`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphdl.errors import GraphError
+from graphdl.graph import Literal
+from graphdl.ops import pointwise
+from graphdl.ops.op import Op
+from graphdl.ops.table import OPS
+from graphdl.types import DTYPES, Dtype, TensorType
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op, its operands and attributes."""
+
+    op: Op
+    operands: tuple[np.ndarray, ...]
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        types = ", ".join(str(TensorType(x.dtype, x.shape)) for x in self.operands)
+        attributes = "".join(f", {key}={value}" for key, value in self.attrs.items())
+        return f"{self.op.name}({types}{attributes})"
+
+    @property
+    def floats(self) -> tuple[int, ...]:
+        """The operands that can have a gradient."""
+        return tuple(i for i, x in enumerate(self.operands) if x.dtype.kind == "f")
+
+    def __call__(self, *operands: Any) -> Any:
+        return self.op(*operands, **self.attrs)
+
+
+F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
+
+#: Shapes of float operands, and attributes, of the ops that are not pointwise.
+SHAPED: dict[str, list[tuple[tuple[tuple[int, ...], ...], dict[str, Any]]]] = {
+    "sum": [
+        (((3, 4),), {"axes": (0,)}), (((2, 3, 4),), {"axes": (0, 2)}), (((5,),), {"axes": (0,)}),
+    ],
+    "prod": [
+        (((3, 4),), {"axes": (0,)}), (((2, 3, 2),), {"axes": (0, 2)}), (((1,),), {"axes": (0,)}),
+    ],
+    "max": [(((3, 4),), {"axes": (1,)}), (((2, 3, 4),), {"axes": (0, 2)})],
+    "min": [(((3, 4),), {"axes": (1,)}), (((2, 3, 4),), {"axes": (0, 2)})],
+    "argmax": [(((3, 4),), {"axis": 1}), (((2, 3, 4),), {"axis": 0})],
+    "argmin": [(((3, 4),), {"axis": 1}), (((2, 3, 4),), {"axis": 0})],
+    "cumsum": [(((3, 4),), {"axis": 0, "reverse": False}), (((5,),), {"axis": 0, "reverse": True})],
+    "reshape": [
+        (((3, 4),), {"shape": (2, 6)}), (((),), {"shape": (1, 1)}), (((0, 3),), {"shape": (0,)}),
+    ],
+    "transpose": [(((2, 3, 4),), {"perm": (2, 0, 1)}), (((),), {"perm": ()})],
+    "broadcast": [
+        (((3,),), {"shape": (2, 3, 4), "dims": (1,)}),
+        (((),), {"shape": (5,), "dims": ()}),
+        (((2, 4),), {"shape": (2, 0, 4), "dims": (0, 2)}),
+    ],
+    "slice": [
+        (((5, 4),), {"starts": (1, 3), "sizes": (2, 4), "steps": (2, -1)}),
+        (((5,),), {"starts": (4,), "sizes": (5,), "steps": (-1,)}),
+        (((5,),), {"starts": (0,), "sizes": (0,), "steps": (1,)}),
+    ],
+    "pad": [
+        (((2, 3), ()), {"shape": (5, 4), "starts": (1, 3), "steps": (2, -1)}),
+        (((0,), ()), {"shape": (3,), "starts": (0,), "steps": (1,)}),
+    ],
+    "concatenate": [
+        (((2, 3), (1, 3), (0, 3)), {"axis": 0}),
+        (((2, 3), (2, 1)), {"axis": 1}),
+    ],
+    "contract": [
+        (((3, 4), (4, 5)), {"la": (0, 1), "lb": (1, 2), "lo": (0, 2)}),
+        (((2, 3, 4), (2, 5, 4)), {"la": (0, 1, 2), "lb": (0, 3, 2), "lo": (0, 3, 1)}),
+        (((4,), (4,)), {"la": (0,), "lb": (0,), "lo": ()}),
+        (((3, 0), (0, 5)), {"la": (0, 1), "lb": (1, 2), "lo": (0, 2)}),
+    ],
+}  # fmt: skip
+
+
+def others(rng: np.random.Generator) -> dict[str, list[Case]]:
+    """Ops whose operands or attributes are of a kind of their own."""
+    x, index = rng.normal(size=(5, 3)), rng.integers(0, 5, (2, 4))
+    mask = rng.random((3, 4)) < 0.5
+    value = {"value": Literal(rng.normal(size=(2, 3)))}
+    scattered = {"size": 5}
+    return {
+        "any": [Case(OPS["any"], (mask,), {"axes": axes}) for axes in ((0,), (0, 1))],
+        "all": [Case(OPS["all"], (mask,), {"axes": (1,)})],
+        "select": [Case(OPS["select"], (mask, rng.normal(size=(3, 4)), rng.normal(size=(3, 4))))],
+        "cast": [
+            *(Case(OPS["cast"], (x * 3,), {"dtype": dtype}) for dtype in (F4, np.dtype("int8"))),
+            Case(OPS["cast"], (mask,), {"dtype": F8}),
+            Case(OPS["cast"], (index,), {"dtype": np.dtype("bool")}),
+        ],
+        "variable": [Case(OPS["variable"], (x,), {"serial": 0})],
+        "stop_gradient": [Case(OPS["stop_gradient"], (x,))],
+        "gather": [Case(OPS["gather"], (x, index)), Case(OPS["gather"], (x[:, 0], index[0]))],
+        "scatter_add": [
+            Case(OPS["scatter_add"], (rng.normal(size=(2, 4, 3)), index), scattered),
+            Case(OPS["scatter_add"], (rng.normal(size=4), index[0]), scattered),
+        ],
+        "ldexp": [Case(OPS["ldexp"], (x, rng.integers(-3, 4, (5, 3)).astype(np.int32)))],
+        "constant": [Case(OPS["constant"], (), value)],
+        "iota": [Case(OPS["iota"], (), {"size": 4, "dtype": F4})],
+        "extent": [Case(OPS["extent"], (), {"size": 4, "dtype": F8})],
+    }  # fmt: skip
+
+
+def draw(rng: np.random.Generator, domain: tuple[float, float], dtype: Dtype, shape: Any) -> Any:
+    """Values in the domain: dense enough for floats, whole for integers, coins for booleans."""
+    low, high = domain
+    if dtype.kind == "f":
+        return rng.uniform(low, high, shape).astype(dtype)
+    if dtype.kind == "b":
+        return rng.random(shape) < 0.5
+    least = max(int(np.ceil(low)), 0 if dtype.kind == "u" else -100)
+    return rng.integers(least, max(int(high), least + 1) + 1, shape).astype(dtype)
+
+
+def pointwise_case(op: Op, dtype: Dtype, shape: Any, seed: int = 0) -> Case | None:
+    """Operands of one dtype from the op's domain, if it takes that dtype."""
+    rng = np.random.default_rng(seed)
+    if op.name in ("left_shift", "right_shift"):
+        domains: Any = ((0.0, 50.0), (0.0, 5.0))
+    elif op.name == "power" and dtype.kind != "f":
+        domains = ((0.0, 6.0), (0.0, 3.0))
+    else:
+        domains = op.domain
+    operands = tuple(draw(rng, domain, dtype, shape) for domain in domains)
+    try:
+        op.infer(*(TensorType(x.dtype, x.shape) for x in operands))
+    except GraphError:
+        return None
+    return Case(op, operands)
+
+
+def cases(op: Op, dtype: Any = F8, seed: int = 0) -> list[Case]:
+    """What to try the op on, with floats of `dtype` (of any dtype of it for pointwise ops)."""
+    rng = np.random.default_rng(seed)
+    dtype = np.dtype(dtype)
+    if op.name in SHAPED:
+        return [
+            Case(op, tuple(np.asarray(rng.normal(size=s)).astype(dtype) for s in shapes), attrs)
+            for shapes, attrs in SHAPED[op.name]
+        ]
+    special = others(rng)
+    if op.name in special:
+        return [
+            Case(op, tuple(x.astype(dtype) if x.dtype == F8 else x for x in c.operands), c.attrs)
+            for c in special[op.name]
+        ]
+    if op.family != "pointwise":
+        return []
+    found = (pointwise_case(op, dtype, shape, seed) for shape in ((3, 4), (), (0, 2)))
+    return [case for case in found if case is not None]
+
+
+def pointwise_dtypes(op: Op) -> list[Dtype]:
+    """The dtypes that a pointwise op takes in all operands."""
+    return [dtype for dtype in DTYPES if pointwise_case(op, dtype, (3,)) is not None]
+
+
+#: The pointwise ops whose operands are drawn from their domain.
+DRAWN = [
+    op
+    for op in OPS.values()
+    if op.family == "pointwise" and op.name not in others(np.random.default_rng(0))
+]
+assert pointwise.add in DRAWN

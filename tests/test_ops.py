@@ -1,0 +1,182 @@
+"""The op table: every record is complete, computes what NumPy does, refuses what it must."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from graphdl.errors import AxisError, DtypeError, GraphError, ShapeError
+from graphdl.graph import Literal
+from graphdl.ops import movement, reduction
+from graphdl.ops.contraction import product
+from graphdl.ops.op import Op, node_of
+from graphdl.ops.table import OPS
+from graphdl.tracing import as_traced, tracing
+from graphdl.types import DTYPES, TensorType
+from tests.helpers import same, trace
+from tests.op_cases import (
+    DRAWN,
+    F4,
+    F8,
+    SHAPED,
+    Case,
+    cases,
+    others,
+    pointwise_case,
+    pointwise_dtypes,
+)
+
+FAMILIES = {
+    "pointwise", "movement", "reduction", "cumulative", "constant", "contraction", "indexing",
+}  # fmt: skip
+
+
+def every_case() -> list[Case]:
+    drawn = itertools.product(OPS.values(), (F4, F8))
+    found = [case for op, dtype in drawn for case in cases(op, dtype)]
+    for op in DRAWN:
+        for dtype in pointwise_dtypes(op):
+            if dtype.kind != "f":
+                found.append(pointwise_case(op, dtype, (7,)))
+    return found
+
+
+def test_every_op_is_tested():
+    """An op without a case has no test: give it an entry in tests/op_cases.py, or a domain."""
+    untested = [name for name, op in OPS.items() if not (cases(op) or pointwise_dtypes(op))]
+    assert untested == []
+    assert SHAPED.keys() | others(np.random.default_rng(0)).keys() <= OPS.keys()
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=lambda op: op.name)
+def test_a_record_is_complete(op):
+    assert OPS[op.name] is op
+    assert op.family in FAMILIES
+    assert (op.vjp is None) == bool(op.no_gradient), "an op has a vjp or says why not"
+    if op in DRAWN:
+        assert op.domain, "a pointwise op says where to test it"
+        assert all(low < high for low, high in op.domain)
+
+
+@pytest.mark.parametrize("case", every_case(), ids=str)
+def test_an_op_is_its_reference(case):
+    with tracing("f") as run:
+        values = [as_traced(x, run) for x in case.operands]
+        node = node_of(case.op, [value.node for value in values], case.attrs)
+    expected = case(*case.operands)
+    assert TensorType(np.asarray(expected).dtype, np.shape(expected)) == node.type
+    if case.operands:
+        same(trace(case, *case.operands).evaluate(*case.operands), expected)
+
+
+@pytest.mark.parametrize("op", DRAWN, ids=lambda op: op.name)
+def test_a_pointwise_op_refuses_shapes_that_differ(op):
+    dtype = pointwise_dtypes(op)[0]
+    types = [TensorType(dtype, (3, i + 1)) for i in range(len(op.domain))]
+    if len(types) > 1:
+        with pytest.raises(ShapeError, match=op.name):
+            op.infer(*types)
+    with pytest.raises((GraphError, TypeError)):
+        op.infer(*types, types[0])
+
+
+@pytest.mark.parametrize("op", DRAWN, ids=lambda op: op.name)
+def test_a_pointwise_op_refuses_dtypes_that_differ(op):
+    if len(op.domain) > 1:
+        with pytest.raises(DtypeError, match=op.name):
+            op.infer(TensorType(F4, (3,)), TensorType(F8, (3,)))
+
+
+X, S = TensorType(F8, (3, 4)), TensorType(F8, ())
+K = TensorType(np.dtype(np.int64), (2,))
+BOOLS = TensorType(np.dtype(bool), (3, 4))
+
+BAD = [
+    ("select", (BOOLS, X, TensorType(F4, (3, 4))), {}, DtypeError),
+    ("select", (X, X, X), {}, DtypeError),
+    ("cast", (X,), {"dtype": "complex64"}, DtypeError),
+    ("sigmoid", (K,), {}, DtypeError),
+    ("sum", (X,), {"axes": (2,)}, AxisError),
+    ("sum", (X,), {"axes": (0, 0)}, AxisError),
+    ("sum", (BOOLS,), {"axes": (0,)}, DtypeError),
+    ("any", (X,), {"axes": (0,)}, DtypeError),
+    ("max", (TensorType(F8, (0, 2)),), {"axes": (0,)}, ShapeError),
+    ("argmax", (TensorType(F8, (0, 2)),), {"axis": 0}, ShapeError),
+    ("argmax", (X,), {"axis": -1}, AxisError),
+    ("cumsum", (X,), {"axis": 5, "reverse": False}, AxisError),
+    ("reshape", (X,), {"shape": (5, 5)}, ShapeError),
+    ("transpose", (X,), {"perm": (0, 0)}, AxisError),
+    ("broadcast", (X,), {"shape": (3, 4, 2), "dims": (0, 2)}, ShapeError),
+    ("broadcast", (X,), {"shape": (4, 3), "dims": (1, 0)}, ShapeError),
+    ("slice", (X,), {"starts": (0, 0), "sizes": (4, 4), "steps": (1, 1)}, ShapeError),
+    ("slice", (X,), {"starts": (0, 0), "sizes": (3, 4), "steps": (1, 0)}, ShapeError),
+    ("slice", (X,), {"starts": (0,), "sizes": (3,), "steps": (1,)}, ShapeError),
+    ("pad", (X, K), {"shape": (3, 4), "starts": (0, 0), "steps": (1, 1)}, DtypeError),
+    ("pad", (X, S), {"shape": (2, 4), "starts": (0, 0), "steps": (1, 1)}, ShapeError),
+    ("concatenate", (X, K), {"axis": 0}, ShapeError),
+    ("concatenate", (X, TensorType(F4, (3, 4))), {"axis": 0}, DtypeError),
+    ("concatenate", (X, X), {"axis": 2}, AxisError),
+    ("iota", (), {"size": 3, "dtype": "object"}, DtypeError),
+    ("contract", (X, X), {"la": (0, 1), "lb": (1, 2), "lo": (0, 2)}, ShapeError),
+    ("contract", (X, X), {"la": (0, 1), "lb": (0, 1), "lo": (0, 0)}, ShapeError),
+    ("contract", (X, X), {"la": (0, 1), "lb": (0, 2), "lo": (0, 2)}, ShapeError),
+    ("contract", (X, X), {"la": (0, 0), "lb": (0, 1), "lo": (0,)}, ShapeError),
+    ("contract", (X, BOOLS), {"la": (0, 1), "lb": (0, 1), "lo": ()}, DtypeError),
+    ("gather", (X, X), {}, DtypeError),
+    ("gather", (S, K), {}, ShapeError),
+    ("scatter_add", (X, K), {"size": 5}, ShapeError),
+    ("scatter_add", (X, X), {"size": 5}, DtypeError),
+    ("sum", (X,), {"axis": 0}, GraphError),
+    ("add", (X,), {}, GraphError),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "types", "attrs", "error"), BAD)
+def test_an_op_refuses_what_does_not_fit(name, types, attrs, error):
+    with tracing("f") as run:
+        nodes = [as_traced(np.zeros(type.shape, type.dtype), run).node for type in types]
+        with pytest.raises(error):
+            node_of(OPS[name], nodes, attrs)
+
+
+def test_equal_products_are_one_node():
+    """The labels are numbered in order of appearance, whatever the caller called them."""
+    x, y = np.ones((2, 3)), np.ones((3, 4))
+    first = trace(lambda a, b: product(a, b, (7, 5), (5, 9), (7, 9)), x, y)
+    assert dict(first.outputs[0].attrs) == {"la": (0, 1), "lb": (1, 2), "lo": (0, 2)}
+
+
+def test_a_product_of_many_factors_has_an_exact_gradient_at_zeros():
+    x = np.array([0.0, 2.0, 3.0])
+    assert isinstance(reduction.prod, Op)
+    (gradient,) = reduction.prod.vjp(np.asarray(1.0), None, x, axes=(0,))
+    np.testing.assert_array_equal(gradient, [6.0, 0.0, 0.0])
+    (gradient,) = reduction.prod.vjp(np.asarray(1.0), None, x * [1, 0, 1], axes=(0,))
+    np.testing.assert_array_equal(gradient, [0.0, 0.0, 0.0])
+
+
+def test_a_rule_computes_on_plain_arrays_too():
+    for op in DRAWN:
+        case = pointwise_case(op, F8, (3,))
+        if op.vjp is not None and case is not None:
+            out = case(*case.operands)
+            parts = op.vjp(np.ones(3), out, *case.operands)
+            assert len(parts) == len(case.operands)
+            assert all(part is None or np.shape(part) == (3,) for part in parts)
+
+
+def test_constants_compare_by_their_bytes():
+    assert Literal(np.float32(1)) != Literal(np.float64(1))
+    assert Literal(0.0) != Literal(-0.0)
+    assert Literal(np.nan) == Literal(np.nan)
+    assert Literal([1.0, 2.0]) == Literal(np.array([1.0, 2.0]))
+    assert Literal([[1.0, 2.0]]) != Literal([1.0, 2.0])
+    value = np.arange(100.0)
+    literal = Literal(value)
+    value[0] = 7
+    assert literal.array[0] == 0
+    assert not literal.array.flags.writeable
+    assert movement.literal(value) == {"value": Literal(value)}
+    assert all(Literal(np.zeros(2, dtype)).array.dtype == dtype for dtype in DTYPES)
