@@ -48,7 +48,9 @@ KERNELS = _load()
 I8 = np.dtype(np.int64)
 
 
-def add_one_spec(shape: tuple[int, ...], parts: int = 1, donated: bool = False) -> ProgramSpec:
+def add_one_spec(
+    shape: tuple[int, ...], parts: int = 1, donated: bool = False, is_long: bool = False
+) -> ProgramSpec:
     """A program that adds 1 to an int64 array, in place if it is donated."""
     table = np.zeros(2, np.int64)
     base = table.ctypes.data
@@ -58,7 +60,7 @@ def add_one_spec(shape: tuple[int, ...], parts: int = 1, donated: bool = False) 
         (table,),
     )
     result = Argument(0) if donated else New(I8, shape)
-    return ProgramSpec((ArraySpec(I8, shape, donated),), result, tape)
+    return ProgramSpec((ArraySpec(I8, shape, donated),), result, tape, is_long=is_long)
 
 
 def in_new_process(code: str, **environment: str) -> str:

@@ -9,8 +9,9 @@ Arguments that do not fit (another shape, a strided view, a list) are passed on 
 make the call return NotImplemented, and nothing has happened. `prepare` makes arrays fit.
 
 The interpreter lock is held from start to end: the tables that the patches write are shared by
-all calls of a program. Everything else about a call lives on its stack, so a call that happens
-while results are being built (a finaliser run by the garbage collector) does no harm.
+all calls of a program. A long program lets go of it while the tape runs, and holds a lock of its
+own. Everything else about a call lives on its stack, so a call that happens while results are
+being built (a finaliser run by the garbage collector) does no harm.
 
 The native function reads fields of Python's and NumPy's objects. `_native_problem()` compares what
 it would read with what Python says of real objects; where they differ, or on an interpreter other
@@ -132,12 +133,17 @@ class ProgramSpec:
     arguments: the tree of each positional argument. result: the tree that the call returns. The
     tape's patches number the leaves of all arguments in their order, then the New results in
     theirs; the base of a scalar is the address of 8 bytes that hold it.
+
+    uses_blas: a kernel calls BLAS, which then keeps to one thread. is_long: the program takes so
+    long (say, 50 us) that other Python threads should run meanwhile. A thread that calls it when
+    another one is in it waits.
     """
 
     arguments: tuple[Tree, ...]
     result: Tree
     tape: Tape
     uses_blas: bool = False
+    is_long: bool = False
 
 
 def leaves(trees: Sequence[Tree]) -> list[Tree]:
@@ -219,6 +225,8 @@ class _Tables:
             "fallback": 0 if fallback is None else id(fallback),
             "order": self._address(order),
             "order_count": len(order),
+            "is_long": int(spec.is_long),
+            "busy": 0,
         }
         self.words = np.array([words[name] for name in code.SPEC], np.int64)
 

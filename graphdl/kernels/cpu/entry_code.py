@@ -22,11 +22,12 @@ int64 array, the words of `SPEC`. Those point to rows of six words each:
 from __future__ import annotations
 
 import ctypes
+import sys
 from typing import Any
 
 import numpy as np
 
-from graphdl.kernels.cpu import assembler, recycle, tape
+from graphdl.kernels.cpu import assembler, pool, recycle, tape
 from graphdl.kernels.cpu.assembler import Condition, Function, Module, Value
 
 ARRAY, FLOAT, INT, BOOL, STATIC, TUPLE, LIST, DICT = range(8)
@@ -58,6 +59,8 @@ SPEC = (
     "fallback",  # a callable, or 0
     "order",  # rows of (leaf, bytes, whether donated), by address when last called
     "order_count",
+    "is_long",  # whether the interpreter's lock is let go meanwhile
+    "busy",  # then, whether a thread is in the program: a lock
 )
 
 _ROW = 8 * 6
@@ -105,6 +108,8 @@ _PYTHON = (
     "PyDict_GetItemWithError",
     "PyDict_Size",
     "PyErr_Clear",
+    "PyEval_SaveThread",
+    "PyEval_RestoreThread",
     "PyObject_Vectorcall",
 )
 
@@ -125,7 +130,10 @@ _OBJECTS: dict[str, object] = {
 #: Functions of NumPy's C interface, with their index in its table (numpy/__multiarray_api.h).
 _NUMPY = {"PyArray_NewFromDescr": 94, "PyDataMem_SetHandler": 304}
 
-_PROCESS = ("run", *_NUMPY, *_PYTHON, *_OBJECTS)
+#: Words that the function itself changes.
+_STATE = ("blas_lock", "blas_users", "blas_threads", "blas_forks")
+
+_PROCESS = ("run", "pool", "nap", "nap_length", *_NUMPY, *_PYTHON, *_OBJECTS, *_STATE)
 
 
 class _Call:
@@ -403,19 +411,74 @@ def _define_release(module: Module) -> None:
         _python(f, "Py_DecRef", f.load(objects + i * 8), returns="void")
 
 
+def _define_lock(module: Module) -> None:
+    """lock(word): wait until the word is ours.
+
+    What a holder writes there is the number of forks that led to its process, so that a lock that
+    was held by another thread when a process forked is free in the child.
+    """
+    with module.function("lock", 1) as (f, (word,)):
+        mark = f.load(_process(f, "pool") + 8 * pool.FORKS) + 1
+        with f.forever() as loop:
+            loop.stop_when(f.exchange(word, mark).differs(mark))
+            f.call(_process(f, "nap"), f.narrow(_process(f, "nap_length")), returns="void")
+
+
+def _define_limit_blas(module: Module) -> None:
+    """enter_blas(spec), leave_blas(spec): let BLAS use one thread while any program is inside.
+
+    Programs may run at the same time. The first one in notes how many threads BLAS had, and the
+    last one out gives them back.
+    """
+
+    def word(f: Function, name: str) -> Value:
+        return f.address_of("process") + 8 * _PROCESS.index(name)
+
+    with module.function("enter_blas", 1) as (f, (spec,)):
+        call = _Call(f, spec, f.constant(0))
+        f.call("lock", word(f, "blas_lock"))
+        forks = f.load(_process(f, "pool") + 8 * pool.FORKS)
+        inside = f.variable(f.load(word(f, "blas_users")))
+        with f.when(inside.get().equals(0)):
+            threads = f.call(call.spec("get_threads"), returns="i32")
+            f.store(word(f, "blas_threads"), threads)
+            with f.when(threads.differs(1)):
+                f.call(call.spec("set_threads"), f.narrow(f.constant(1)), returns="void")
+        with f.when(forks.differs(f.load(word(f, "blas_forks")))):
+            inside.set(0)  # those who were inside are threads of the process that forked
+        f.store(word(f, "blas_forks"), forks)
+        f.store(word(f, "blas_users"), inside.get() + 1)
+        f.store_shared(word(f, "blas_lock"), 0)
+    with module.function("leave_blas", 1) as (f, (spec,)):
+        call = _Call(f, spec, f.constant(0))
+        f.call("lock", word(f, "blas_lock"))
+        remaining = f.load(word(f, "blas_users")) - 1
+        f.store(word(f, "blas_users"), remaining)
+        threads = f.load(word(f, "blas_threads"))
+        with f.when(remaining.equals(0) & threads.differs(1)):
+            f.call(call.spec("set_threads"), f.narrow(threads), returns="void")
+        f.store_shared(word(f, "blas_lock"), 0)
+
+
 def _define_run_program(module: Module) -> None:
-    """run_program(spec, memory): the tape, with BLAS kept to one thread where it is used."""
+    """run_program(spec, memory): the tape, without the interpreter's lock if it is a long one."""
     with module.function("run_program", 2) as (f, (spec, memory)):
         call = _Call(f, spec, memory)
-        set_threads, threads = call.spec("set_threads"), f.variable(1)
-        with f.when(set_threads.differs(0)):
-            threads.set(f.call(call.spec("get_threads"), returns="i32"))
-            with f.when(threads.get().differs(1)):
-                f.call(set_threads, f.narrow(f.constant(1)), returns="void")
+        is_long, uses_blas = call.spec("is_long"), call.spec("set_threads")
+        thread = f.variable(0)
+        busy = spec + 8 * SPEC.index("busy")
+        with f.when(is_long.differs(0)):
+            thread.set(_python(f, "PyEval_SaveThread"))
+            f.call("lock", busy)
+        with f.when(uses_blas.differs(0)):
+            f.call("enter_blas", spec)
         names = ("patches", "patch_count", "tape", "tape_rows")
         f.call(_process(f, "run"), call.bases, *map(call.spec, names), returns="void")
-        with f.when(threads.get().differs(1)):
-            f.call(set_threads, f.narrow(threads.get()), returns="void")
+        with f.when(uses_blas.differs(0)):
+            f.call("leave_blas", spec)
+        with f.when(is_long.differs(0)):
+            f.store_shared(busy, 0)
+            _python(f, "PyEval_RestoreThread", thread.get(), returns="void")
 
 
 def _define_build_result(module: Module) -> None:
@@ -529,6 +592,8 @@ def _write(module: Module) -> None:
         _define_allocate_new,
         _define_allocate,
         _define_release,
+        _define_lock,
+        _define_limit_blas,
         _define_run_program,
         _define_build_result,
         _define_close,
@@ -549,13 +614,25 @@ def _numpy_function(index: int) -> int:
 def _load() -> int:
     addresses = {
         "run": tape.RUN,
+        "pool": pool.state_address(),
+        **_nap(),
         **{name: _numpy_function(index) for name, index in _NUMPY.items()},
         **{name: _python_function(name) for name in _PYTHON},
         **{name: id(value) for name, value in _OBJECTS.items()},
+        **dict.fromkeys(_STATE, 0),
     }
     return assembler.load(
         "graphdl_entry", ["entry"], _write, [addresses[name] for name in _PROCESS]
     )["entry"]
+
+
+def _nap() -> dict[str, int]:
+    """A C function that sleeps, and for how long: 50 us, or the least that Windows has, 1 ms."""
+    if sys.platform == "win32":
+        function, length = ctypes.WinDLL("kernel32").Sleep, 1
+    else:
+        function, length = ctypes.CDLL(None).usleep, 50
+    return {"nap": ctypes.cast(function, ctypes.c_void_p).value or 0, "nap_length": length}
 
 
 def _python_function(name: str) -> int:

@@ -10,10 +10,11 @@ base + steps[j] * (begin of the part) and dims[0] its length. With one array of 
 args[0] is the begin itself. Where TBB is missing Numba's `workqueue` module has the same function,
 and where that is missing too, or threads are not wanted, everything runs on the calling thread.
 
-Native code reads `state_address()`: int64[3] of the number of threads, the address of
-`parallel_for`, and the address of a C function that gives the processor away for a moment. The
-number is 1 until `start()`, and 1 again where the pool cannot be used, such as in a process forked
-from a thread other than the one that started it.
+Native code reads the words THREADS ... FORKS at `state_address()`: the number of threads, the
+address of `parallel_for`, the address of a C function that gives the processor away for a moment,
+and how many forks led from the process that loaded this module to this one. The number of threads
+is 1 until `start()`, and 1 again where the pool cannot be used, such as in a process forked from a
+thread other than the one that started it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from types import ModuleType
 
 import numpy as np
 
-_state = np.array([1, 0, 0], np.int64)
+#: Words of the state.
+THREADS, PARALLEL_FOR, YIELD, FORKS = range(4)
+
+_state = np.array([1, 0, 0, 0], np.int64)
 _lock = threading.Lock()
 _module: ModuleType | None = None
 _wanted: int | None = None  # by set_num_threads
@@ -91,19 +95,19 @@ def set_num_threads(n: int) -> None:
     if n < 1:
         raise ValueError(f"the number of threads must be at least 1, not {n}")
     _wanted = int(n)
-    if _state[1]:
-        _state[0] = _wanted
+    if _state[PARALLEL_FOR]:
+        _state[THREADS] = _wanted
 
 
 def backend() -> str:
     """What runs the parts: 'tbb', 'workqueue', or 'serial' (also before `start`)."""
-    if _module is None or not _state[1]:
+    if _module is None or not _state[PARALLEL_FOR]:
         return "serial"
     return "tbb" if _module.__name__.endswith("tbbpool") else "workqueue"
 
 
 def state_address() -> int:
-    """The address of int64[3]: threads, address of `parallel_for`, address of the C `yield`."""
+    """The address of int64[4], the words that native code reads."""
     return int(_state.ctypes.data)
 
 
@@ -119,9 +123,9 @@ def start() -> None:
         if _module is None:
             return
         _launch(_module)
-        _state[2] = _yield_address()
-        _state[1] = _module.parallel_for
-        _state[0] = threads
+        _state[YIELD] = _yield_address()
+        _state[PARALLEL_FOR] = _module.parallel_for
+        _state[THREADS] = threads
 
 
 def _launch(module: ModuleType) -> None:
@@ -222,13 +226,14 @@ def _after_fork() -> None:
     """
     global _lock
     _lock = threading.Lock()
+    _state[FORKS] += 1
     if _module is None:
         return
     if backend() == "workqueue":
         _launched_by.clear()
         _launch(_module)
     elif threading.get_ident() not in _launched_by:
-        _state[:2] = 1, 0
+        _state[THREADS], _state[PARALLEL_FOR] = 1, 0
 
 
 if hasattr(os, "register_at_fork"):

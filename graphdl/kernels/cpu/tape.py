@@ -121,7 +121,7 @@ def _define_participate(module: Module) -> None:
     """
     with module.function("participate", 4) as (f, (args, _dims, _steps, shared)):
         me, threads = f.load(args), f.load(shared + _THREADS)
-        give_way = f.load(f.load(f.address_of("process")) + 16)
+        give_way = f.load(f.load(f.address_of("process")) + 8 * pool.YIELD)
         with f.forever() as loop:
             epoch = f.load_shared(shared + _EPOCH)
             with f.when(epoch.equals(_FINISHED)):
@@ -148,9 +148,11 @@ def _define_run(module: Module) -> None:
             f.store(f.load(patch + 8), base + f.load(patch + 16))
 
         state = f.load(f.address_of("process"))
-        threads = f.load(state)
+        threads = f.load(state + 8 * pool.THREADS)
         with f.when((threads > 1) & rows.differs(0)):
-            f.leave(f.call("run_parallel", tape, rows, threads, f.load(state + 8)))
+            f.leave(
+                f.call("run_parallel", tape, rows, threads, f.load(state + 8 * pool.PARALLEL_FOR))
+            )
         with f.count(0, rows) as i:
             row = tape + i * _ROW
             _call_kernel(f, f.load(row + KERNEL), f.load(row + TABLE), 0, f.load(row + COUNT))
