@@ -79,7 +79,14 @@ def test_sizes_and_strides(dtype, left, right):
 @pytest.mark.parametrize("right", ["rows", "columns"])
 @pytest.mark.parametrize(
     ("m", "n", "k"),
-    [(1, 300, 1500), (4, 600, 3001), (100, 700, 1300), (250, 250, 2600), (13, 1000, 2000)],
+    [
+        (1, 300, 1500),
+        (1, 301, 1100),
+        (4, 600, 3001),
+        (100, 700, 1300),
+        (250, 250, 2600),
+        (13, 1000, 2000),
+    ],
 )
 def test_k_in_steps(dtype, right, m, n, k):
     rng = np.random.default_rng(0)
@@ -261,6 +268,7 @@ def test_scratch_suffices():
                         c = product.cut(what, Array(0, (0, 0, 0, r.size)), Array(0, b))
                         width = -(-c.columns // r.panel) * r.panel
                         rows = 12 if c.depth >= k else c.rows
-                        assert width * c.depth * r.size <= product.PANELS_BYTES
+                        packed = width if c.mode == product.PACKED else r.panel
+                        assert packed * c.depth * r.size <= product.PANELS_BYTES
                         assert rows * width * r.size <= product.SUMS_BYTES
                         assert 12 * c.depth * r.size <= product.STRIPS_BYTES

@@ -63,8 +63,8 @@ SUMS, SUMS_STRIDE, Z, Y, FIRST_ROW, FIRST_COLUMN, WIDTH, LAUNCH = range(8)
 def _define_pack_panels(texts: list[str], r: Registers) -> None:
     """pack_panels(to, b, bk, bj, depth, columns, direct): panels of two vectors' width each.
 
-    Row k of a panel follows row k - 1, and panels follow each other. If `direct`, only the last
-    panel is packed, and only if it is not full.
+    Row k of a panel follows row k - 1, and panels follow each other. If `direct`, the last panel
+    alone is packed, and only if it is not full.
     """
     width, step = r.panel, r.panel * r.size
     with tiles.function(texts, "pack_panels", 7) as f:
@@ -79,9 +79,8 @@ def _define_pack_panels(texts: list[str], r: Registers) -> None:
             left = columns - whole * width
             with f.when(left > 0):
                 done.set(whole + 1)
-                f.call(
-                    "copy_edge", to + whole * panel, step, b + whole * step, bk, depth, left
-                )
+                target = to + f.select(direct.equals(0), whole * panel, 0)
+                f.call("copy_edge", target, step, b + whole * step, bk, depth, left)
         with f.when(bj.differs(r.size) & bk.equals(r.size)):
             blocks = depth // r.lanes
             even = blocks * r.lanes
@@ -126,7 +125,7 @@ def _define_multiply(texts: list[str], r: Registers) -> None:
         with f.forever() as loop:
             left = columns - done.get()
             loop.stop_when(left < 1)
-            packed = panels + done.get() * depth * r.size
+            packed = panels + f.select(direct, 0, done.get() * depth * r.size)
             here = direct & (left >= width)
             source = f.select(here, b + done.get() * r.size, packed)
             step = f.select(here, bk, row_size)
@@ -502,7 +501,7 @@ def cut(product: Product, a: Array, b: Array) -> Cut:
     depth = max(depth, 1)
     unit = 2 * r.panel if n > r.panel and r.many else r.panel
     widest = PANELS_BYTES // size // depth // unit * unit
-    columns = _even(n, min(widest, WIDEST if mode == PACKED else 8 * r.lanes), unit)
+    columns = _even(n, min(widest, WIDEST) if mode == PACKED else 8 * r.lanes, unit)
     tallest = SUMS_BYTES // size // columns // tiles.STRIP * tiles.STRIP if depth < k else m
     jobs = max(1, product.batch[0] * product.batch[1] * _parts(n, columns))
     work = max(m * n * k // 100_000, m * n // 16_000)
