@@ -37,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
+    except BrokenPipeError:
+        # Whoever read the output has stopped, as `head` does; Python would complain once more when
+        # it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ImportError, OSError) as error:
         print(f"graphdl: {error}", file=sys.stderr)
         return 1

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it refuses, and that the demo learns."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,13 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path, capsys):
     file.write_text("")
     assert cli.main(["demo", "--epochs", "1", "--output", str(file / "folder")]) == 1
     assert "graphdl: " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+def test_a_reader_that_stops_is_no_error():
+    command = f"{shlex.quote(sys.executable)} -m graphdl info | true"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_python_dash_m_graphdl_is_the_command():
