@@ -238,9 +238,7 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
                         start.get(),
                     )  # fmt: skip
                 with f.when(mode.differs(DOT)):
-                    with f.when(
-                        ai.equals(r.size) & height.equals(tall) & (columns > 2 * r.panel)
-                    ):
+                    with f.when(ai.equals(r.size) & height.equals(tall) & (columns > 2 * r.panel)):
                         turn = row % group
                         with f.when(turn.equals(0)):
                             many = f.smaller(rows // tall - row, group)
