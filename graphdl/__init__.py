@@ -25,6 +25,7 @@ from graphdl.errors import (
 )
 from graphdl.executable import Executable
 from graphdl.graph import Graph
+from graphdl.testing import check_grads
 from graphdl.types import spec
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "LeakError",
     "ShapeError",
     "UnsupportedError",
+    "check_grads",
     "compile",
     "data",
     "grad",
