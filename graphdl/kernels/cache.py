@@ -85,7 +85,7 @@ def directory() -> Path | None:
     """
     chosen = os.environ.get("GRAPHDL_CACHE_DIR")
     if chosen:
-        return Path(chosen)
+        return Path(os.path.expanduser(chosen))
     variable, default = {
         "darwin": ("", "~/Library/Caches"),
         "win32": ("LOCALAPPDATA", "~/AppData/Local"),
