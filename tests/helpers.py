@@ -9,26 +9,8 @@ from typing import Any
 import numpy as np
 import optree
 
-from graphdl import numpy_functions
+from graphdl import numpy_functions, trace
 from graphdl.graph import Graph
-from graphdl.tracing import TracedArray, as_traced, new_input, tracing
-from graphdl.types import TensorType
-
-
-def trace(f: Callable[..., Any], *args: Any) -> Graph:
-    """The graph of f on arrays like `args`; Python numbers stay weak, as NEP 50 has them."""
-    with tracing("f") as run:
-        values = []
-        for position, arg in enumerate(args):
-            array = np.asarray(arg)
-            weak = isinstance(arg, (bool, int, float)) and not isinstance(arg, np.generic)
-            type = TensorType(array.dtype, array.shape)
-            values.append(new_input(type, position, run, weak))
-        result = f(*values)
-        leaves, tree = optree.tree_flatten(result)
-        outputs = [as_traced(leaf, run).node for leaf in leaves]
-        inputs = tuple(value.node for value in values)
-    return Graph(inputs, tuple(outputs), sources=run.sources, out_tree=tree)
 
 
 def call_of(text: str, values: Mapping[str, Any], **names: Any) -> tuple[Callable[..., Any], list]:
@@ -71,4 +53,4 @@ def check(f: Callable[..., Any], args: Sequence[Any], exact: bool = True) -> Gra
     return graph
 
 
-__all__ = ["TracedArray", "call_of", "check", "same", "trace"]
+__all__ = ["call_of", "check", "same", "trace"]

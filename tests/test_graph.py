@@ -94,8 +94,8 @@ def test_an_input_that_is_not_used_stays_an_input():
 def test_a_graph_reads_like_a_program():
     text = str(example())
     lines = text.splitlines()
-    assert lines[0] == "graph(arg0: float64[2, 3], arg1: float64[3, 4]):"
-    assert re.search(r"%0: float64\[2, 3\] = tanh\(arg0\) +# .*test_graph.py:\d+", text)
+    assert lines[0] == "graph(x: float64[2, 3], y: float64[3, 4]):"
+    assert re.search(r"%0: float64\[2, 3\] = tanh\(x\) +# .*test_graph.py:\d+", text)
     assert re.search(r"constant\(value=1.0\)", text)
     assert lines[-1].startswith("  return %")
 
@@ -110,9 +110,9 @@ def test_evaluate_nests_as_the_results_do():
 
 def test_evaluate_refuses_what_does_not_fit():
     graph = example()
-    with pytest.raises(ShapeError, match=r"argument arg0 has shape \(3,\)"):
+    with pytest.raises(ShapeError, match=r"argument x has shape \(3,\)"):
         graph.evaluate(np.ones(3), np.ones((3, 4)))
-    with pytest.raises(ShapeError, match="argument arg0 is float32"):
+    with pytest.raises(ShapeError, match="argument x is float32"):
         graph.evaluate(np.ones((2, 3), "float32"), np.ones((3, 4)))
     with pytest.raises(ShapeError, match="takes 2"):
         graph.evaluate(np.ones((2, 3)))
@@ -146,7 +146,7 @@ def test_networkx_has_every_node_and_operand():
     assert len(result) == len(graph.nodes)
     assert result.number_of_edges() == sum(len(node.inputs) for node in graph.nodes)
     assert result.nodes[0] | {"source": None} == {
-        "op": "input", "name": "arg0", "dtype": "float64", "shape": (3,),
+        "op": "input", "name": "x", "dtype": "float64", "shape": (3,),
         "attrs": dict(graph.inputs[0].attrs), "source": None, "input": True, "output": False,
     }  # fmt: skip
     square = next(i for i, data in result.nodes(data=True) if data["op"] == "multiply")
