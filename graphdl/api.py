@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import numpy as np
-import optree
 
 from graphdl import transforms
 from graphdl.errors import DtypeError, LeakError, UnsupportedError
@@ -16,7 +15,7 @@ from graphdl.graph import Graph
 from graphdl.kernels.cpu import pool
 from graphdl.kernels.cpu.entry import prepare
 from graphdl.tracing import TracedArray, as_traced, current_trace, locate, new_input, tracing
-from graphdl.trees import leaf_names, leaf_type
+from graphdl.trees import flatten, leaf_names, leaf_type, leaves_of, unflatten
 
 Function = Callable[..., Any]
 
@@ -34,23 +33,21 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Graph:
     >>> float(graph.evaluate(np.ones(3, "float32")))
     3.0
     """
-    leaves, tree = optree.tree_flatten((args, kwargs))
+    leaves, tree = flatten((args, kwargs))
     names = leaf_names(f, args, kwargs)
     name = transforms.name_of(f)
     types = [leaf_type(leaf, label) for leaf, label in zip(leaves, names, strict=True)]
     with tracing(name) as run:
         inputs = [new_input(type, i, run, weak) for i, (type, weak) in enumerate(types)]
-        traced_args, traced_kwargs = optree.tree_unflatten(tree, inputs)
+        traced_args, traced_kwargs = unflatten(tree, inputs)
         result = f(*traced_args, **traced_kwargs)
-        values, out_tree = optree.tree_flatten(result)
+        values, out_tree = flatten(result)
         if not values:
             raise locate(
-                DtypeError(
-                    f"{name} returned {result!r}: no array. Did you forget the `return`?"
-                )
+                DtypeError(f"{name} returned {result!r}: no array. Did you forget the `return`?")
             )
         outputs = [_result(value, name, run) for value in values]
-    in_tree = optree.tree_structure(args) if not kwargs else None
+    in_tree = flatten(args)[1] if not kwargs else None
     return Graph(
         tuple(value.node for value in inputs),
         tuple(value.node for value in outputs),
@@ -72,14 +69,10 @@ def _result(value: Any, name: str, run: Any) -> TracedArray:
         ) from error
 
 
-
-
 class Compiled:
     """A function that compiles itself for the shapes and dtypes that it is called with."""
 
-    def __init__(
-        self, f: Function, target: str = "cpu", donate: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, f: Function, target: str = "cpu", donate: Sequence[int] = ()) -> None:
         functools.update_wrapper(self, f)
         self._f = f
         self.target = target
@@ -99,7 +92,7 @@ class Compiled:
 
     def _dispatch(self, *args: Any, **kwargs: Any) -> Any:
         """The call in general: any nesting, keywords, arrays of any layout, a running trace."""
-        leaves, tree = optree.tree_flatten((args, kwargs))
+        leaves, tree = flatten((args, kwargs))
         if any(isinstance(leaf, TracedArray) for leaf in leaves):
             return self._f(*args, **kwargs)
         leaves = [self._prepared(leaf, i, args, kwargs) for i, leaf in enumerate(leaves)]
@@ -108,7 +101,7 @@ class Compiled:
             self._entry = executable.entry(self._dispatch)
         results = executable.flat(*leaves)
         assert results is not NotImplemented, "the leaves fit: they decided the specialisation"
-        return optree.tree_unflatten(executable.graph.out_tree, results)
+        return unflatten(executable.graph.out_tree, results)
 
     def _prepared(self, leaf: Any, index: int, args: Any, kwargs: Any) -> Any:
         if type(leaf) in (bool, float):
@@ -135,14 +128,14 @@ class Compiled:
         found = self._executables.get(key)
         if found is not None:
             return found, False
-        args, kwargs = optree.tree_unflatten(tree, leaves)
+        args, kwargs = unflatten(tree, leaves)
         made = self._lowered(args, kwargs)
         self._executables[key] = made
         return made, True
 
     def _lowered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
         graph = trace(self._f, *args, **kwargs)
-        leaves = optree.tree_leaves((args, kwargs))
+        leaves = leaves_of((args, kwargs))
         weak = [type(leaf) in (bool, int, float) for leaf in leaves]
         return Executable(graph, weak, args, self._donated(args))
 
@@ -152,7 +145,7 @@ class Compiled:
         start = 0
         wanted = {i % len(args) if args else i for i in self.donate}
         for i, arg in enumerate(args):
-            count = len(optree.tree_leaves(arg))
+            count = len(leaves_of(arg))
             if i in wanted:
                 found += range(start, start + count)
             start += count
@@ -160,7 +153,7 @@ class Compiled:
 
     def lower(self, *args: Any, **kwargs: Any) -> Executable:
         """The executable for arguments like these: arrays, or `gd.spec(shape, dtype)`."""
-        leaves, tree = optree.tree_flatten((args, kwargs))
+        leaves, tree = flatten((args, kwargs))
         if any(type(leaf).__name__ == "TensorType" for leaf in leaves):
             return self._lowered(args, kwargs)
         leaves = [self._prepared(leaf, i, args, kwargs) for i, leaf in enumerate(leaves)]
@@ -169,14 +162,20 @@ class Compiled:
 
 @overload
 def compile(
-    f: Function, *, target: str = ..., donate: int | Sequence[int] = ...,
+    f: Function,
+    *,
+    target: str = ...,
+    donate: int | Sequence[int] = ...,
     memory_budget: int | None = ...,
 ) -> Compiled: ...
 
 
 @overload
 def compile(
-    f: None = ..., *, target: str = ..., donate: int | Sequence[int] = ...,
+    f: None = ...,
+    *,
+    target: str = ...,
+    donate: int | Sequence[int] = ...,
     memory_budget: int | None = ...,
 ) -> Callable[[Function], Compiled]: ...
 
@@ -211,7 +210,7 @@ def compile(
     1.740077
     """
     if f is None:
-        return functools.partial(  # type: ignore[return-value]
+        return functools.partial(
             compile, target=target, donate=donate, memory_budget=memory_budget
         )
     if target != "cpu":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import optree
 
 from graphdl.compiler import fuse, pipeline
 from graphdl.errors import GraphIndexError
@@ -20,6 +20,7 @@ from graphdl.kernels.cpu import build, entry
 from graphdl.kernels.memory import Memory
 from graphdl.kernels.program import Launch, Program
 from graphdl.tracing import where_text
+from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType
 
 
@@ -79,6 +80,17 @@ class Executable:
         self._leaves = [self._leaf(i) for i in range(len(graph.inputs))]
         self._results = self._result_leaves()
         self._tree = _nested(args, iter(self._leaves))
+        self._debug(int(os.environ.get("GRAPHDL_DEBUG") or 0))
+
+    def _debug(self, level: int) -> None:
+        """GRAPHDL_DEBUG=1 explains each program as it is made, 2 adds graphs, 3 kernels."""
+        texts: list[Callable[[], str]] = [self.explain] if level >= 1 else []
+        if level >= 2:
+            texts += [partial("{}:\n{}".format, name, graph) for name, graph in self.passes]
+        if level >= 3:
+            texts.append(lambda: self.source)
+        for text in texts:
+            print(text(), file=sys.stderr)
 
     def _leaf(self, index: int) -> entry.Tree:
         type = self.graph.inputs[index].type
@@ -104,7 +116,7 @@ class Executable:
     def entry(self, fallback: Callable[..., Any]) -> Callable[..., Any]:
         """The function of the nested arguments; what does not fit goes to `fallback`."""
         result = _nested(
-            optree.tree_unflatten(self.graph.out_tree, list(range(len(self._results))))
+            unflatten(self.graph.out_tree, list(range(len(self._results))))
             if self.graph.out_tree is not None
             else tuple(range(len(self._results))),
             iter(self._results),
@@ -136,14 +148,14 @@ class Executable:
         return checked
 
     def __call__(self, *args: Any) -> Any:
-        leaves, tree = optree.tree_flatten(args)
+        leaves, tree = flatten(args)
         if self.graph.in_tree is not None and tree != self.graph.in_tree:
             raise TypeError(f"arguments nest as {tree}, not as {self.graph.in_tree}")
         results = self.flat(*(entry.prepare(leaf) if _is_array(leaf) else leaf for leaf in leaves))
         if results is NotImplemented:
             wanted = ", ".join(str(node.type) for node in self.graph.inputs)
             raise TypeError(f"this executable takes ({wanted})")
-        return optree.tree_unflatten(self.graph.out_tree, results)
+        return unflatten(self.graph.out_tree, results)
 
     # --- reading --------------------------------------------------------------------------
 
@@ -160,9 +172,7 @@ class Executable:
                 launch.iterations,
                 launch.cost > build.SHARE and launch.iterations > 1,
             )
-            for launch, kernel in zip(
-                self._program.launches, self._native.kernels, strict=True
-            )
+            for launch, kernel in zip(self._program.launches, self._native.kernels, strict=True)
         )
 
     def _annotated(self, launch: Launch, path: str) -> str:

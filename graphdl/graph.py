@@ -8,19 +8,18 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
 import optree
 
 from graphdl.errors import GraphError, ShapeError
+from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType, as_dtype
 
 if TYPE_CHECKING:
     import networkx
-
-    from graphdl.ops.op import Op
 
 Attributes = tuple[tuple[str, Any], ...]
 
@@ -35,6 +34,23 @@ class Source:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
+
+
+class Op(Protocol):
+    """What a node knows of its operation; the records are in graphdl.ops."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def family(self) -> str: ...
+    @property
+    def infer(self) -> Callable[..., TensorType]: ...
+    @property
+    def evaluate(self) -> Callable[..., Any]: ...
+    @property
+    def vjp(self) -> Callable[..., Sequence[Any]] | None: ...
+    @property
+    def no_gradient(self) -> str: ...
 
 
 class Node:
@@ -241,13 +257,13 @@ class Graph:
         results = [np.array(values[node]) for node in self.outputs]
         if self.out_tree is None:
             return results[0] if len(results) == 1 else tuple(results)
-        return optree.tree_unflatten(self.out_tree, results)
+        return unflatten(self.out_tree, results)
 
     def _leaves(self, args: Sequence[Any]) -> list[Any]:
         if self.in_tree is None:
             leaves = list(args)
         else:
-            leaves, tree = optree.tree_flatten(tuple(args))
+            leaves, tree = flatten(tuple(args))
             if tree != self.in_tree:
                 raise ShapeError(f"arguments nest as {tree}; this graph takes {self.in_tree}")
         if len(leaves) != len(self.inputs):
@@ -258,7 +274,8 @@ class Graph:
         array = np.asarray(leaf)
         if array.shape != node.shape:
             raise ShapeError(
-                f"argument {self.label(index)} has shape {array.shape}; this graph takes {node.type}"
+                f"argument {self.label(index)} has shape {array.shape}; "
+                f"this graph takes {node.type}"
             )
         if not isinstance(leaf, (bool, int, float)) and array.dtype != node.dtype:
             raise ShapeError(

@@ -24,6 +24,7 @@ from graphdl.tracing import (
     current_trace,
     locate,
 )
+from graphdl.trees import flatten, leaves_of, unflatten
 
 Function = Callable[..., Any]
 _serials = itertools.count()
@@ -44,13 +45,11 @@ def _running() -> Trace:
 
 
 def _leaf(value: Any, trace: Trace, what: str) -> TracedArray:
-    if isinstance(value, TracedArray) or isinstance(value, (np.ndarray, np.generic)):
+    if isinstance(value, (TracedArray, np.ndarray, np.generic)):
         return as_traced(value, trace)
     if isinstance(value, (bool, int, float)):
         return as_traced(np.asarray(value), trace)
-    raise locate(
-        GradientError(f"{what} is a {type(value).__name__}, not an array or a number")
-    )
+    raise locate(GradientError(f"{what} is a {type(value).__name__}, not an array or a number"))
 
 
 def _variable(value: Any, trace: Trace, what: str) -> TracedArray:
@@ -69,7 +68,7 @@ def _variable(value: Any, trace: Trace, what: str) -> TracedArray:
 
 
 def _results(f: Function, result: Any, trace: Trace) -> tuple[list[TracedArray], Any]:
-    leaves, tree = optree.tree_flatten(result)
+    leaves, tree = flatten(result)
     if not leaves:
         raise locate(GradientError(f"{name_of(f)} returned no array"))
     return [_leaf(leaf, trace, f"a result of {name_of(f)}") for leaf in leaves], tree
@@ -97,7 +96,7 @@ def value_and_grad(
         marked = list(args)
         for i in positions:
             paths, leaves, tree = optree.tree_flatten_with_path(args[i])
-            marked[i] = optree.tree_unflatten(
+            marked[i] = unflatten(
                 tree,
                 [
                     _variable(leaf, trace, f"argument {i}{_path(path)} of {name_of(f)}")
@@ -115,7 +114,7 @@ def value_and_grad(
                 )
             result, aux = result
         value = _scalar(f, result, trace)
-        variables = optree.tree_leaves([marked[i] for i in positions])
+        variables = leaves_of([marked[i] for i in positions])
         one = as_traced(np.ones((), value.dtype), trace)
         gradients = iter(differentiate.vjp([value], [one], variables))
         trees = tuple(optree.tree_map(lambda _: next(gradients), marked[i]) for i in positions)
@@ -130,7 +129,7 @@ def _path(path: tuple[Any, ...]) -> str:
 
 
 def _scalar(f: Function, result: Any, trace: Trace) -> TracedArray:
-    leaves = optree.tree_leaves(result)
+    leaves = leaves_of(result)
     if len(leaves) != 1:
         raise locate(
             GradientError(
@@ -147,9 +146,7 @@ def _scalar(f: Function, result: Any, trace: Trace) -> TracedArray:
             )
         )
     if not value.type.is_float:
-        raise locate(
-            GradientError(f"grad needs a float, but {name_of(f)} returned {value.type}")
-        )
+        raise locate(GradientError(f"grad needs a float, but {name_of(f)} returned {value.type}"))
     return value
 
 
@@ -172,18 +169,18 @@ def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -
 def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     """The value of f and the function that pulls cotangents back: see gd.vjp."""
     trace = _running()
-    leaves, tree = optree.tree_flatten(primals)
+    leaves, tree = flatten(primals)
     variables = [
         _variable(leaf, trace, f"argument {i} of {name_of(f)}") for i, leaf in enumerate(leaves)
     ]
-    result = f(*optree.tree_unflatten(tree, variables))
+    result = f(*unflatten(tree, variables))
     aux = None
     if has_aux:
         result, aux = result
     outputs, out_tree = _results(f, result, trace)
 
     def pull_back(cotangent: Any) -> Any:
-        given, given_tree = optree.tree_flatten(cotangent)
+        given, given_tree = flatten(cotangent)
         if given_tree != out_tree:
             raise locate(
                 ShapeError(f"the cotangent nests as {given_tree}, the result as {out_tree}")
@@ -198,9 +195,9 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
         if not floats:
             raise locate(GradientError(f"{name_of(f)} returns no float to differentiate"))
         found = differentiate.vjp([o for o, _ in floats], [s for _, s in floats], variables)
-        return optree.tree_unflatten(tree, found)
+        return unflatten(tree, found)
 
-    value = optree.tree_unflatten(out_tree, outputs)
+    value = unflatten(out_tree, outputs)
     return (value, pull_back, aux) if has_aux else (value, pull_back)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,22 @@ import optree
 
 from graphdl.errors import DtypeError
 from graphdl.types import TensorType, as_dtype
+
+
+def flatten(tree: Any) -> tuple[list[Any], Any]:
+    """The leaves of a tree, and how it nests; None is a tree without leaves."""
+    leaves, spec = optree.tree_flatten(tree)
+    return list(leaves), spec
+
+
+def unflatten(spec: Any, leaves: Iterable[Any]) -> Any:
+    """The tree that nests like `spec` with these leaves."""
+    return optree.tree_unflatten(spec, leaves)
+
+
+def leaves_of(tree: Any) -> list[Any]:
+    return flatten(tree)[0]
+
 
 _SCALARS = {
     bool: TensorType(np.dtype(bool), ()),

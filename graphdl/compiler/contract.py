@@ -85,9 +85,7 @@ def _oriented(node: Node, role: Roles) -> Node:
     if not role.m or (role.n and node["lo"][-1] not in role.m):
         return node
     a, b = node.inputs
-    return node_of(
-        node.op, (b, a), {"la": node["lb"], "lb": node["la"], "lo": node["lo"]}
-    )
+    return node_of(node.op, (b, a), {"la": node["lb"], "lb": node["la"], "lo": node["lo"]})
 
 
 def _summed(node: Node, role: Roles) -> Node:

@@ -13,7 +13,7 @@ import numpy as np
 from graphdl.compiler.rewrite import simplified
 from graphdl.errors import GradientError, GraphError
 from graphdl.graph import Node, topological
-from graphdl.ops import movement
+from graphdl.ops import movement, pointwise
 from graphdl.tracing import TracedArray, as_traced, broadcast_to, locate, where_text
 from graphdl.types import TensorType
 
@@ -77,14 +77,16 @@ def _depending(order: Sequence[Node], sought: set[Node]) -> set[Node]:
     """The float nodes that depend on a sought one: only they carry cotangents."""
     active: set[Node] = set()
     for node in order:
-        if node in sought or any(operand in active for operand in node.inputs):
-            if node.type.is_float:
-                active.add(node)
+        depends = node in sought or any(operand in active for operand in node.inputs)
+        if depends and node.type.is_float:
+            active.add(node)
     return active
 
 
 def _accumulate(total: dict[Node, TracedArray], node: Node, part: TracedArray) -> None:
-    total[node] = total[node] + part if node in total else part
+    if node in total:
+        part = total[node].apply_op(pointwise.add, (total[node], part), {})
+    total[node] = part
 
 
 def zeros(type: TensorType, like: TracedArray) -> TracedArray:

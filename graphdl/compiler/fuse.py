@@ -93,14 +93,15 @@ def is_generator(node: Node) -> bool:
 
 def is_number(node: Node) -> bool:
     """Whether the value is one number that does not depend on the arguments."""
-    return node.op is movement.extent or (
-        node.op is movement.constant and node.type.size == 1
-    )
+    return node.op is movement.extent or (node.op is movement.constant and node.type.size == 1)
 
 
 def is_scalar(node: Node) -> bool:
-    """Whether each kernel that needs the node computes it anew: one number, from numbers."""
-    return node.op.family == "pointwise" and node.shape == ()
+    """Whether each kernel that needs the node computes it anew: one number, from numbers.
+
+    A copy is there because a kernel needs the number in memory.
+    """
+    return node.op.family == "pointwise" and node.shape == () and node.op.name != "copy"
 
 
 def through(operand: Node, axes: Axes) -> tuple[Node, Axes] | None:
@@ -135,7 +136,7 @@ def through(operand: Node, axes: Axes) -> tuple[Node, Axes] | None:
 
 
 def origins(operand: Node) -> list[Node]:
-    """The values in memory that an operand is read from, numbers that are computed anew included."""
+    """The values in memory that an operand is read from, through numbers computed anew."""
     found: list[Node] = []
     stack = [operand]
     seen: set[Node] = set()
@@ -306,9 +307,9 @@ class _Fusion:
             found.append(draft.axes[operand])
         if operand.shape == draft.dims:
             found.append(tuple(range(len(draft.dims))))
-        if draft.outer is not None:
-            if operand.shape == tuple(draft.dims[d] for d in draft.outer):
-                found.append(draft.outer)
+        outer = draft.outer
+        if outer is not None and operand.shape == tuple(draft.dims[d] for d in outer):
+            found.append(outer)
         return found
 
     # --- the walk -------------------------------------------------------------------------
@@ -391,7 +392,7 @@ class _Fusion:
         if a.outer is not None and b.outer is not None:
             if (a.outer, a.inner) != (b.outer, b.inner):
                 return False
-        elif any(ROW == kind for kind in (*a.reductions.values(), *b.reductions.values())):
+        elif any(kind == ROW for kind in (*a.reductions.values(), *b.reductions.values())):
             return False
         if len(a.axes) + len(b.axes) > MAX_MEMBERS:
             return False
@@ -446,9 +447,7 @@ class _Fusion:
                         self._merged(first, second)
 
     def _ordered(self, a: _Draft, b: _Draft) -> bool:
-        return bool(
-            self.before[a.number] >> b.number & 1 or self.before[b.number] >> a.number & 1
-        )
+        return bool(self.before[a.number] >> b.number & 1 or self.before[b.number] >> a.number & 1)
 
     def _finished(self) -> list[Group]:
         """The groups in an order in which they can run."""
@@ -576,6 +575,3 @@ def unfused(graph: Graph) -> list[Group]:
             draft = fusion.new(node.op.name, node.shape)
             fusion.place(node, draft, _Fit(tuple(range(node.type.ndim))))
     return fusion._finished()
-
-
-__all__ = ["ALL", "COLUMN", "ROW", "STRIP", "Axes", "Group", "fuse", "stored", "unfused", "is_generator", "is_number", "is_scalar", "origins", "reduced_axes", "through"]

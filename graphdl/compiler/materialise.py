@@ -6,6 +6,7 @@ output of the graph is computed by a kernel and by no other output.
 
 from __future__ import annotations
 
+from graphdl.compiler.fuse import is_scalar
 from graphdl.compiler.view import is_movement, view_of
 from graphdl.graph import Graph, Node, rebuild
 from graphdl.ops import movement
@@ -13,6 +14,9 @@ from graphdl.ops.op import Op, node_of, rebuilt
 
 #: Ops whose kernels read their operands as they lie in memory, row by row.
 ROW_BY_ROW = ("scatter_add", "cumsum")
+#: How many operands, from the first on, kernels read from memory whatever they are. All others may
+#: also be numbers that a kernel computes for itself.
+IN_MEMORY = {"gather": 1, "pad": 1, "contract": 2, "scatter_add": 2, "cumsum": 1}
 
 #: The same values in memory of their own; `again` counts the copies of one value.
 copy = Op(
@@ -28,6 +32,11 @@ def materialise(graph: Graph) -> Graph:
     def replace(node: Node, inputs: tuple[Node, ...]) -> Node:
         if node.op.name in ROW_BY_ROW:
             inputs = tuple(contiguous(operand) for operand in inputs)
+        count = len(inputs) if node.op is movement.concatenate else IN_MEMORY.get(node.op.name, 0)
+        inputs = tuple(
+            copied(operand) if i < count and _is_computed_anew(operand) else operand
+            for i, operand in enumerate(inputs)
+        )
         made = rebuilt(node, inputs)
         if made.op is movement.reshape and view_of(made) is None:
             return node_of(movement.reshape, (copied(inputs[0]),), dict(made.attrs))
@@ -44,6 +53,13 @@ def materialise(graph: Graph) -> Graph:
             sources.setdefault(made, sources[node])
         outputs.append(made)
     return viewable.with_outputs(outputs, sources)
+
+
+def _is_computed_anew(operand: Node) -> bool:
+    """Whether all elements are one number that kernels compute for themselves."""
+    while is_movement(operand):
+        operand = operand.inputs[0]
+    return is_scalar(operand)
 
 
 def contiguous(node: Node) -> Node:

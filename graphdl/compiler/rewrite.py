@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphdl.compiler import rules
+from graphdl.compiler.view import is_movement
 from graphdl.compiler.stability import stabilised
 from graphdl.graph import Graph, Node, Source, rebuild, topological
 from graphdl.ops import contraction, movement, pointwise, reduction
@@ -48,7 +49,7 @@ def simplify(graph: Graph) -> Graph:
 def simplified(
     outputs: Iterable[Node], kept: Iterable[Node], sources: Mapping[Node, Source]
 ) -> tuple[dict[Node, Node], dict[Node, Source]]:
-    """What to use instead of each node that `outputs` reach, and the user's lines with the new ones.
+    """What to use instead of each node that `outputs` reach, and the user's lines of the new ones.
 
     `kept` nodes stay as they are: the inputs, or the variables of a gradient.
     """
@@ -112,6 +113,10 @@ def _step(node: Node, trace: Trace) -> Node | None:
     empty = _empty(node)
     if empty is not None:
         return empty if empty is not node else None
+    if is_movement(node):
+        single = _one_value(node)
+        if single is not None and single is not node:
+            return single
     structural = _STRUCTURAL.get(node.op.name)
     if structural is not None:
         result = structural(node)
@@ -164,6 +169,20 @@ def _empty(node: Node) -> Node | None:
 
 #: Reductions of no elements; a contraction over an axis of size 0, and updates that are none.
 _OF_NOTHING = {"sum": 0, "prod": 1, "any": False, "all": True, "contract": 0, "scatter_add": 0}
+
+
+def _one_value(node: Node) -> Node | None:
+    """Movement of a single element: the 0-d value, repeated."""
+    x = node.inputs[0]
+    if x.type.size != 1 or x.shape == () and node.op is movement.broadcast:
+        return None
+    while is_movement(x) and x.inputs[0].type.size == 1:
+        x = x.inputs[0]
+    if x.shape != ():
+        if node.shape == ():
+            return None if x is node.inputs[0] else node_of(movement.reshape, (x,), {"shape": ()})
+        x = node_of(movement.reshape, (x,), {"shape": ()})
+    return repeated(x, node.shape)
 
 
 def _fold(node: Node) -> Node | None:
@@ -269,9 +288,7 @@ def _transpose(node: Node) -> Node | None:
         return x
     if x.op is movement.transpose:
         inner = x["perm"]
-        return node_of(
-            movement.transpose, x.inputs, {"perm": tuple(inner[axis] for axis in perm)}
-        )
+        return node_of(movement.transpose, x.inputs, {"perm": tuple(inner[axis] for axis in perm)})
     if x.op is movement.broadcast and x.inputs[0].shape == ():
         return repeated(x.inputs[0], node.shape)
     if x.op is contraction.contract:
@@ -314,8 +331,7 @@ def _slice(node: Node) -> Node | None:
     if x.op is movement.slice_:
         attrs = {
             "starts": tuple(
-                a + b * step
-                for a, b, step in zip(x["starts"], starts, x["steps"], strict=True)
+                a + b * step for a, b, step in zip(x["starts"], starts, x["steps"], strict=True)
             ),
             "sizes": sizes,
             "steps": tuple(a * b for a, b in zip(x["steps"], steps, strict=True)),

@@ -40,7 +40,7 @@ RULES: tuple[Rule, ...] = (
     Rule("x * 1", lambda x: x * 1.0, lambda x: x),
     Rule("x / 1", lambda x: x / 1.0, lambda x: x),
     Rule("x * -1", lambda x: x * -1.0, lambda x: -x),
-    Rule("-(-x)", lambda x: -(-x), lambda x: x),
+    Rule("-(-x)", lambda x: np.negative(np.negative(x)), lambda x: x),
     Rule("x + (-y)", lambda x, y: x + (-y), lambda x, y: x - y),
     Rule("(-x) + y", lambda x, y: (-x) + y, lambda x, y: y - x),
     Rule("x - (-y)", lambda x, y: x - (-y), lambda x, y: x + y),
@@ -58,7 +58,9 @@ RULES: tuple[Rule, ...] = (
     Rule("log1p(exp(x))", lambda x: np.log1p(np.exp(x)), lambda x: softplus(x)),
     Rule("exp(x) - 1", lambda x: np.exp(x) - 1.0, lambda x: np.expm1(x)),
     Rule("1 / (1 + exp(x))", lambda x: 1.0 / (np.exp(x) + 1.0), lambda x: sigmoid(-x)),
-    Rule("1 / (1 + exp(x)), folded", lambda x: np.reciprocal(np.exp(x) + 1.0), lambda x: sigmoid(-x)),
+    Rule(
+        "reciprocal of 1 + exp(x)", lambda x: np.reciprocal(np.exp(x) + 1.0), lambda x: sigmoid(-x)
+    ),
     Rule("exp(x) / (1 + exp(x))", lambda x: np.exp(x) / (np.exp(x) + 1.0), lambda x: sigmoid(x)),
     Rule("y / (1 + exp(x))", lambda x, y: y / (np.exp(x) + 1.0), lambda x, y: y * sigmoid(-x)),
     Rule("(-x) * y", lambda x, y: (-x) * y, lambda x, y: -(x * y)),
@@ -120,14 +122,21 @@ def _match(pattern: Node, node: Node, bound: dict[Node, Node]) -> dict[Node, Nod
     if pattern.op in _COMMUTATIVE and len(node.inputs) == 2:
         orders.append(node.inputs[::-1])
     for operands in orders:
-        found: dict[Node, Node] | None = bound
-        for inner, operand in zip(pattern.inputs, operands, strict=True):
-            found = _match(inner, operand, found)
-            if found is None:
-                break
+        found = _match_all(pattern.inputs, operands, bound)
         if found is not None:
             return found
     return None
+
+
+def _match_all(
+    patterns: tuple[Node, ...], nodes: tuple[Node, ...], bound: dict[Node, Node]
+) -> dict[Node, Node] | None:
+    for pattern, node in zip(patterns, nodes, strict=True):
+        found = _match(pattern, node, bound)
+        if found is None:
+            return None
+        bound = found
+    return bound
 
 
 def apply(node: Node, trace: Trace) -> Node | None:

@@ -53,7 +53,7 @@ def _near(node: Node) -> list[Node]:
     return [inner for one in found for inner in (one, *one.inputs)]
 
 
-def _shift(total: Node, trace: Trace) -> tuple[TracedArray, TracedArray, TracedArray]:
+def _shift(total: Node, trace: Trace) -> tuple[Any, Any, Any]:
     """x, its maximum over the summed axes, and that repeated to the shape of x."""
     axes = total["axes"]
     x = TracedArray(total.inputs[0].inputs[0], trace)
@@ -67,7 +67,7 @@ def _log_sum_exp(total: Node, trace: Trace) -> Node | None:
     if any(total.inputs[0].shape[axis] == 0 for axis in total["axes"]):
         return None
     x, top, spread = _shift(total, trace)
-    result = np.log(reduction.sum_(np.exp(x - spread), axes=total["axes"])) + top
+    result: Any = np.log(reduction.sum_(np.exp(x - spread), axes=total["axes"])) + top
     node: Node = result.node
     return node
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphdl.compiler.fuse import Group, stored
-from graphdl.kernels.program import Buffer, Launch, Program
 from graphdl.graph import Graph, Node
 from graphdl.kernels.matmul import product_launch
 from graphdl.kernels.nest import nest_launches
+from graphdl.kernels.program import Buffer, Launch, Program
 from graphdl.kernels.special import SPECIAL
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from graphdl.compiler.contract import roles
 from graphdl.compiler.fuse import Group, is_scalar, through
-from graphdl.kernels.program import Address, Entry, Launch, Word
 from graphdl.compiler.view import view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX, constant_of, cost_of, expression, plain
 from graphdl.kernels.cpu import product
+from graphdl.kernels.program import Address, Entry, Launch, Word
 from graphdl.ops import contraction, movement
 from graphdl.types import Shape, contiguous_strides
 

@@ -100,9 +100,7 @@ class _Arena:
 def plan(program: Program, donated: Sequence[int] = ()) -> Memory:
     """Place every value of a program; `donated` are arguments that results may overwrite."""
     graph = program.graph
-    places: dict[Value, Place] = {
-        node: Place("argument", i) for i, node in enumerate(graph.inputs)
-    }
+    places: dict[Value, Place] = {node: Place("argument", i) for i, node in enumerate(graph.inputs)}
     for i, node in enumerate(program.constants):
         places[node] = Place("constant", i)
     last: dict[Value, int] = {}
@@ -180,15 +178,15 @@ def _donations(
     found: dict[Node, int] = {}
     for step, launch in enumerate(program.launches):
         for written, read in launch.in_place:
-            if written in outputs and written not in found and read in free:
-                if last.get(read) == step and read.type == written.type:
-                    found[written] = free.pop(read)
+            wanted = written in outputs and written not in found and read in free
+            if wanted and last.get(read) == step and read.type == written.type:
+                found[written] = free.pop(read)
     for step, launch in enumerate(program.launches):
-        for written in launch.writes:
-            if not isinstance(written, Node) or written not in outputs or written in found:
+        for value in launch.writes:
+            if not isinstance(value, Node) or value not in outputs or value in found:
                 continue
             for argument in list(free):
-                if argument.type == written.type and last.get(argument, -1) < step:
-                    found[written] = free.pop(argument)
+                if argument.type == value.type and last.get(argument, -1) < step:
+                    found[value] = free.pop(argument)
                     break
     return found

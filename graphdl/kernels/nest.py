@@ -6,8 +6,7 @@
                 for ... in inner      reduction over the row is complete and something uses it
                     for j in lanes    the last loop, which LLVM vectorises
 
-What is computed in one stage and needed in a later one is computed again, or kept in a row of
-scratch if that is dearer than loading it (KEEP).
+What stands in which loop is planned in graphdl.kernels.loops.
 
 The text holds no sizes: they are words of the launch table. So a new batch size finds the kernel
 compiled.
@@ -16,24 +15,11 @@ compiled.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-
-from graphdl.compiler.fuse import (
-    ALL,
-    COLUMN,
-    ROW,
-    STRIP,
-    Axes,
-    Group,
-    is_generator,
-    is_scalar,
-    through,
-)
-from graphdl.kernels.program import Address, Buffer, Launch, Word
+from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group, is_scalar, through
 from graphdl.compiler.view import is_movement, view_of
-from graphdl.errors import GraphError
 from graphdl.graph import Node
 from graphdl.kernels.body import (
     COMBINE,
@@ -44,33 +30,20 @@ from graphdl.kernels.body import (
     identity,
     plain,
 )
+from graphdl.kernels.loops import Access, Level, Loops, is_whole
+from graphdl.kernels.program import Address, Buffer, Launch, Word
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import indexing, movement
-from graphdl.types import Dtype, contiguous_strides
 
 #: Elements of a block: enough that starting it (some ns) does not count, few enough that the rows
 #: of a multi-pass kernel stay in the second-level cache.
 BLOCK = 16384
 #: At most so many blocks leave partial results: their sums cost a pass over that many values.
 MOST_PARTIALS = 64
-#: Nanoseconds an element beyond which a value is kept for the next stage, not computed again.
-KEEP = 0.8
-
-Level = int  # 0 the kernel, 1 the row, 2 within the row
-
-
-@dataclass(frozen=True)
-class _Access:
-    """An array seen from the loops: where it starts, and its stride along each loop dim."""
-
-    where: Node | Buffer
-    dtype: Dtype
-    offset: int
-    strides: tuple[int, ...]
 
 
 @dataclass
-class _Text:
+class _Lines:
     """Lines, and how deep they stand."""
 
     lines: list[str] = field(default_factory=list)
@@ -80,363 +53,13 @@ class _Text:
         self.lines.append("    " * self.depth + line)
 
 
-class _Nest:
-    """One group on its way to text."""
-
-    def __init__(
-        self, group: Group, stored: set[Node], status: Buffer
-    ) -> None:
-        self.group = group
-        self.stored = [node for node in group.members if node in stored]
-        self.status = status
-        self.uses_status = False
-        self.words: list[Word] = []
-        self.word_names: dict[str, int] = {}
-        self.accesses: dict[_Access, str] = {}
-        self.member_set = set(group.members)
-        self.reads: dict[Node | Buffer, None] = {}
-        self.partials: dict[Node, Buffer] = {}
-        self.scratch: dict[Node, tuple[Buffer, _Access]] = {}
-        kinds = set(group.reductions.values())
-        self.has_rows = bool(kinds & {ROW, COLUMN, STRIP})
-        self.stage = self._stages()
-        self.keeps = self._kept()
-        self._choose_loops()
-
-    # --- what is computed where ---------------------------------------------------------------
-
-    def operand_axes(self, node: Node, position: int = 0) -> Axes:
-        """The loops of an operand's axes."""
-        if node.op.family == "reduction":
-            return self.group.operand_axes[node]
-        axes = self.group.axes[node]
-        if node.op is indexing.gather and position == 1:
-            return axes[: node.inputs[1].type.ndim]
-        return axes
-
-    def level(self, node: Node) -> Level:
-        """Within the row if its value varies there, otherwise once a row."""
-        inner = set(self.group.inner)
-        if not self.has_rows:
-            return 2
-        return 2 if any(axis in inner for axis in self.group.axes[node]) else 1
-
-    def members_of(self, node: Node) -> list[Node]:
-        """The members that a member's value is made from."""
-        found = []
-        for position, operand in enumerate(node.inputs):
-            behind = through(operand, self._seen(node, position))
-            if behind is not None and behind[0] in self.member_set:
-                found.append(behind[0])
-        return found
-
-    def _seen(self, node: Node, position: int) -> Axes:
-        operand = node.inputs[position]
-        axes = self.operand_axes(node, position)
-        if len(axes) != operand.type.ndim:  # the array of a gather, the fill of a pad
-            return (None,) * operand.type.ndim
-        return axes
-
-    def _stages(self) -> dict[Node, int]:
-        stage: dict[Node, int] = {}
-        for node in self.group.members:
-            of = max((stage[operand] for operand in self.members_of(node)), default=0)
-            stage[node] = of + (self.group.reductions.get(node) == ROW)
-        return stage
-
-    def _kept(self) -> set[Node]:
-        """Members within the row that a later stage needs and that are dear to compute."""
-        dear: dict[Node, float] = {}
-        kept: set[Node] = set()
-        for node in self.group.members:
-            if self.level(node) != 2 or node in self.group.reductions:
-                continue
-            dear[node] = cost_of(node) + sum(dear.get(x, 0.0) for x in self.members_of(node))
-        needed_later: set[Node] = set()
-        for node in self.group.members:
-            last = self.stage[node] - (self.group.reductions.get(node) == ROW)
-            for operand in self.members_of(node):
-                if operand in dear and self.stage[operand] < last:
-                    needed_later.add(operand)
-        # a cheap value is computed again from what it needs, which then is needed later, too
-        for node in reversed(self.group.members):
-            if node in needed_later:
-                if dear[node] > KEEP:
-                    kept.add(node)
-                else:
-                    needed_later.update(x for x in self.members_of(node) if x in dear)
-        return kept
-
-    # --- loops --------------------------------------------------------------------------------
-
-    def _choose_loops(self) -> None:
-        """Join loops that every array walks as one, and number what is left."""
-        group = self.group
-        accesses = list(self._all_accesses())
-        pinned = self._pinned()
-        outer, inner = list(group.outer), list(group.inner)
-        if not self.has_rows:
-            outer, inner = [], [*outer, *inner]
-        self.size = {d: n for d, n in enumerate(group.dims)}
-        self.step: dict[int, int] = {d: d for d in range(len(group.dims))}
-        outer = self._collapsed(outer, accesses, pinned)
-        inner = self._collapsed(inner, accesses, pinned)
-        if not self.has_rows and len(inner) > 1:
-            outer, inner = inner[:-1], inner[-1:]
-        self.outer, self.inner = outer, inner
-        self.flat = not outer and not self.has_rows
-
-    def _collapsed(
-        self, loops: list[int], accesses: Sequence[_Access], pinned: set[int]
-    ) -> list[int]:
-        result: list[int] = []
-        for d in loops:
-            if result:
-                before = result[-1]
-                joined = before not in pinned and d not in pinned
-                if joined and all(
-                    access.strides[before] == access.strides[d] * self.size[d]
-                    for access in accesses
-                ):
-                    self.size[d] *= self.size[before]
-                    result[-1] = d
-                    continue
-            result.append(d)
-        return result
-
-    def _pinned(self) -> set[int]:
-        """Loops whose index itself is needed."""
-        found: set[int] = set()
-        for node in self.group.members:
-            for position, operand in enumerate(node.inputs):
-                axes = self._seen(node, position)
-                behind = through(operand, axes)
-                if behind is not None and behind[0].op is movement.iota:
-                    found.update(axis for axis in behind[1] if axis is not None)
-            if node.op is movement.pad:
-                for i, axis in enumerate(self.group.axes[node]):
-                    if axis is not None and not _whole(node, i):
-                        found.add(axis)
-        return found
-
-    # --- arrays -------------------------------------------------------------------------------
-
-    def access(self, operand: Node, axes: Axes) -> _Access:
-        """An operand in memory, by the loops."""
-        view = view_of(operand)
-        if view is None:
-            raise GraphError(f"{operand!r} is no view of memory")
-        strides = [0] * len(self.group.dims)
-        for axis, stride in zip(axes, view.strides, strict=True):
-            if axis is not None:
-                strides[axis] += stride
-        return _Access(view.base, operand.dtype, view.offset, tuple(strides))
-
-    def store_access(self, node: Node) -> _Access:
-        """Where a stored member goes: its own memory, or partial results a block."""
-        kind = self.group.reductions.get(node, ROW)
-        strides = [0] * len(self.group.dims)
-        for axis, stride in zip(
-            self.group.axes[node], contiguous_strides(node.shape), strict=True
-        ):
-            if axis is not None:
-                strides[axis] = stride
-        where: Node | Buffer = node
-        if kind in (ALL, COLUMN):
-            where = self.partials.setdefault(node, Buffer(0, None, "partial results"))
-        return _Access(where, node.dtype, 0, tuple(strides))
-
-    def _row_access(self, node: Node) -> _Access:
-        """The row of scratch that a kept member lives in."""
-        if node not in self.scratch:
-            shape = tuple(self.group.dims[d] for d in self.group.inner)
-            strides = [0] * len(self.group.dims)
-            for d, stride in zip(self.group.inner, contiguous_strides(shape), strict=True):
-                strides[d] = stride
-            buffer = Buffer(0, None, "rows kept between stages")
-            self.scratch[node] = buffer, _Access(buffer, node.dtype, 0, tuple(strides))
-        return self.scratch[node][1]
-
-    def _all_accesses(self) -> Iterable[_Access]:
-        for node in self.group.members:
-            for position, operand in enumerate(node.inputs):
-                if self._is_read(node, position, operand):
-                    if node.op is indexing.gather and position == 0:
-                        yield self._gathered(node)
-                    elif node.op is movement.pad and position == 0:
-                        yield self._padded(node)
-                    else:
-                        yield self.access(operand, self._seen(node, position))
-            if node in self.stored:
-                yield self.store_access(node)
-            if node in self.keeps and node not in self.stored:
-                yield self._row_access(node)
-
-    def _is_read(self, node: Node, position: int, operand: Node) -> bool:
-        behind = through(operand, self._seen(node, position))
-        if behind is None:
-            return True
-        base = behind[0]
-        return not (base in self.member_set or is_generator(base) or is_scalar(base))
-
-    def _gathered(self, node: Node) -> _Access:
-        """The array of a gather without its first axis, which the index chooses."""
-        x, index = node.inputs
-        view = view_of(x)
-        assert view is not None
-        strides = [0] * len(self.group.dims)
-        rest = self.group.axes[node][index.type.ndim :]
-        for axis, stride in zip(rest, view.strides[1:], strict=True):
-            if axis is not None:
-                strides[axis] += stride
-        return _Access(view.base, x.dtype, view.offset, tuple(strides))
-
-    def _padded(self, node: Node) -> _Access:
-        """The array inside a pad, from the loops of the padded one; along axes of step one."""
-        x = node.inputs[0]
-        view = view_of(x)
-        assert view is not None
-        strides = [0] * len(self.group.dims)
-        offset = view.offset
-        for i, (axis, stride) in enumerate(zip(self.group.axes[node], view.strides, strict=True)):
-            if axis is None:
-                continue
-            if node["steps"][i] == 1:
-                strides[axis] += stride
-                offset -= node["starts"][i] * stride
-        return _Access(view.base, x.dtype, offset, tuple(strides))
-
-    # --- the table ----------------------------------------------------------------------------
-
-    def word(self, name: str, value: Word) -> str:
-        """The name of a word of the table, `table[n]` assigned at the top of the kernel."""
-        if name not in self.word_names:
-            self.word_names[name] = len(self.words)
-            self.words.append(value)
-        return name
-
-    def array(self, access: _Access) -> str:
-        """The number of an access, as text."""
-        if access not in self.accesses:
-            self.accesses[access] = str(len(self.accesses))
-            n = self.accesses[access]
-            offset = access.offset * access.dtype.itemsize
-            self.word(f"at{n}", Address(access.where, offset))
-        return self.accesses[access]
-
-    def stride(self, access: _Access, d: int) -> str:
-        """A stride in elements, as text: 0, 1 or the name of a word."""
-        value = access.strides[d]
-        if value == 0:
-            return "0"
-        if value == 1 and self.inner and d == self.inner[-1]:
-            return "1"
-        return self.word(f"s{self.array(access)}_{d}", value)
-
-    def loop_size(self, d: int) -> str:
-        return self.word(f"n{d}", self.size[d])
-
-    # --- text ---------------------------------------------------------------------------------
-
-    def emit(self) -> Launch:
-        rows = math.prod(self.size[d] for d in self.outer)
-        row = math.prod(self.size[d] for d in self.inner)
-        reductions = self.group.reductions
-        leaves_partials = any(kind in (ALL, COLUMN) for kind in reductions.values())
-        total, unit = (row, BLOCK) if self.flat else (rows, max(1, BLOCK // max(row, 1)))
-        blocks = -(-total // unit)
-        bounded = leaves_partials or self.keeps
-        if bounded and blocks > MOST_PARTIALS:
-            unit = -(-total // MOST_PARTIALS)
-            if self.flat:
-                unit = -(-unit // 64) * 64
-            blocks = -(-total // unit)
-        if leaves_partials:
-            blocks = max(blocks, 1)
-        body = _Body(self)
-        text = body.text(total, unit)
-        head = ["def kernel(table, lo, hi):"]
-        head += [f"    {name} = table[{i}]" for name, i in self.word_names.items()]
-        source = KernelSource(self._name(), "\n".join([*head, *text]) + "\n")
-        sizes: dict[Buffer, int] = {}
-        for node, buffer in self.partials.items():
-            sizes[buffer] = blocks * node.type.nbytes
-        inner = math.prod(self.group.dims[d] for d in self.group.inner)
-        for node, (buffer, _) in self.scratch.items():
-            sizes[buffer] = blocks * inner * node.dtype.itemsize
-        return self._launch(source, blocks, rows * row, sizes)
-
-    def _name(self) -> str:
-        names = [n.op.name for n in self.group.members if n.op.name not in ("copy", "cast")]
-        short = list(dict.fromkeys(names))[:4] or ["copy"]
-        return "_".join(short)
-
-    def _launch(
-        self, source: KernelSource, blocks: int, elements: int, sizes: dict[Buffer, int]
-    ) -> Launch:
-        real = {buffer: Buffer(n, buffer.node, buffer.purpose) for buffer, n in sizes.items()}
-        self.partials = {node: real[buffer] for node, buffer in self.partials.items()}
-        words = tuple(
-            Address(real[word.where], word.offset)
-            if isinstance(word, Address) and isinstance(word.where, Buffer) and word.where in real
-            else word
-            for word in self.words
-        )
-        reads = tuple(self.reads)
-        writes: list[Node | Buffer] = [
-            node for node in self.stored if node not in self.partials
-        ]
-        writes += real.values()
-        if self.uses_status:
-            writes.append(self.status)
-        cost = elements * sum(cost_of(node) for node in self.group.members)
-        moved = sum(x.type.nbytes for x in (*reads, *self.stored) if isinstance(x, Node))
-        return Launch(
-            source,
-            words,
-            blocks,
-            cost + 0.1 * moved,
-            reads,
-            tuple(writes),
-            tuple(self._in_place()),
-            self.group.members,
-            moved,
-            elements * len(self.group.members),
-        )
-
-    def _in_place(self) -> Iterable[tuple[Node, Node]]:
-        """Pairs of a stored member and an array read once, at the same places."""
-        if self.has_rows and any(self.stage.values()):
-            return
-        for node in self.stored:
-            if node in self.group.reductions:
-                continue
-            own = self.store_access(node)
-            for access in self.accesses:
-                other = access.where
-                if (
-                    isinstance(other, Node)
-                    and other in self.reads
-                    and access.dtype.itemsize == own.dtype.itemsize
-                    and (access.offset, access.strides) == (0, own.strides)
-                    and other.type.size == node.type.size
-                    and sum(a.where is other for a in self.accesses) == 1
-                ):
-                    yield node, other
-
-
-def _whole(node: Node, axis: int) -> bool:
-    """Whether a pad leaves an axis as it is."""
-    return node.shape[axis] == node.inputs[0].shape[axis] and node["steps"][axis] == 1
-
-
-class _Body:
+class _Text:
     """The lines of a nest, from its blocks down to the last loop."""
 
-    def __init__(self, nest: _Nest) -> None:
+    def __init__(self, nest: Loops) -> None:
         self.nest = nest
         self.group = nest.group
-        self.text_ = _Text()
+        self.out = _Lines()
         self.prelude: list[str] = []
         self.row_names: dict[Node, str] = {}
         self.scalar_names: dict[object, str] = {}
@@ -449,7 +72,7 @@ class _Body:
     # --- structure ----------------------------------------------------------------------------
 
     def text(self, total: int, unit: int) -> list[str]:
-        nest, out = self.nest, self.text_
+        nest, out = self.nest, self.out
         n = nest.word("total", total)
         unit_name = nest.word("unit", unit)
         whole = [r for r, kind in self.group.reductions.items() if kind == ALL]
@@ -480,7 +103,7 @@ class _Body:
 
     def _clear_columns(self, node: Node) -> None:
         """Partial column sums of this block start from the identity."""
-        nest, out = self.nest, self.text_
+        nest, out = self.nest, self.out
         access = nest.store_access(node)
         at = nest.array(access)
         width = nest.word(f"width{at}", node.type.size)
@@ -493,7 +116,7 @@ class _Body:
         out.depth -= 1
 
     def _row(self) -> None:
-        nest, out = self.nest, self.text_
+        nest = self.nest
         index = self._outer_index()
         self.row_names = {}
         stages = max(nest.stage.values(), default=0)
@@ -520,7 +143,9 @@ class _Body:
             wanted += [
                 node
                 for node, kind in self.group.reductions.items()
-                if nest.stage[node] == stage and kind in (ALL, COLUMN) and self._sums_inner(node)
+                if nest.stage[node] == stage
+                and kind in (ALL, COLUMN)
+                and self._sums_inner(node)
                 and node not in wanted
             ]
             if rows or wanted:
@@ -533,7 +158,7 @@ class _Body:
 
     def _row_member(self, node: Node, index: dict[int, str]) -> None:
         """A member that has one value a row: computed, stored, or summed over the block."""
-        nest, out = self.nest, self.text_
+        out = self.out
         kind = self.group.reductions.get(node)
         if kind == ALL:
             if self._sums_inner(node):
@@ -550,10 +175,10 @@ class _Body:
     def _store_row(self, node: Node, index: dict[int, str]) -> None:
         if node in self.nest.stored and self.group.reductions.get(node, ROW) == ROW:
             access = self.nest.store_access(node)
-            self.text_.add(f"{self._pointer(access, index)}[0] = {self.row_names[node]}")
+            self.out.add(f"{self._pointer(access, index)}[0] = {self.row_names[node]}")
 
     def _outer_index(self) -> dict[int, str]:
-        nest, out = self.nest, self.text_
+        nest, out = self.nest, self.out
         index: dict[int, str] = {}
         rest = "r"
         for position, d in enumerate(reversed(nest.outer)):
@@ -578,7 +203,7 @@ class _Body:
         stop: str | None,
     ) -> None:
         """All that one stage computes within the row: loops over the inner dims."""
-        nest, out = self.nest, self.text_
+        nest, out = self.nest, self.out
         for node, name in rows.items():
             if node.op.name in ("argmax", "argmin"):
                 operand = node.inputs[0]
@@ -635,7 +260,7 @@ class _Body:
     def _stage_members(
         self, stage: int, index: dict[int, str], local: dict[object, str], rows: dict[Node, str]
     ) -> None:
-        nest, out = self.nest, self.text_
+        nest, out = self.nest, self.out
         stores: list[str] = []  # after all loads: an output may lie where an operand did
         for node in self.group.members:
             kind = self.group.reductions.get(node)
@@ -653,16 +278,14 @@ class _Body:
                 self._accumulate_in_memory(node, index, local)
             elif nest.level(node) == 2 and (node in nest.stored or node in nest.keeps):
                 value = self._value(node, index, local, stage)
-                if node in nest.stored:
-                    access = nest.store_access(node)
-                else:
-                    access = nest._row_access(node)
+                place = nest.store_access if node in nest.stored else nest.row_access
+                access = place(node)
                 stores.append(f"{self._element(access, index)} = {value}")
         for line in stores:
             out.add(line)
 
     def _accumulate(self, node: Node, total: str, value: str) -> None:
-        out = self.text_
+        out = self.out
         if node.op.name in ("argmax", "argmin"):
             better = "greater" if node.op.name == "argmax" else "less"
             take = self.name("take")
@@ -680,7 +303,7 @@ class _Body:
         self, node: Node, index: dict[int, str], local: dict[object, str]
     ) -> None:
         """Add to a partial column sum, or to a result that the row completes."""
-        nest, out = self.nest, self.text_
+        nest, out = self.nest, self.out
         value = self._operand(node, 0, index, local, 2)
         access = nest.store_access(node)
         combine = COMBINE[node.op.name]
@@ -701,7 +324,7 @@ class _Body:
         out.add(f"{place} = {combine}({place}, {value})")
 
     def _clear_strip(self, node: Node, index: dict[int, str]) -> None:
-        nest, out = self.nest, self.text_
+        nest, out = self.nest, self.out
         access = nest.store_access(node)
         index = dict(index)
         kept = [d for d in nest.inner if access.strides[d] != 0]
@@ -726,14 +349,10 @@ class _Body:
                 continue
             nest = self.nest
             if at in nest.keeps and nest.stage[at] < stage:
-                access = (
-                    nest.store_access(at) if at in nest.stored else nest._row_access(at)
-                )
+                access = nest.store_access(at) if at in nest.stored else nest.row_access(at)
                 local[at] = self._load(access, index, local)
                 continue
-            missing = [
-                x for x in nest.members_of(at) if x not in local and x not in self.row_names
-            ]
+            missing = [x for x in nest.members_of(at) if x not in local and x not in self.row_names]
             if missing:
                 pending += missing
                 continue
@@ -755,7 +374,7 @@ class _Body:
         if text in operands:
             return text
         name = self.name()
-        self.text_.add(f"{name} = {text}")
+        self.out.add(f"{name} = {text}")
         return name
 
     def _operand(
@@ -771,14 +390,14 @@ class _Body:
         constant = constant_of(operand)
         if constant is not None:
             return self._constant(constant)
-        axes = nest._seen(node, position)
+        axes = nest.seen(node, position)
         behind = through(operand, axes)
         if behind is not None:
             base, own = behind
             if base in nest.member_set:
                 stage = nest.stage[node] - (self.group.reductions.get(node) == ROW)
-                return self._value(base, index, local, stage) if level == 2 else (
-                    self.row_names[base]
+                return (
+                    self._value(base, index, local, stage) if level == 2 else (self.row_names[base])
                 )
             if base.op is movement.iota:
                 place = self._index_text(own[0], index)
@@ -793,7 +412,7 @@ class _Body:
         if text is not None:
             return text
         nowhere = (0,) * len(self.group.dims)
-        return self._load(_Access(constant, constant.dtype, 0, nowhere), {}, {})
+        return self._load(Access(constant, constant.dtype, 0, nowhere), {}, {})
 
     def _index_text(self, axis: int | None, index: dict[int, str]) -> str:
         return "i64(0)" if axis is None else f"i64({index[axis]})"
@@ -831,7 +450,7 @@ class _Body:
 
     # --- memory -------------------------------------------------------------------------------
 
-    def _load(self, access: _Access, index: dict[int, str], local: dict[object, str]) -> str:
+    def _load(self, access: Access, index: dict[int, str], local: dict[object, str]) -> str:
         """The name of a value read from memory, at the level where it varies."""
         nest = self.nest
         if isinstance(access.where, Node):
@@ -845,15 +464,15 @@ class _Body:
         if access not in local:
             name = self.name("x")
             if "j" in index.values():
-                self.text_.add(f"{name} = {self._element(access, index)}")
+                self.out.add(f"{name} = {self._element(access, index)}")
             else:
-                self.text_.add(f"{name} = {self._pointer(access, index)}[0]")
+                self.out.add(f"{name} = {self._pointer(access, index)}[0]")
             local[access] = name
         return local[access]
 
     def _address(
         self,
-        access: _Access,
+        access: Access,
         index: dict[int, str],
         base: str | None = None,
         exclude: int | None = None,
@@ -881,14 +500,14 @@ class _Body:
 
     def _pointer(
         self,
-        access: _Access,
+        access: Access,
         index: dict[int, str],
         base: str | None = None,
         exclude: int | None = None,
     ) -> str:
         return f"{SUFFIX[access.dtype]}_at({self._address(access, index, base, exclude)})"
 
-    def _element(self, access: _Access, index: dict[int, str], base: str | None = None) -> str:
+    def _element(self, access: Access, index: dict[int, str], base: str | None = None) -> str:
         """An element in the last loop; its pointer is made before the loop."""
         nest = self.nest
         pointer = self._pointer(access, index, base)
@@ -903,12 +522,12 @@ class _Body:
     def _gather(
         self, node: Node, index: dict[int, str], local: dict[object, str], level: Level
     ) -> str:
-        nest, out = self.nest, self.text_
+        nest, out = self.nest, self.out
         x = node.inputs[0]
         view = view_of(x)
         assert view is not None
         where = self._operand(node, 1, index, local, level)
-        access = nest._gathered(node)
+        access = nest.gathered(node)
         nest.reads.setdefault(view.base)
         at = nest.array(access)
         count = nest.word(f"count{at}", x.shape[0])
@@ -934,23 +553,23 @@ class _Body:
         out.add(f"{name} = {pointer}[0]")
         return name
 
-    def _any_stride(self, access: _Access, d: int) -> str:
+    def _any_stride(self, access: Access, d: int) -> str:
         return self.nest.word(f"s{self.nest.array(access)}_{d}", access.strides[d])
 
     def _pad(
         self, node: Node, index: dict[int, str], local: dict[object, str], level: Level
     ) -> str:
-        nest, out = self.nest, self.text_
+        nest, out = self.nest, self.out
         x = node.inputs[0]
         fill = self._operand(node, 1, index, local, level)
-        access = nest._padded(node)
+        access = nest.padded(node)
         view = view_of(x)
         assert view is not None
         nest.reads.setdefault(view.base)
         at = nest.array(access)
         tests, terms = [], []
         for i, axis in enumerate(self.group.axes[node]):
-            if axis is None or _whole(node, i):
+            if axis is None or is_whole(node, i):
                 continue
             low = nest.word(f"low{at}_{i}", node["starts"][i])
             size = nest.word(f"size{at}_{i}", x.shape[i])
@@ -966,9 +585,9 @@ class _Body:
                     own = nest.word(f"own{at}_{i}", view.strides[i])
                     terms.append(f"{quotient} * {own}")
             tests += [f"{place} >= 0", f"{place} < {size}"]
-        for d, i in index.items():
+        for d, at_d in index.items():
             if d >= 0 and access.strides[d]:
-                terms.append(f"{i} * {self._any_stride(access, d)}")
+                terms.append(f"{at_d} * {self._any_stride(access, d)}")
         name = self.name()
         where = f"at{at} + ({' + '.join(terms) or '0'}) * {access.dtype.itemsize}"
         out.add(f"{name} = {fill}")
@@ -979,6 +598,95 @@ class _Body:
         return name
 
 
+def _nest(loops: Loops) -> Launch:
+    """The kernel of a group, with its table and its memory."""
+    rows = math.prod(loops.size[d] for d in loops.outer)
+    row = math.prod(loops.size[d] for d in loops.inner)
+    reductions = loops.group.reductions
+    leaves_partials = any(kind in (ALL, COLUMN) for kind in reductions.values())
+    total, unit = (row, BLOCK) if loops.flat else (rows, max(1, BLOCK // max(row, 1)))
+    blocks = -(-total // unit)
+    bounded = leaves_partials or loops.keeps
+    if bounded and blocks > MOST_PARTIALS:
+        unit = -(-total // MOST_PARTIALS)
+        if loops.flat:
+            unit = -(-unit // 64) * 64
+        blocks = -(-total // unit)
+    if leaves_partials:
+        blocks = max(blocks, 1)
+    body = _Text(loops)
+    text = body.text(total, unit)
+    head = ["def kernel(table, lo, hi):"]
+    head += [f"    {name} = table[{i}]" for name, i in loops.word_names.items()]
+    source = KernelSource(_name(loops.group), "\n".join([*head, *text]) + "\n")
+    sizes: dict[Buffer, int] = {}
+    for node, buffer in loops.partials.items():
+        sizes[buffer] = blocks * node.type.nbytes
+    inner = math.prod(loops.group.dims[d] for d in loops.group.inner)
+    for node, (buffer, _) in loops.scratch.items():
+        sizes[buffer] = blocks * inner * node.dtype.itemsize
+    return _launch(loops, source, blocks, rows * row, sizes)
+
+
+def _name(group: Group) -> str:
+    names = [n.op.name for n in group.members if n.op.name not in ("copy", "cast")]
+    short = list(dict.fromkeys(names))[:4] or ["copy"]
+    return "_".join(short)
+
+
+def _launch(
+    loops: Loops, source: KernelSource, blocks: int, elements: int, sizes: dict[Buffer, int]
+) -> Launch:
+    real = {buffer: Buffer(n, buffer.node, buffer.purpose) for buffer, n in sizes.items()}
+    loops.partials = {node: real[buffer] for node, buffer in loops.partials.items()}
+    words = tuple(
+        Address(real[word.where], word.offset)
+        if isinstance(word, Address) and isinstance(word.where, Buffer) and word.where in real
+        else word
+        for word in loops.words
+    )
+    reads = tuple(loops.reads)
+    writes: list[Node | Buffer] = [node for node in loops.stored if node not in loops.partials]
+    writes += real.values()
+    if loops.uses_status:
+        writes.append(loops.status)
+    cost = elements * sum(cost_of(node) for node in loops.group.members)
+    moved = sum(x.type.nbytes for x in (*reads, *loops.stored) if isinstance(x, Node))
+    return Launch(
+        source,
+        words,
+        blocks,
+        cost + 0.1 * moved,
+        reads,
+        tuple(writes),
+        tuple(_in_place(loops)),
+        loops.group.members,
+        moved,
+        elements * len(loops.group.members),
+    )
+
+
+def _in_place(loops: Loops) -> Iterable[tuple[Node, Node]]:
+    """Pairs of a stored member and an array read once, at the same places."""
+    if loops.has_rows and any(loops.stage.values()):
+        return
+    for node in loops.stored:
+        if node in loops.group.reductions:
+            continue
+        own = loops.store_access(node)
+        for access in loops.accesses:
+            other = access.where
+            if (
+                isinstance(other, Node)
+                and other in loops.reads
+                and access.dtype.itemsize == own.dtype.itemsize
+                and (access.offset, access.strides) == (0, own.strides)
+                and other.type.size == node.type.size
+                and sum(a.where is other for a in loops.accesses) == 1
+            ):
+                yield node, other
+
+
 def _behind(node: Node) -> Node:
     while is_movement(node):
         node = node.inputs[0]
@@ -987,16 +695,16 @@ def _behind(node: Node) -> Node:
 
 def nest_launches(group: Group, stored: set[Node], status: Buffer) -> list[Launch]:
     """The launches of a group of loops: the nest, then the sums of its blocks' partial results."""
-    nest = _Nest(group, stored, status)
+    loops = Loops(group, stored, status)
     if 0 in group.dims and not group.reductions:
         return []
-    launch = nest.emit()
-    return [launch, *(_finish(node, nest, launch) for node in nest.partials)]
+    launch = _nest(loops)
+    return [launch, *(_finish(node, loops, launch) for node in loops.partials)]
 
 
-def _finish(node: Node, nest: _Nest, launch: Launch) -> Launch:
+def _finish(node: Node, loops: Loops, launch: Launch) -> Launch:
     """out[j] = the blocks' partial results of j, combined in order."""
-    partial = nest.partials[node]
+    partial = loops.partials[node]
     suffix, size = SUFFIX[node.dtype], node.dtype.itemsize
     combine = COMBINE[node.op.name]
     source = KernelSource(

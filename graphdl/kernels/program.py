@@ -11,7 +11,7 @@ from graphdl.kernels.source import KernelSource
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """Memory that a program needs while it runs; `node` is the value that it holds, if it is one."""
+    """Memory that a program needs while it runs, and what for."""
 
     nbytes: int
     node: Node | None = None

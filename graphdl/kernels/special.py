@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from graphdl.kernels.program import Address, Buffer, Launch
 from graphdl.compiler.view import view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX, identity
+from graphdl.kernels.program import Address, Buffer, Launch
 from graphdl.kernels.source import KernelSource
 from graphdl.types import contiguous_strides
 
@@ -54,7 +54,8 @@ def _copy_source(suffix: str, size: int, ndim: int, strides: tuple[int, ...]) ->
     lines += [f"    n{i} = table[{2 + i}]" for i in range(ndim)]
     lines += [f"    s{i} = table[{2 + ndim + i}]" for i in range(ndim)]
     lines += [f"    d{i} = table[{2 + 2 * ndim + i}]" for i in range(ndim)]
-    lines += ["    for r in range(lo, hi):", "        rest = r", "        source = 0", "        to = 0"]
+    lines += ["    for r in range(lo, hi):"]
+    lines += ["        rest = r", "        source = 0", "        to = 0"]
     for i in reversed(range(ndim - 1)):
         lines += [
             f"        q = rest // n{i}",

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graphdl import graph
 from graphdl.errors import GraphError
 from graphdl.graph import Node, intern
 from graphdl.types import TensorType
@@ -55,7 +56,7 @@ class Op:
         return f"<op {self.name}>"
 
 
-def node_of(op: Op, inputs: Sequence[Node], attrs: dict[str, Any] | None = None) -> Node:
+def node_of(op: graph.Op, inputs: Sequence[Node], attrs: dict[str, Any] | None = None) -> Node:
     """The node of `op` on `inputs`, its type inferred and checked."""
     attrs = attrs or {}
     try:

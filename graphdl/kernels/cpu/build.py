@@ -19,6 +19,8 @@ from graphdl.types import TensorType
 
 #: Nanoseconds of work beyond which threads share a launch: a parallel one costs about 3 us.
 SHARE = 15_000
+#: Nanoseconds of work beyond which other Python threads may run meanwhile.
+LONG = 50_000
 #: Parts of a shared launch: enough that a thread that is late holds up little.
 PARTS = 16
 
@@ -132,7 +134,8 @@ def entry_of(
     fallback: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """The function that takes arguments nested as `arguments` and returns `result`."""
-    spec = entry.ProgramSpec(tuple(arguments), result, made.tape)
+    cost = sum(launch.cost for launch in made.program.launches)
+    spec = entry.ProgramSpec(tuple(arguments), result, made.tape, is_long=cost > LONG)
     return entry.build(spec, fallback)
 
 

@@ -1,0 +1,303 @@
+"""The plan of a loop nest: what a fusion group computes where, and the arrays that it walks.
+
+The outer loops are one index, the row; the inner ones run within it. A stage is a pass over the
+row: it ends where a reduction over the row is complete and something uses it. What is computed in
+one stage and needed in a later one is computed again, or kept in a row of scratch if that is dearer
+than loading it (KEEP). Loops that every array walks as one are joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from graphdl.compiler.fuse import (
+    ALL,
+    COLUMN,
+    ROW,
+    STRIP,
+    Axes,
+    Group,
+    is_generator,
+    is_scalar,
+    through,
+)
+from graphdl.compiler.view import view_of
+from graphdl.errors import GraphError
+from graphdl.graph import Node
+from graphdl.kernels.body import cost_of
+from graphdl.kernels.program import Address, Buffer, Word
+from graphdl.ops import indexing, movement
+from graphdl.types import Dtype, contiguous_strides
+
+#: Nanoseconds an element beyond which a value is kept for the next stage, not computed again.
+KEEP = 0.8
+
+Level = int  # 0 the kernel, 1 the row, 2 within the row
+
+
+@dataclass(frozen=True)
+class Access:
+    """An array seen from the loops: where it starts, and its stride along each loop dim."""
+
+    where: Node | Buffer
+    dtype: Dtype
+    offset: int
+    strides: tuple[int, ...]
+
+
+class Loops:
+    """One group: its loops, its stages, its arrays, and the words of its launch table."""
+
+    def __init__(self, group: Group, stored: set[Node], status: Buffer) -> None:
+        self.group = group
+        self.stored = [node for node in group.members if node in stored]
+        self.status = status
+        self.uses_status = False
+        self.words: list[Word] = []
+        self.word_names: dict[str, int] = {}
+        self.accesses: dict[Access, str] = {}
+        self.member_set = set(group.members)
+        self.reads: dict[Node | Buffer, None] = {}
+        self.partials: dict[Node, Buffer] = {}
+        self.scratch: dict[Node, tuple[Buffer, Access]] = {}
+        kinds = set(group.reductions.values())
+        self.has_rows = bool(kinds & {ROW, COLUMN, STRIP})
+        self.stage = self._stages()
+        self.keeps = self._kept()
+        self._choose_loops()
+
+    # --- what is computed where ---------------------------------------------------------------
+
+    def operand_axes(self, node: Node, position: int = 0) -> Axes:
+        """The loops of an operand's axes."""
+        if node.op.family == "reduction":
+            return self.group.operand_axes[node]
+        axes = self.group.axes[node]
+        if node.op is indexing.gather and position == 1:
+            return axes[: node.inputs[1].type.ndim]
+        return axes
+
+    def level(self, node: Node) -> Level:
+        """Within the row if its value varies there, otherwise once a row."""
+        inner = set(self.group.inner)
+        if not self.has_rows:
+            return 2
+        return 2 if any(axis in inner for axis in self.group.axes[node]) else 1
+
+    def members_of(self, node: Node) -> list[Node]:
+        """The members that a member's value is made from."""
+        found = []
+        for position, operand in enumerate(node.inputs):
+            behind = through(operand, self.seen(node, position))
+            if behind is not None and behind[0] in self.member_set:
+                found.append(behind[0])
+        return found
+
+    def seen(self, node: Node, position: int) -> Axes:
+        operand = node.inputs[position]
+        axes = self.operand_axes(node, position)
+        if len(axes) != operand.type.ndim:  # the array of a gather, the fill of a pad
+            return (None,) * operand.type.ndim
+        return axes
+
+    def _stages(self) -> dict[Node, int]:
+        stage: dict[Node, int] = {}
+        for node in self.group.members:
+            of = max((stage[operand] for operand in self.members_of(node)), default=0)
+            stage[node] = of + (self.group.reductions.get(node) == ROW)
+        return stage
+
+    def _kept(self) -> set[Node]:
+        """Members within the row that a later stage needs and that are dear to compute."""
+        dear: dict[Node, float] = {}
+        kept: set[Node] = set()
+        for node in self.group.members:
+            if self.level(node) != 2 or node in self.group.reductions:
+                continue
+            dear[node] = cost_of(node) + sum(dear.get(x, 0.0) for x in self.members_of(node))
+        needed_later: set[Node] = set()
+        for node in self.group.members:
+            last = self.stage[node] - (self.group.reductions.get(node) == ROW)
+            for operand in self.members_of(node):
+                if operand in dear and self.stage[operand] < last:
+                    needed_later.add(operand)
+        # a cheap value is computed again from what it needs, which then is needed later, too
+        for node in reversed(self.group.members):
+            if node in needed_later:
+                if dear[node] > KEEP:
+                    kept.add(node)
+                else:
+                    needed_later.update(x for x in self.members_of(node) if x in dear)
+        return kept
+
+    # --- loops --------------------------------------------------------------------------------
+
+    def _choose_loops(self) -> None:
+        """Join loops that every array walks as one, and number what is left."""
+        group = self.group
+        accesses = list(self._all_accesses())
+        pinned = self._pinned()
+        outer, inner = list(group.outer), list(group.inner)
+        if not self.has_rows:
+            outer, inner = [], [*outer, *inner]
+        self.size = dict(enumerate(group.dims))
+        outer = self._collapsed(outer, accesses, pinned)
+        inner = self._collapsed(inner, accesses, pinned)
+        if not self.has_rows and len(inner) > 1:
+            outer, inner = inner[:-1], inner[-1:]
+        self.outer, self.inner = outer, inner
+        self.flat = not outer and not self.has_rows
+
+    def _collapsed(
+        self, loops: list[int], accesses: Sequence[Access], pinned: set[int]
+    ) -> list[int]:
+        result: list[int] = []
+        for d in loops:
+            if result:
+                before = result[-1]
+                joined = before not in pinned and d not in pinned
+                if joined and all(
+                    access.strides[before] == access.strides[d] * self.size[d]
+                    for access in accesses
+                ):
+                    self.size[d] *= self.size[before]
+                    result[-1] = d
+                    continue
+            result.append(d)
+        return result
+
+    def _pinned(self) -> set[int]:
+        """Loops whose index itself is needed."""
+        found: set[int] = set()
+        for node in self.group.members:
+            for position, operand in enumerate(node.inputs):
+                axes = self.seen(node, position)
+                behind = through(operand, axes)
+                if behind is not None and behind[0].op is movement.iota:
+                    found.update(axis for axis in behind[1] if axis is not None)
+            if node.op is movement.pad:
+                for i, axis in enumerate(self.group.axes[node]):
+                    if axis is not None and not is_whole(node, i):
+                        found.add(axis)
+        return found
+
+    # --- arrays -------------------------------------------------------------------------------
+
+    def access(self, operand: Node, axes: Axes) -> Access:
+        """An operand in memory, by the loops."""
+        view = view_of(operand)
+        if view is None:
+            raise GraphError(f"{operand!r} is no view of memory")
+        strides = [0] * len(self.group.dims)
+        for axis, stride in zip(axes, view.strides, strict=True):
+            if axis is not None:
+                strides[axis] += stride
+        return Access(view.base, operand.dtype, view.offset, tuple(strides))
+
+    def store_access(self, node: Node) -> Access:
+        """Where a stored member goes: its own memory, or partial results a block."""
+        kind = self.group.reductions.get(node, ROW)
+        strides = [0] * len(self.group.dims)
+        for axis, stride in zip(self.group.axes[node], contiguous_strides(node.shape), strict=True):
+            if axis is not None:
+                strides[axis] = stride
+        where: Node | Buffer = node
+        if kind in (ALL, COLUMN):
+            where = self.partials.setdefault(node, Buffer(0, None, "partial results"))
+        return Access(where, node.dtype, 0, tuple(strides))
+
+    def row_access(self, node: Node) -> Access:
+        """The row of scratch that a kept member lives in."""
+        if node not in self.scratch:
+            shape = tuple(self.group.dims[d] for d in self.group.inner)
+            strides = [0] * len(self.group.dims)
+            for d, stride in zip(self.group.inner, contiguous_strides(shape), strict=True):
+                strides[d] = stride
+            buffer = Buffer(0, None, "rows kept between stages")
+            self.scratch[node] = buffer, Access(buffer, node.dtype, 0, tuple(strides))
+        return self.scratch[node][1]
+
+    def _all_accesses(self) -> Iterable[Access]:
+        for node in self.group.members:
+            for position, operand in enumerate(node.inputs):
+                if self._is_read(node, position, operand):
+                    if node.op is indexing.gather and position == 0:
+                        yield self.gathered(node)
+                    elif node.op is movement.pad and position == 0:
+                        yield self.padded(node)
+                    else:
+                        yield self.access(operand, self.seen(node, position))
+            if node in self.stored:
+                yield self.store_access(node)
+            if node in self.keeps and node not in self.stored:
+                yield self.row_access(node)
+
+    def _is_read(self, node: Node, position: int, operand: Node) -> bool:
+        behind = through(operand, self.seen(node, position))
+        if behind is None:
+            return True
+        base = behind[0]
+        return not (base in self.member_set or is_generator(base) or is_scalar(base))
+
+    def gathered(self, node: Node) -> Access:
+        """The array of a gather without its first axis, which the index chooses."""
+        x, index = node.inputs
+        view = view_of(x)
+        assert view is not None
+        strides = [0] * len(self.group.dims)
+        rest = self.group.axes[node][index.type.ndim :]
+        for axis, stride in zip(rest, view.strides[1:], strict=True):
+            if axis is not None:
+                strides[axis] += stride
+        return Access(view.base, x.dtype, view.offset, tuple(strides))
+
+    def padded(self, node: Node) -> Access:
+        """The array inside a pad, from the loops of the padded one; along axes of step one."""
+        x = node.inputs[0]
+        view = view_of(x)
+        assert view is not None
+        strides = [0] * len(self.group.dims)
+        offset = view.offset
+        for i, (axis, stride) in enumerate(zip(self.group.axes[node], view.strides, strict=True)):
+            if axis is None:
+                continue
+            if node["steps"][i] == 1:
+                strides[axis] += stride
+                offset -= node["starts"][i] * stride
+        return Access(view.base, x.dtype, offset, tuple(strides))
+
+    # --- the table ----------------------------------------------------------------------------
+
+    def word(self, name: str, value: Word) -> str:
+        """The name of a word of the table, `table[n]` assigned at the top of the kernel."""
+        if name not in self.word_names:
+            self.word_names[name] = len(self.words)
+            self.words.append(value)
+        return name
+
+    def array(self, access: Access) -> str:
+        """The number of an access, as text."""
+        if access not in self.accesses:
+            self.accesses[access] = str(len(self.accesses))
+            n = self.accesses[access]
+            offset = access.offset * access.dtype.itemsize
+            self.word(f"at{n}", Address(access.where, offset))
+        return self.accesses[access]
+
+    def stride(self, access: Access, d: int) -> str:
+        """A stride in elements, as text: 0, 1 or the name of a word."""
+        value = access.strides[d]
+        if value == 0:
+            return "0"
+        if value == 1 and self.inner and d == self.inner[-1]:
+            return "1"
+        return self.word(f"s{self.array(access)}_{d}", value)
+
+    def loop_size(self, d: int) -> str:
+        return self.word(f"n{d}", self.size[d])
+
+
+def is_whole(node: Node, axis: int) -> bool:
+    """Whether a pad leaves an axis as it is."""
+    return node.shape[axis] == node.inputs[0].shape[axis] and node["steps"][axis] == 1
