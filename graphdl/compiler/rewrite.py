@@ -178,6 +178,8 @@ def _one_value(node: Node) -> Node | None:
         return None
     while is_movement(x) and x.inputs[0].type.size == 1:
         x = x.inputs[0]
+    if x.shape == node.shape:
+        return x
     if x.shape != ():
         if node.shape == ():
             return None if x is node.inputs[0] else node_of(movement.reshape, (x,), {"shape": ()})
