@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from graphdl.kernels.arithmetic import ARITHMETIC, DTYPES, INTEGERS
 from scalar_kernels import loop
 from ulps import binades, specials
+
+from graphdl.kernels.arithmetic import ARITHMETIC, DTYPES, INTEGERS
 
 FLOATS = ("float32", "float64")
 ANY = DTYPES

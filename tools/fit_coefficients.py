@@ -9,6 +9,7 @@ that a later coefficient makes up for the rounding of an earlier one.
 """
 
 import itertools
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Fit:
     name: str
     function: Function
     weight: Function
-    interval: tuple[Real, Real]
+    interval: tuple[Real, Real] | dict[str, tuple[Real, Real]]  # one, or one for each dtype
     terms: dict[str, int]  # number of coefficients for each dtype
     about: str
 
@@ -90,7 +91,8 @@ def alternating_extrema(error: Sequence[Real], count: int) -> list[int]:
 def fit(case: Fit, dtype: str) -> tuple[list[float], float]:
     """The rounded coefficients, lowest power first, and the largest weighted error they leave."""
     terms = case.terms[dtype]
-    low, high = (mp.mpf(bound) for bound in case.interval)
+    interval = case.interval[dtype] if isinstance(case.interval, dict) else case.interval
+    low, high = (mp.mpf(bound) for bound in interval)
     count = 24 * terms
     points = [
         low + (high - low) * (1 - mp.cos(mp.pi * (i + 0.5) / count)) / 2 for i in range(count)
@@ -99,7 +101,15 @@ def fit(case: Fit, dtype: str) -> tuple[list[float], float]:
     left = [mp.mpf(case.function(x)) for x in points]
     rounded: list[float] = []
     for power in range(terms):
-        coefficients, _ = remez(points, left, weight, range(power, terms))
+        # At an end of 0 only the coefficients rounded already count: what error they leave there
+        # must not steer the others.
+        far = [i for i, x in enumerate(points) if low < 0 or power == 0 or x > high / 20]
+        coefficients, _ = remez(
+            [points[i] for i in far],
+            [left[i] for i in far],
+            [weight[i] for i in far],
+            range(power, terms),
+        )
         value = float(np.dtype(dtype).type(mp.nstr(coefficients[0], 30)))
         rounded.append(value)
         left = [f - mp.mpf(value) * x**power for f, x in zip(left, points, strict=True)]
@@ -163,9 +173,9 @@ FITS = [
         "ATAN_TAIL",
         even(tail(mp.atan, lambda r: r, 3)),
         even(lambda r: r**3 / mp.atan(r)),
-        (mp.mpf("1e-12"), mp.mpf(1)),
-        {"float32": 8, "float64": 20},
-        "atan(r) = r + r^3 P(r^2), |r| <= 1; relative error",
+        (mp.mpf("1e-12"), mp.mpf("0.1716")),
+        {"float32": 4, "float64": 11},
+        "atan(r) = r + r^3 P(r^2), |r| <= tan(pi/8); relative error",
     ),
     Fit(
         "ASIN_TAIL",
@@ -174,6 +184,46 @@ FITS = [
         (mp.mpf("1e-12"), mp.mpf(1) / 4),
         {"float32": 5, "float64": 12},
         "asin(r) = r + r^3 P(r^2), |r| <= 1/2; relative error",
+    ),
+    Fit(
+        "LOG2_OF_FLOAT32",
+        lambda g: mp.log1p(g) / g / mp.log(2),
+        lambda g: abs(g * mp.log(2) / mp.log1p(g)),
+        (SQRT_HALF - mp.mpf("1.00001"), 2 * SQRT_HALF - mp.mpf("0.99999")),
+        {"float64": 14},
+        "log2(1 + g) = g P(g) to 2^-34, for powers of float32; relative error",
+    ),
+    Fit(
+        "EXP2_OF_FLOAT32",
+        lambda r: mp.mpf(2) ** r,
+        lambda r: mp.mpf(2) ** -r,
+        (mp.mpf(-1) / 2, mp.mpf(1) / 2),
+        {"float64": 7},
+        "2^r = P(r), |r| <= 1/2, to 2^-27, for powers of float32; relative error",
+    ),
+    Fit(
+        "ATANH_TAIL",
+        even(tail(mp.atanh, lambda s: s + s**3 / 3, 5)),
+        even(lambda s: s**5 / mp.atanh(s)),
+        (mp.mpf("1e-12"), mp.mpf("0.02945")),
+        {"float64": 8},
+        "atanh(s) = s + s^3/3 + s^5 P(s^2), |s| <= 3 - sqrt(8), to 2^-65; relative error",
+    ),
+    Fit(
+        "ERF_NEAR",
+        even(lambda x: mp.erf(x) / x - 1),
+        even(lambda x: x / mp.erf(x)),
+        (mp.mpf("1e-12"), mp.mpf(1)),
+        {"float32": 7, "float64": 12},
+        "erf(x) = x + x P(x^2), |x| <= 1; relative error",
+    ),
+    Fit(
+        "ERF_FAR",
+        lambda u: mp.exp((u + 2) ** 2) * mp.erfc(u + 2),
+        lambda u: mp.exp(-((u + 2) ** 2)),
+        {"float32": (-1, mp.mpf("2.0")), "float64": (-1, mp.mpf("4.0"))},
+        {"float32": 8, "float64": 21},
+        "1 - erf(x) = exp(-x^2) P(x - 2), x >= 1 until erf(x) rounds to 1; absolute error",
     ),
 ]
 
@@ -206,7 +256,7 @@ def render(case: Fit) -> str:
 def main(names: Sequence[str]) -> None:
     sections = dict[str, str]()
     if TARGET.exists():
-        for section in TARGET.read_text().split("\n\n")[3:]:
+        for section in re.split(r"\n\n(?=# )", TARGET.read_text())[1:]:
             sections[section.splitlines()[1].split(":")[0]] = section.strip("\n")
     for case in FITS:
         if not names or case.name in names or case.name not in sections:

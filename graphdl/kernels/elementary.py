@@ -11,13 +11,15 @@ being fused: n * hi is subtracted exactly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from graphdl.kernels import coefficients
+from graphdl.kernels.arithmetic import integer_power
 from graphdl.kernels.scalar import Scalar
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class Format:
     exp_range: tuple[float, float]  # exp is 0 below and infinite above
     exp2_range: tuple[float, float]
     tanh_limit: float  # 1 - tanh(limit / 2) is below half an ulp
+    erf_limit: float  # 1 - erf(limit) is
+    angle_limit: float  # up to which subtracting multiples of pi/2 in three parts is accurate
 
 
 FORMATS: Final = {
@@ -65,6 +69,8 @@ FORMATS: Final = {
         exp_range=(-104.0, 89.0),
         exp2_range=(-151.0, 129.0),
         tanh_limit=20.0,
+        erf_limit=4.0,
+        angle_limit=30000.0,
     ),
     "float64": Format(
         mantissa=52,
@@ -81,6 +87,8 @@ FORMATS: Final = {
         exp_range=(-746.0, 710.0),
         exp2_range=(-1076.0, 1025.0),
         tanh_limit=40.0,
+        erf_limit=6.0,
+        angle_limit=1e9,
     ),
 }
 
@@ -312,8 +320,268 @@ def softplus(x: Value) -> Value:
     large = e > 2.0**0.5 - 1.0
     g = large.select(e.fma(0.5, -0.5), e)
     c, _ = log1p_reduced(g)
-    ln2, ln2_low = (large.select(x.literal(part), 0.0) for part in f.ln2)
+    ln2 = large.select(x.literal(f.ln2[0]), 0.0)
+    ln2_low = large.select(x.literal(f.ln2[1]), 0.0)
     return ln2 + ((x < 0.0).select(0.0, x) + (g + (c + ln2_low)))
+
+
+# Trigonometric functions
+
+
+def quarter_turns(x: Value) -> tuple[Value, Value]:
+    """The integer nearest to x / (pi/2), and integer bits that end in it."""
+    magic = FORMATS[x.dtype].magic
+    shifted = x.fma(2 / math.pi, magic)
+    return shifted - magic, shifted.bits()
+
+
+def reduce_angle(x: Value) -> tuple[Value, Value]:
+    """x = q pi/2 + r, |r| <= pi/4, for |x| <= angle_limit: bits that end in q, r to an ulp."""
+    n, quadrant = quarter_turns(x)
+    r = x
+    for part in FORMATS[x.dtype].pi_half:  # the first subtraction is exact
+        r = n.fma(-part, r)
+    return quadrant, r
+
+
+def reduce_angle_twice(x: Value) -> tuple[Value, Value, Value]:
+    """x = q pi/2 + r + r_low as in `reduce_angle`, but r_low makes up for the rounding of r."""
+    n, quadrant = quarter_turns(x)
+    first, second, third = FORMATS[x.dtype].pi_half
+    exact = n.fma(-first, x)
+    p = n * second
+    r = exact - p
+    rounded = r - exact  # Knuth's sum, for either of the two may be the larger one
+    error = (exact - (r - rounded)) - (p + rounded)
+    return quadrant, r, n.fma(-third, error - n.fma(second, -p))
+
+
+def sine_and_cosine(r: Value, r_low: Value | None = None) -> tuple[Value, Value]:
+    """sin and cos of r + r_low, |r| <= pi/4."""
+    z = r * r
+    s = z * polynomial(z, coefficients.SIN_TAIL[r.dtype])
+    s = r.fma(s, r) if r_low is None else r + r.fma(s, r_low)
+    c = (z * z).fma(polynomial(z, coefficients.COS_TAIL[r.dtype]), z.fma(-0.5, 1.0))
+    return s, c if r_low is None else c - r * r_low
+
+
+def of_quadrant(quadrant: Value, s: Value, c: Value) -> Value:
+    """sin(q pi/2 + r) by sin(r) and cos(r), from integer bits that end in q."""
+    y = ((quadrant & 1) != 0).select(c, s)
+    return (y.bits() ^ ((quadrant & 2) << (y.width - 2))).as_float()
+
+
+def sin(x: Value) -> Value:
+    quadrant, r = reduce_angle(x)
+    # x = -0 gives +0 otherwise.
+    return (x == 0.0).select(x, of_quadrant(quadrant, *sine_and_cosine(r)))
+
+
+def cos(x: Value) -> Value:
+    quadrant, r = reduce_angle(x)
+    return of_quadrant(quadrant + 1, *sine_and_cosine(r))
+
+
+def tangent_of_quadrant(quadrant: Value, r: Value, r_low: Value) -> Value:
+    """tan(q pi/2 + r + r_low) as sin(r) / cos(r) or -cos(r) / sin(r), with low parts."""
+    z = r * r
+    s_tail = r.fma(z * polynomial(z, coefficients.SIN_TAIL[r.dtype]), r_low)
+    c_tail = (z * z).fma(polynomial(z, coefficients.COS_TAIL[r.dtype]), z * -0.5) - r * r_low
+    s, c = r + s_tail, c_tail + 1.0
+    s_low, c_low = (r - s) + s_tail, (1.0 - c) + c_tail
+    odd = (quadrant & 1) != 0
+    top, top_low = odd.select(-c, s), odd.select(-c_low, s_low)
+    bottom, bottom_low = odd.select(s, c), odd.select(s_low, c_low)
+    q = top / bottom
+    rest = (-q).fma(bottom_low, (-q).fma(bottom, top) + top_low)
+    return (abs(q) < INF).select(q + rest / bottom, q)
+
+
+def tan(x: Value) -> Value:
+    return (x == 0.0).select(x, tangent_of_quadrant(*reduce_angle_twice(x)))
+
+
+def is_small_angle(x: Value) -> Value:
+    """True where `reduce_angle` is accurate, and for NaN."""
+    return ~(abs(x) > FORMATS[x.dtype].angle_limit)
+
+
+def bits_of_two_over_pi(words: int) -> tuple[int, ...]:
+    """floor(2/pi * 2^(64 words)) in words of 64 bits, the highest first, by integers alone.
+
+    Machin's formula: pi/4 = 4 atan(1/5) - atan(1/239).
+    """
+    guard = 64 * (words + 2)
+
+    def atan_of_inverse(n: int) -> int:
+        total, term, k = 0, (1 << guard) // n, 0
+        while term:
+            total += (-1) ** k * (term // (2 * k + 1))
+            term, k = term // (n * n), k + 1
+        return total
+
+    pi = 4 * (4 * atan_of_inverse(5) - atan_of_inverse(239))
+    ratio = (1 << (2 * guard + 1)) // pi >> 128
+    return tuple((ratio >> (64 * i)) & (2**64 - 1) for i in reversed(range(words)))
+
+
+# One word of zeros before them, and as many bits as the largest float64 needs with 192 to spare.
+TWO_OVER_PI: Final = (0, *bits_of_two_over_pi(19))
+
+
+def reduce_any_angle(x: Value) -> tuple[Value, Value, Value]:
+    """x = q pi/2 + r + r_low, |r| <= pi/4, for a finite float64 scalar, |x| >= 1.
+
+    The method of Payne and Hanek: of the bits of 2/pi only those count that give the product with
+    x its last two bits before the point and the 190 bits after it.
+    """
+    f = FORMATS["float64"]
+    bits = abs(x).bits().convert("uint64")
+    mantissa = (bits & ((1 << f.mantissa) - 1)) | (1 << f.mantissa)
+    exponent = (bits >> f.mantissa) - (f.bias + f.mantissa)  # x = mantissa * 2^exponent
+    first = exponent + (64 - 2)  # the first bit of the table that counts
+    word, shift = first >> 6, first & 63
+    window = x.literal(0, "uint256")
+    for i in range(4):
+        part = (word + i).lookup("graphdl.two_over_pi", TWO_OVER_PI).convert("uint256")
+        window = window | (part << (192 - 64 * i))
+    window = ((window << shift.convert("uint256")) >> 64).convert("uint192")
+    product = window * mantissa.convert("uint192")  # x * 2/pi modulo 4, in units of 2^-190
+    fraction = product << 2
+    above = fraction.convert("int192") < 0  # a half or more: count down from the next quadrant
+    quadrant = (product >> 190).convert("int64") + above.convert("int64")
+    size = above.select(-fraction, fraction)
+    high, low = (size >> 128).convert("uint64"), (size >> 64).convert("uint64")
+    head = ((high >> 11) << 11).convert("float64") * 2.0**-64
+    tail = (high & 0x7FF).convert("float64") * 2.0**-64 + low.convert("float64") * 2.0**-128
+    sum_ = head + tail
+    rest = (head - sum_) + tail
+    r = sum_ * f.pi_half[0]
+    r_low = sum_.fma(f.pi_half[0], -r) + (sum_ * f.pi_half[1] + rest * f.pi_half[0])
+    down = above != (x < 0.0)
+    return (x < 0.0).select(-quadrant, quadrant), down.select(-r, r), down.select(-r_low, r_low)
+
+
+def of_any_angle(evaluate: Callable[[Value, Value, Value], Value]) -> Callable[[Value], Value]:
+    """A trigonometric function of finite scalars; infinite angles give NaN."""
+
+    def formula(x: Value) -> Value:
+        y = evaluate(*reduce_any_angle(x.convert("float64"))).convert(x.dtype)
+        return (abs(x) < INF).select(y, NAN)
+
+    return formula
+
+
+sin_of_any = of_any_angle(lambda q, r, low: of_quadrant(q, *sine_and_cosine(r, low)))
+cos_of_any = of_any_angle(lambda q, r, low: of_quadrant(q + 1, *sine_and_cosine(r, low)))
+tan_of_any = of_any_angle(tangent_of_quadrant)
+
+
+# Powers
+
+
+def reciprocal(d: Value, low: float, high: float) -> Value:
+    """1/d for low <= d <= high, to about an ulp; see `reciprocal_of_1_to_2`."""
+    shift, slope = (high + low) / (high - low), -2 / (high - low)  # t(d) runs from 1 to -1
+    level = 4 * shift**3 - 3 * shift
+    t3 = np.polynomial.Polynomial([shift, slope]) ** 3 * 4 - np.polynomial.Polynomial(
+        [3 * shift, 3 * slope]
+    )
+    seed = ((1 - t3 / level).coef[1:]).tolist()
+    y = polynomial(d, seed)
+    for _ in range(2 if d.dtype == "float32" else 3):
+        y = y.fma((-d).fma(y, 1.0), y)
+    return y
+
+
+def log2_in_two_parts(x: Value) -> tuple[Value, Value]:
+    """log2 of a positive finite float64 as high + low, with a relative error below 2^-64.
+
+    log(m) = 2 atanh(s), s = (m - 1) / (m + 1), whose first terms s + s^3/3 carry a low part.
+    """
+    f = FORMATS[x.dtype]
+    normal, shift = normal_and_shift(x)
+    m, k, _ = split_exponent(normal)
+    k = k + shift
+    g, d = m - 1.0, m + 1.0
+    d_low = m - (d - 1.0)
+    y = reciprocal(d, 1.7, 2.42)
+    s = g * y
+    s_low = (-s).fma(d_low, (-s).fma(d, g)) * y
+    z = s * s
+    z_low = s.fma(s, -z) + (s + s) * s_low
+    third, third_low = 0.3333333333333333, 1.850371707708594e-17
+    v = z * third
+    v_low = z.fma(third, -v) + (z * third_low + z_low * third)
+    u = (z * z) * polynomial(z, coefficients.ATANH_TAIL[x.dtype])
+    w = v + u
+    w_low = ((v - w) + u) + v_low
+    sw = s * w
+    sw_low = s.fma(w, -sw) + (s * w_low + s_low * w)
+    h = s + sw
+    h_low = ((s - h) + sw) + (sw_low + s_low)
+    factor, factor_low = 2 * f.log2_e[0], 2 * f.log2_e[1]
+    e = h * factor
+    e_low = h.fma(factor, -e) + (h * factor_low + h_low * factor)
+    total = k + e
+    return total, ((k - total) + e) + e_low
+
+
+def power_of_positive(x: Value, y: Value) -> Value:
+    """x^y for x >= 0, where x^y is not NaN nor 1 by rule."""
+    if x.dtype == "float32":
+        # In float64: no rounding matters, and no float32 is subnormal there.
+        wide, exponent = x.convert("float64"), y.convert("float64")
+        m, k, _ = split_exponent(wide)
+        g = m - 1.0
+        log = k + g * polynomial(g, coefficients.LOG2_OF_FLOAT32["float64"])
+        log = logarithm_specials(wide, log)
+        p = at_most(at_least(log * exponent, -400.0), 400.0)
+        f = FORMATS["float64"]
+        shifted = p + (f.magic + f.bias)
+        r = p - (shifted - (f.magic + f.bias))
+        scaled = polynomial(r, coefficients.EXP2_OF_FLOAT32["float64"]) * power_of_2(shifted.bits())
+        return scaled.convert("float32")
+    f = FORMATS[x.dtype]
+    log, log_low = log2_in_two_parts(x)
+    log = logarithm_specials(x, log)
+    p = y * log
+    p_low = y.fma(log, -p) + y * log_low
+    low, high = f.exp2_range
+    p_low = ((p > low) & (p < high)).select(p_low, 0.0)
+    p = at_most(at_least(p, low), high)
+    shifted = p + (f.magic + 2 * f.bias)
+    r = (p - (shifted - (f.magic + 2 * f.bias))) + p_low
+    return scale(expm1_reduced(r * f.ln2[0]) + 1.0, shifted.bits())
+
+
+def power(x: Value, y: Value) -> Value:
+    """x^y with the special cases of IEEE 754; integers modulo 2^width."""
+    if not x.is_float:
+        return integer_power(x, y)
+    magnitude = power_of_positive(abs(x), y)
+    whole, half = y.trunc() == y, y * 0.5
+    odd = whole & (half.trunc() != half) & (abs(y) < INF)
+    signed = ((x.bits() < 0) & odd).select(-magnitude, magnitude)
+    undefined = (x < 0.0) & (x > -INF) & ~whole
+    value = undefined.select(NAN, signed)
+    size_one = (abs(x) == 1.0) & (abs(y) == INF)
+    return ((x == 1.0) | (y == 0.0) | size_one).select(1.0, value)
+
+
+# The error function
+
+
+def erf(x: Value) -> Value:
+    """x + x P(x^2) up to |x| = 1, and 1 - exp(-x^2) Q(|x|) beyond."""
+    f = FORMATS[x.dtype]
+    size = at_most(abs(x), f.erf_limit)
+    square = size * size
+    near = size.fma(polynomial(square, coefficients.ERF_NEAR[x.dtype]), size)
+    bits, r, _ = reduce_exp(-square, f.bias)
+    e = (expm1_reduced(r) + 1.0) * power_of_2(bits)
+    far = (-e).fma(polynomial(size - 2.0, coefficients.ERF_FAR[x.dtype]), 1.0)
+    return (size < 1.0).select(near, far).copysign(x)
 
 
 # Stand-ins for what NumPy has no function of its own
@@ -324,12 +592,21 @@ def _sigmoid(x: Any) -> Any:
     return np.where(x < 0, e, 1) / (1 + e)
 
 
+def _power(x: Any, y: Any) -> Any:
+    if np.asarray(x).dtype.kind == "f":
+        return np.power(x, y)
+    # NumPy raises for negative powers of integers.
+    return np.where(y < 0, np.where(np.abs(x) == 1, x ** (y & 1), 0), x ** np.maximum(y, 0))
+
+
 def _softplus(x: Any) -> Any:
     return np.asarray(np.logaddexp(x, np.zeros_like(x)))
 
 
-def _outlined(name: str, formula: object, reference: str, arity: int = 1) -> Scalar:
-    return Scalar(name, arity, formula, reference, outlined=True)  # type: ignore[arg-type]
+def _outlined(
+    name: str, formula: Callable[..., Value], reference: str, arity: int = 1, **more: Any
+) -> Scalar:
+    return Scalar(name, arity, formula, reference, outlined=True, **more)
 
 
 ELEMENTARY: Final[dict[str, Scalar]] = {
@@ -344,6 +621,11 @@ ELEMENTARY: Final[dict[str, Scalar]] = {
         _outlined("log1p", log1p, "numpy:log1p"),
         _outlined("tanh", tanh, "numpy:tanh"),
         _outlined("sigmoid", sigmoid, f"{__name__}:_sigmoid"),
+        _outlined("sin", sin, "numpy:sin", usual=is_small_angle, rare=sin_of_any),
+        _outlined("cos", cos, "numpy:cos", usual=is_small_angle, rare=cos_of_any),
+        _outlined("tan", tan, "numpy:tan", usual=is_small_angle, rare=tan_of_any),
+        _outlined("power", power, f"{__name__}:_power", 2),
+        _outlined("erf", erf, "scipy.special:erf"),
         _outlined("softplus", softplus, f"{__name__}:_softplus"),
     )
 }

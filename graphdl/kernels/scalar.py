@@ -33,6 +33,11 @@ class Scalar:
     formula: Callable[..., Any]
     reference: str
     result: ResultRule = same
+    # Where `usual(*operands)` does not hold, `formula` is wrong and `rare`, on scalars, is right.
+    # Such an operation is a function that LLVM calls with whole vectors, which take the way of
+    # `rare` when one of their elements needs it.
+    usual: Callable[..., Any] | None = None
+    rare: Callable[..., Any] | None = None
     # Defined once a module as a function that LLVM inlines, instead of being written out per call.
     outlined: bool = False
 

@@ -24,9 +24,12 @@ _FLOATS: Final[dict[str, ir.Type]] = {"float32": ir.FloatType(), "float64": ir.D
 
 def element_type(dtype: str) -> ir.Type:
     """The LLVM type of one value of a dtype; a bool is an `i1`."""
-    if dtype in _FLOATS:
-        return _FLOATS[dtype]
-    return ir.IntType(1 if dtype == "bool" else 8 * np.dtype(dtype).itemsize)
+    return _FLOATS[dtype] if dtype in _FLOATS else ir.IntType(width_of(dtype))
+
+
+def width_of(dtype: str) -> int:
+    """The bits of a dtype. Formulas may use integers that NumPy lacks, such as "uint192"."""
+    return 1 if dtype == "bool" else int(dtype.lstrip("uintfloa"))
 
 
 class Value:
@@ -53,7 +56,7 @@ class Value:
     @property
     def width(self) -> int:
         """Bits of one element."""
-        return 1 if self.dtype == "bool" else 8 * np.dtype(self.dtype).itemsize
+        return width_of(self.dtype)
 
     @property
     def lanes(self) -> int:
@@ -73,7 +76,7 @@ class Value:
         elif dtype in _FLOATS:
             number = float(np.dtype(dtype).type(number))
         else:  # LLVM integers have no sign: write the bits as a signed number
-            width = 8 * np.dtype(dtype).itemsize
+            width = width_of(dtype)
             number = (int(number) + (1 << (width - 1))) % (1 << width) - (1 << (width - 1))
         kind = self._type(dtype)
         return Value(
@@ -229,6 +232,18 @@ class Value:
         dtype = f"float{self.width}"
         return self._new(self.builder.bitcast(self.handle, self._type(dtype)), dtype)
 
+    def lookup(self, name: str, words: Sequence[int]) -> Value:
+        """The uint64 at this index of a constant table, on scalars only."""
+        module = self.builder.module
+        kind = ir.ArrayType(ir.IntType(64), len(words))
+        table = module.globals.get(name)
+        if table is None:
+            table = ir.GlobalVariable(module, kind, name)
+            table.linkage, table.global_constant = "internal", True
+            table.initializer = ir.Constant(kind, list(words))
+        address = self.builder.gep(table, [ir.IntType(64)(0), self.handle], inbounds=True)
+        return self._new(self.builder.load(address), "uint64")
+
     # Comparisons: of floats ordered (false for NaN), but `!=` is true for NaN
 
     def _compare(self, operator: str, other: Value | Number) -> Value:
@@ -309,7 +324,7 @@ class Value:
             emit = self.builder.fptosi if dtype.startswith("int") else self.builder.fptoui
         elif dtype in _FLOATS:
             emit = self.builder.sitofp if source.is_signed else self.builder.uitofp
-        elif (width := 8 * np.dtype(dtype).itemsize) == source.width:
+        elif (width := width_of(dtype)) == source.width:
             return self._new(self.handle, dtype)
         elif width < source.width:
             emit = self.builder.trunc
