@@ -56,7 +56,7 @@ def loss_and_accuracy(params: Any, images: Any, labels: Any) -> tuple[Any, Any]:
     return loss, gd.losses.accuracy(logits, labels)
 
 
-def training_step(optimizer: gd.optim.Optimizer) -> Callable[..., Any]:
+def training_step(optimizer: gd.optim.Optimizer) -> gd.Compiled:
     """One step of training, compiled: (params, state, images, labels) -> (params, state, ...)."""
 
     def step(params: Any, state: Any, images: Any, labels: Any) -> tuple[Any, Any, Any, Any]:
@@ -65,8 +65,7 @@ def training_step(optimizer: gd.optim.Optimizer) -> Callable[..., Any]:
         params, state = optimizer.update(gradients, state, params)
         return params, state, loss, accuracy
 
-    compiled: Callable[..., Any] = gd.compile(step)
-    return compiled
+    return gd.compile(step)
 
 
 def run(settings: Settings, say: Callable[[str], None] = tqdm.write) -> Result:
@@ -92,7 +91,7 @@ def run(settings: Settings, say: Callable[[str], None] = tqdm.write) -> Result:
     step, evaluate = training_step(optimizer), gd.compile(loss_and_accuracy)
     batch = next(gd.data.batches(*digits[:2], settings.batch_size))
     started = time.perf_counter()
-    executable = step.lower(params, state, *batch)  # type: ignore[attr-defined]
+    executable = step.lower(params, state, *batch)
     evaluate.lower(params, *digits[2:])
     compile_seconds = time.perf_counter() - started
     say(
