@@ -5,12 +5,19 @@ from graphdl import numpy_functions as _numpy_functions
 from graphdl.api import (
     Compiled,
     compile,
+    custom_jvp,
+    custom_vjp,
     grad,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
     set_num_threads,
     stop_gradient,
     trace,
     value_and_grad,
     vjp,
+    vmap,
 )
 from graphdl.errors import (
     AxisError,
@@ -44,8 +51,14 @@ __all__ = [
     "UnsupportedError",
     "check_grads",
     "compile",
+    "custom_jvp",
+    "custom_vjp",
     "data",
     "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
     "losses",
     "nn",
     "optim",
@@ -56,5 +69,6 @@ __all__ = [
     "value_and_grad",
     "visualize",
     "vjp",
+    "vmap",
 ]
 del _numpy_functions

@@ -15,6 +15,7 @@ from graphdl.graph import Graph
 from graphdl.kernels.cpu import pool
 from graphdl.kernels.cpu.entry import prepare
 from graphdl.tracing import TracedArray, as_traced, current_trace, locate, new_input, tracing
+from graphdl.transforms import custom_jvp, custom_vjp
 from graphdl.trees import flatten, leaf_names, leaf_type, leaves_of, unflatten
 
 Function = Callable[..., Any]
@@ -92,18 +93,21 @@ class Compiled:
 
     def _dispatch(self, *args: Any, **kwargs: Any) -> Any:
         """The call in general: any nesting, keywords, arrays of any layout, a running trace."""
-        leaves, tree = flatten((args, kwargs))
-        if any(isinstance(leaf, TracedArray) for leaf in leaves):
+        if current_trace() is not None:  # traced arguments, or a closure over traced values
             return self._f(*args, **kwargs)
+        leaves, tree = flatten((args, kwargs))
         leaves = [self._prepared(leaf, i, args, kwargs) for i, leaf in enumerate(leaves)]
         executable, new = self._specialised(leaves, tree)
         if new and not kwargs:
             self._entry = executable.entry(self._dispatch)
         results = executable.flat(*leaves)
-        assert results is not NotImplemented, "the leaves fit: they decided the specialisation"
+        if results is NotImplemented:  # donated arrays that are read-only, or another argument too
+            results = executable.flat(*executable.with_copies(leaves))
         return unflatten(executable.graph.out_tree, results)
 
     def _prepared(self, leaf: Any, index: int, args: Any, kwargs: Any) -> Any:
+        if isinstance(leaf, TracedArray):
+            leaf.check_alive()
         if type(leaf) in (bool, float):
             return leaf
         if type(leaf) is int:
@@ -305,6 +309,92 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     return value, lambda cotangent: compiled(cotangent, *primals)
 
 
+_hvp = _self_compiling(transforms.hvp)
+_jacobian = _self_compiling(transforms.jacobian)
+_hessian = _self_compiling(transforms.hessian)
+_vmap = _self_compiling(transforms.vmap)
+
+
+def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """The value of f at `primals`, and its derivative along `tangents`: forward mode.
+
+    Args:
+        primals: the arguments of f; floats, or trees of them.
+        tangents: a direction for each, of the same nesting and shapes.
+
+    Returns:
+        (value, tangent): the tangent nests as the value; it is zero for what is no float.
+
+    >>> import numpy as np, graphdl as gd
+    >>> value, tangent = gd.jvp(np.square, (np.array([1.0, 2.0]),), (np.array([1.0, 0.0]),))
+    >>> value, tangent
+    (array([1., 4.]), array([2., 0.]))
+    """
+    if current_trace() is not None:
+        return transforms.jvp(f, primals, tangents)
+
+    def pushed(primals: Any, tangents: Any) -> Any:
+        return transforms.jvp(f, primals, tangents)
+
+    result: tuple[Any, Any] = Compiled(pushed)(tuple(primals), tuple(tangents))
+    return result
+
+
+def hvp(f: Function, argnums: int = 0) -> Function:
+    """The function (*args, v) -> the Hessian of f times v, without the Hessian.
+
+    `v` is like the argument `argnums`. The cost is a few times that of f.
+
+    >>> import numpy as np, graphdl as gd
+    >>> gd.hvp(lambda x: np.sum(x ** 3))(np.array([1.0, 2.0]), np.array([1.0, 1.0]))
+    array([ 6., 12.])
+    """
+    return _hvp(f, argnums)
+
+
+def jacobian(f: Function, argnums: int = 0) -> Function:
+    """The derivatives of each output of f with respect to each input.
+
+    Returns:
+        A function of the arguments of f. For an output of shape s and an input of shape t the
+        derivatives have shape s + t; outputs nest outside, inputs inside. Forward mode is used
+        where there are fewer inputs than outputs, otherwise reverse mode.
+
+    >>> import numpy as np, graphdl as gd
+    >>> gd.jacobian(lambda x: x[:2] * x[1:])(np.array([1.0, 2.0, 3.0]))
+    array([[2., 1., 0.],
+           [0., 3., 2.]])
+    """
+    return _jacobian(f, argnums)
+
+
+def hessian(f: Function, argnums: int = 0) -> Function:
+    """The second derivatives of a scalar function: for an input of shape t, of shape t + t.
+
+    >>> import numpy as np, graphdl as gd
+    >>> gd.hessian(lambda x: x[0] ** 2 * x[1])(np.array([1.0, 2.0]))
+    array([[4., 2.],
+           [2., 0.]])
+    """
+    return _hessian(f, argnums)
+
+
+def vmap(f: Function, in_axes: Any = 0, out_axes: Any = 0) -> Function:
+    """The function f of one example as a function of a whole batch.
+
+    Args:
+        in_axes: the batch axis of the arguments: an int for all, or a tuple with an int, None (not
+            batched) or a tree of them for each argument.
+        out_axes: where the batch axis stands in the results.
+
+    >>> import numpy as np, graphdl as gd
+    >>> dot = gd.vmap(lambda a, b: np.sum(a * b), in_axes=(0, None))
+    >>> dot(np.arange(6.0).reshape(3, 2), np.array([1.0, 10.0]))
+    array([10., 32., 54.])
+    """
+    return _vmap(f, in_axes, out_axes)
+
+
 def stop_gradient(tree: Any) -> Any:
     """The same values, through which no gradient flows.
 
@@ -323,10 +413,17 @@ def set_num_threads(n: int) -> None:
 __all__ = [
     "Compiled",
     "compile",
+    "custom_jvp",
+    "custom_vjp",
     "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
     "set_num_threads",
     "stop_gradient",
     "trace",
     "value_and_grad",
     "vjp",
+    "vmap",
 ]

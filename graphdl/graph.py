@@ -51,6 +51,7 @@ class Op(Protocol):
     def vjp(self) -> Callable[..., Sequence[Any]] | None: ...
     @property
     def no_gradient(self) -> str: ...
+    def __call__(self, *args: Any, **attrs: Any) -> Any: ...
 
 
 class Node:
@@ -99,7 +100,7 @@ _lock = threading.RLock()
 
 def intern(op: Op, inputs: tuple[Node, ...], attrs: Attributes, type: TensorType) -> Node:
     """The one node of this operation on these inputs."""
-    key = (op.name, inputs, attrs, type.dtype, type.shape)
+    key = (op, inputs, attrs, type.dtype, type.shape)
     with _lock:
         node = _nodes.get(key)
         if node is None:

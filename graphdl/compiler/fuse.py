@@ -99,9 +99,15 @@ def is_number(node: Node) -> bool:
 def is_scalar(node: Node) -> bool:
     """Whether each kernel that needs the node computes it anew: one number, from numbers.
 
-    A copy is there because a kernel needs the number in memory.
+    Not a copy, which is there because a kernel needs the number in memory, nor a position, which is
+    checked once.
     """
-    return node.op.family == "pointwise" and node.shape == () and node.op.name != "copy"
+    return (
+        node.op.family == "pointwise"
+        and node.shape == ()
+        and node.op is not indexing.position
+        and node.op.name != "copy"
+    )
 
 
 def through(operand: Node, axes: Axes) -> tuple[Node, Axes] | None:
@@ -226,7 +232,8 @@ class _Fusion:
             return None
         if node.op.family == "reduction":
             return self._fit_reduction(node, draft) if draft.kind == "loops" else None
-        if draft.kind == "product" and node.op.family != "pointwise":
+        in_product = node.op.family == "pointwise" and node.op is not indexing.position
+        if draft.kind == "product" and not in_product:
             return None
         for axes in self._candidates(node, draft):
             if self._agrees(node, axes, draft):

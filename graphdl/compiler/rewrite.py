@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from graphdl.compiler import rules
-from graphdl.compiler.view import is_movement
 from graphdl.compiler.stability import stabilised
+from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node, Source, rebuild, topological
 from graphdl.ops import contraction, movement, pointwise, reduction
 from graphdl.ops.op import node_of, rebuilt
@@ -31,6 +31,13 @@ _COMMUTATIVE = frozenset(
 )  # fmt: skip
 #: What differentiation needs to see; gone when the whole graph is simplified.
 _MARKS = (pointwise.variable, pointwise.stop_gradient)
+
+
+def is_mark(node: Node) -> bool:
+    """Whether the node only tells differentiation something, and is its first operand."""
+    return node.op in _MARKS or node.op.family == "custom"
+
+
 _MAX_STEPS = 64
 #: Constant arrays up to this size are computed while compiling.
 _FOLD = 4096
@@ -40,7 +47,7 @@ def simplify(graph: Graph) -> Graph:
     """The same function with less to do."""
     bare = rebuild(
         graph,
-        lambda node, inputs: inputs[0] if node.op in _MARKS else rebuilt(node, inputs),
+        lambda node, inputs: inputs[0] if is_mark(node) else rebuilt(node, inputs),
     )
     new, sources = simplified(bare.outputs, bare.inputs, bare.sources)
     return bare.with_outputs([new[node] for node in bare.outputs], sources)
@@ -174,7 +181,7 @@ _OF_NOTHING = {"sum": 0, "prod": 1, "any": False, "all": True, "contract": 0, "s
 def _one_value(node: Node) -> Node | None:
     """Movement of a single element: the 0-d value, repeated."""
     x = node.inputs[0]
-    if x.type.size != 1 or x.shape == () and node.op is movement.broadcast:
+    if x.type.size != 1 or (x.shape == () and node.op is movement.broadcast):
         return None
     while is_movement(x) and x.inputs[0].type.size == 1:
         x = x.inputs[0]

@@ -1,14 +1,9 @@
-"""Functions of functions: they run inside a trace and build graph.
-
-graphdl.api gives users the same names, which also compile themselves when they are called with
-real arrays.
-"""
+"""Reverse mode as a function of functions: grad, value_and_grad, vjp."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,72 +11,17 @@ import optree
 
 from graphdl.compiler import differentiate
 from graphdl.errors import GradientError, ShapeError
-from graphdl.ops import pointwise
-from graphdl.tracing import (
-    Trace,
-    TracedArray,
-    as_traced,
-    current_trace,
-    locate,
+from graphdl.tracing import Trace, TracedArray, as_traced, locate
+from graphdl.transforms.common import (
+    Function,
+    as_leaf,
+    as_variable,
+    name_of,
+    positions_of,
+    results,
+    running,
 )
 from graphdl.trees import flatten, leaves_of, unflatten
-
-Function = Callable[..., Any]
-_serials = itertools.count()
-
-
-def name_of(f: Function) -> str:
-    """What error messages call the function."""
-    while isinstance(f, functools.partial):
-        f = f.func
-    return str(getattr(f, "__name__", type(f).__name__))
-
-
-def _running() -> Trace:
-    trace = current_trace()
-    if trace is None:
-        raise GradientError("graphdl.transforms work inside a trace only; use gd.grad and the like")
-    return trace
-
-
-def _leaf(value: Any, trace: Trace, what: str) -> TracedArray:
-    if isinstance(value, (TracedArray, np.ndarray, np.generic)):
-        return as_traced(value, trace)
-    if isinstance(value, (bool, int, float)):
-        return as_traced(np.asarray(value), trace)
-    raise locate(GradientError(f"{what} is a {type(value).__name__}, not an array or a number"))
-
-
-def _variable(value: Any, trace: Trace, what: str) -> TracedArray:
-    """A fresh value equal to `value`, that a gradient can be taken with respect to."""
-    leaf = _leaf(value, trace, what)
-    if not leaf.type.is_float:
-        raise locate(
-            GradientError(
-                f"{what} is {leaf.type}: only floats have gradients. Pass it as float "
-                f"(1.0 instead of 1, x.astype(float)), or choose other arguments with argnums"
-            )
-        )
-    marked: TracedArray = pointwise.variable(leaf, serial=next(_serials))
-    marked.weak = leaf.weak
-    return marked
-
-
-def _results(f: Function, result: Any, trace: Trace) -> tuple[list[TracedArray], Any]:
-    leaves, tree = flatten(result)
-    if not leaves:
-        raise locate(GradientError(f"{name_of(f)} returned no array"))
-    return [_leaf(leaf, trace, f"a result of {name_of(f)}") for leaf in leaves], tree
-
-
-def _positions(argnums: int | Sequence[int], count: int, f: Function) -> tuple[int, ...]:
-    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    for number in wanted:
-        if not isinstance(number, int) or not -count <= number < count:
-            raise locate(
-                GradientError(f"argnums={argnums}: {name_of(f)} was called with {count} arguments")
-            )
-    return tuple(number % count for number in wanted)
 
 
 def value_and_grad(
@@ -91,15 +31,15 @@ def value_and_grad(
 
     @functools.wraps(f)
     def with_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        trace = _running()
-        positions = _positions(argnums, len(args), f)
+        trace = running()
+        positions = positions_of(argnums, len(args), f)
         marked = list(args)
         for i in positions:
             paths, leaves, tree = optree.tree_flatten_with_path(args[i])
             marked[i] = unflatten(
                 tree,
                 [
-                    _variable(leaf, trace, f"argument {i}{_path(path)} of {name_of(f)}")
+                    as_variable(leaf, trace, f"argument {i}{_path(path)} of {name_of(f)}")
                     for path, leaf in zip(paths, leaves, strict=True)
                 ],
             )
@@ -137,7 +77,7 @@ def _scalar(f: Function, result: Any, trace: Trace) -> TracedArray:
                 f"return the loss alone, and the rest as aux with has_aux=True"
             )
         )
-    value = _leaf(leaves[0], trace, f"the result of {name_of(f)}")
+    value = as_leaf(leaves[0], trace, f"the result of {name_of(f)}")
     if value.shape != ():
         raise locate(
             ShapeErrorOfGrad(
@@ -168,16 +108,16 @@ def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -
 
 def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     """The value of f and the function that pulls cotangents back: see gd.vjp."""
-    trace = _running()
+    trace = running()
     leaves, tree = flatten(primals)
     variables = [
-        _variable(leaf, trace, f"argument {i} of {name_of(f)}") for i, leaf in enumerate(leaves)
+        as_variable(leaf, trace, f"argument {i} of {name_of(f)}") for i, leaf in enumerate(leaves)
     ]
     result = f(*unflatten(tree, variables))
     aux = None
     if has_aux:
         result, aux = result
-    outputs, out_tree = _results(f, result, trace)
+    outputs, out_tree = results(f, result, trace)
 
     def pull_back(cotangent: Any) -> Any:
         given, given_tree = flatten(cotangent)
@@ -187,7 +127,7 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
             )
         seeds = []
         for output, seed in zip(outputs, given, strict=True):
-            value = _leaf(seed, trace, "a cotangent")
+            value = as_leaf(seed, trace, "a cotangent")
             if value.shape != output.shape:
                 raise locate(ShapeError(f"a cotangent is {value.type} for a result {output.type}"))
             seeds.append(value.astype(output.dtype))
@@ -199,9 +139,3 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
 
     value = unflatten(out_tree, outputs)
     return (value, pull_back, aux) if has_aux else (value, pull_back)
-
-
-def stop_gradient(tree: Any) -> Any:
-    """The same values, through which no gradient flows: see gd.stop_gradient."""
-    trace = _running()
-    return optree.tree_map(lambda x: pointwise.stop_gradient(as_traced(x, trace)), tree)

@@ -1,0 +1,192 @@
+"""Batching as a pass: each node for many examples at once, the batch as the first axis.
+
+A node that no batched value reaches stays as it is; the others are rebuilt by the rule of their
+family. Nothing is looped: the result is ordinary graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphdl.errors import UnsupportedError
+from graphdl.graph import Node, topological
+from graphdl.ops import contraction, indexing, movement, reduction
+from graphdl.tracing import Trace, TracedArray, locate
+
+#: A batched value has one axis more, in front; the flag tells whether a value is batched.
+Operand = tuple[Any, bool]
+
+
+def batched(
+    outputs: Sequence[Node], examples: Mapping[Node, TracedArray], size: int, trace: Trace
+) -> list[Operand]:
+    """The outputs for a whole batch.
+
+    `examples` maps the placeholders of one example to the batches that stand for them.
+    """
+    done: dict[Node, Operand] = {node: (value, True) for node, value in examples.items()}
+    for node in topological(outputs):
+        if node in done:
+            continue
+        operands = [done[operand] for operand in node.inputs]
+        if not any(flag for _, flag in operands):
+            done[node] = TracedArray(node, trace), False
+            continue
+        rule = _RULES.get(node.op.name) or _FAMILIES.get(node.op.family)
+        source = trace.sources.get(node)
+        if rule is None:
+            raise locate(UnsupportedError(f"vmap has no rule for {node.op.name}"), source)
+        with trace.at(source):
+            done[node] = rule(node, operands, size), True
+    return [done[node] for node in outputs]
+
+
+def spread(operand: Operand, size: int) -> Any:
+    """A value as a batch: repeated for each example if it is not one."""
+    value, flag = operand
+    if flag:
+        return value
+    dims = tuple(range(1, value.ndim + 1))
+    return movement.broadcast(value, shape=(size, *value.shape), dims=dims)
+
+
+def _all_spread(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    return node.op(*(spread(operand, size) for operand in operands), **dict(node.attrs))
+
+
+def _shifted(values: Sequence[int]) -> tuple[int, ...]:
+    return tuple(value + 1 for value in values)
+
+
+def _reduced(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    attrs = dict(node.attrs)
+    if "axes" in attrs:
+        attrs["axes"] = _shifted(attrs["axes"])
+    else:
+        attrs["axis"] += 1
+    return node.op(operands[0][0], **attrs)
+
+
+def _reshape(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    return movement.reshape(operands[0][0], shape=(size, *node.shape))
+
+
+def _transpose(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    return movement.transpose(operands[0][0], perm=(0, *_shifted(node["perm"])))
+
+
+def _broadcast(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    shape, dims = (size, *node.shape), (0, *_shifted(node["dims"]))
+    return movement.broadcast(operands[0][0], shape=shape, dims=dims)
+
+
+def _slice(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    return movement.slice_(
+        operands[0][0],
+        starts=(0, *node["starts"]),
+        sizes=(size, *node["sizes"]),
+        steps=(1, *node["steps"]),
+    )
+
+
+def _pad(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    """A fill that differs between examples is chosen where the window is not."""
+    x = spread(operands[0], size)
+    fill, fill_is_batched = operands[1]
+    window = {
+        "shape": (size, *node.shape),
+        "starts": (0, *node["starts"]),
+        "steps": (1, *node["steps"]),
+    }
+    if not fill_is_batched:
+        return movement.pad(x, fill, **window)
+    inside = movement.pad(np.ones_like(x, dtype=bool), np.zeros((), bool), **window)
+    around = movement.broadcast(fill, shape=window["shape"], dims=(0,))
+    return np.where(inside, movement.pad(x, np.zeros((), x.dtype), **window), around)
+
+
+def _concatenate(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    parts = [spread(operand, size) for operand in operands]
+    return movement.concatenate(*parts, axis=node["axis"] + 1)
+
+
+def _contract(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    (a, a_is_batched), (b, b_is_batched) = operands
+    la, lb, lo = node["la"], node["lb"], node["lo"]
+    label = 1 + max((*la, *lb), default=0)
+    return contraction.product(
+        a,
+        b,
+        (label, *la) if a_is_batched else la,
+        (label, *lb) if b_is_batched else lb,
+        (label, *lo),
+    )
+
+
+def _to_front(x: Any, axis: int) -> Any:
+    """x with one axis moved to the front."""
+    if axis == 0:
+        return x
+    rest = [i for i in range(x.ndim) if i != axis]
+    return movement.transpose(x, perm=(axis, *rest))
+
+
+def _behind_first(x: Any, count: int) -> Any:
+    """x with its first axis moved behind the `count` axes that follow it."""
+    order = (*range(1, count + 1), 0, *range(count + 1, x.ndim))
+    return movement.transpose(x, perm=order) if count else x
+
+
+def _flat_index(index: Any, rows: int, size: int) -> Any:
+    """Indices into rows of all examples as one array; one out of bounds stays out of bounds."""
+    first = np.reshape(np.arange(size) * rows, (size,) + (1,) * (index.ndim - 1))
+    inside = (index >= 0) & (index < rows)
+    return np.where(inside, index + first, size * rows)
+
+
+def _gather(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    (x, x_is_batched), (index, index_is_batched) = operands
+    if not x_is_batched:
+        return indexing.gather(x, index)
+    if not index_is_batched:
+        picked = indexing.gather(_to_front(x, 1), index)
+        return _to_front(picked, index.ndim)
+    rows = x.shape[1]
+    merged = movement.reshape(x, shape=(size * rows, *x.shape[2:]))
+    return indexing.gather(merged, _flat_index(index, rows, size))
+
+
+def _scatter_add(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    index, index_is_batched = operands[1]
+    rows = node["size"]
+    updates = spread(operands[0], size)
+    if not index_is_batched:
+        sums = indexing.scatter_add(_behind_first(updates, index.ndim), index, size=rows)
+        return _to_front(sums, 1)
+    flat = _flat_index(index, rows, size)
+    sums = indexing.scatter_add(updates, flat, size=size * rows)
+    return movement.reshape(sums, shape=(size, rows, *sums.shape[1:]))
+
+
+Rule = Callable[[Node, Sequence[Operand], int], Any]
+
+_FAMILIES: dict[str, Rule] = {
+    "pointwise": _all_spread,
+    "custom": _all_spread,
+    "reduction": _reduced,
+}
+_RULES: dict[str, Rule] = {
+    reduction.cumsum.name: _reduced,
+    movement.reshape.name: _reshape,
+    movement.transpose.name: _transpose,
+    movement.broadcast.name: _broadcast,
+    movement.slice_.name: _slice,
+    movement.pad.name: _pad,
+    movement.concatenate.name: _concatenate,
+    contraction.contract.name: _contract,
+    indexing.gather.name: _gather,
+    indexing.scatter_add.name: _scatter_add,
+}

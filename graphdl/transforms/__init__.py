@@ -1,0 +1,27 @@
+"""Functions of functions: they run inside a trace and build graph.
+
+graphdl.api gives users the same names, which also compile themselves when they are called with
+real arrays.
+"""
+
+from graphdl.transforms.common import name_of
+from graphdl.transforms.custom import custom_jvp, custom_vjp, stop_gradient
+from graphdl.transforms.forward import hvp, jvp
+from graphdl.transforms.jacobians import hessian, jacobian
+from graphdl.transforms.reverse import grad, value_and_grad, vjp
+from graphdl.transforms.vectorise import vmap
+
+__all__ = [
+    "custom_jvp",
+    "custom_vjp",
+    "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "name_of",
+    "stop_gradient",
+    "value_and_grad",
+    "vjp",
+    "vmap",
+]
