@@ -129,6 +129,8 @@ HANDLERS: dict[Any, Callable[..., Any]] = {}
 #: (ufunc, method) -> its implementation, for np.add.reduce and the like.
 METHOD_HANDLERS: dict[tuple[np.ufunc, str], Callable[..., Any]] = {}
 
+#: The name of a ufunc of scipy.special -> its implementation. By name: SciPy takes 0.1 s to import.
+SPECIAL_HANDLERS: dict[str, Callable[..., Any]] = {}
 #: NumPy function -> the position of its argument `out`.
 _OUT_POSITION: dict[Any, int] = {}
 
@@ -581,11 +583,8 @@ _INSTEAD = {
 
 def _unsupported(name: str) -> str:
     instead = _INSTEAD.get(name)
-    hint = (
-        f"write {instead}"
-        if instead
-        else ("write it with functions that can (graphdl.numpy_functions lists them)")
-    )
+    other = "it with functions that can (graphdl.numpy_functions lists them)"
+    hint = f"write {instead or other}"
     return f"{name} cannot be traced; {hint}, or compute it outside of the traced function"
 
 
@@ -667,39 +666,33 @@ def _unary(ufunc: np.ufunc) -> Callable[[Any], Any]:
     return lambda self: _python_arithmetic(ufunc, self) if self.weak else ufunc(self)
 
 
-def _in_place(ufunc: np.ufunc) -> Callable[..., Any]:
+def _in_place(operator: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Any]:
     """x += y on a name: a new value, of x's dtype and shape as NumPy's in-place result."""
 
-    def operator(self: TracedArray, other: Any) -> Any:
-        result = ufunc(self, other)
+    def in_place(self: TracedArray, other: Any) -> Any:
+        result = operator(self, other)
+        if self.weak:  # a Python number, which has no place
+            return result
         if result.shape != self.shape:
-            raise locate(
-                ShapeError(f"in-place {ufunc.__name__}: {self.type} cannot hold {result.type}")
-            )
+            raise locate(ShapeError(f"in-place {name}: {self.type} cannot hold {result.type}"))
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
-            raise locate(
-                DtypeError(f"in-place {ufunc.__name__}: {result.dtype} does not fit {self.dtype}")
-            )
+            raise locate(DtypeError(f"in-place {name}: {result.dtype} does not fit {self.dtype}"))
         return cast(result, self.dtype)
 
-    return operator
+    return in_place
 
 
 for _symbol, _ufunc in {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide,
     "floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "matmul": np.matmul,
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
-    "lshift": np.left_shift, "rshift": np.right_shift,
+    "lshift": np.left_shift, "rshift": np.right_shift, "divmod": np.divmod,
 }.items():  # fmt: skip
-    setattr(TracedArray, f"__{_symbol}__", _operator(_ufunc))
-    setattr(TracedArray, f"__r{_symbol}__", _operator(_ufunc, reflected=True))
-    setattr(TracedArray, f"__i{_symbol}__", _in_place(_ufunc))
-for _symbol, _function in {
-    "pow": _power,
-    "divmod": _operator(np.divmod),
-    "rdivmod": _operator(np.divmod, reflected=True),
-}.items():
+    _function = _power if _ufunc is np.power else _operator(_ufunc)
     setattr(TracedArray, f"__{_symbol}__", _function)
+    setattr(TracedArray, f"__r{_symbol}__", _operator(_ufunc, reflected=True))
+    if _ufunc is not np.divmod:
+        setattr(TracedArray, f"__i{_symbol}__", _in_place(_function, _ufunc.__name__))
 for _symbol, _ufunc in {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
     "gt": np.greater, "ge": np.greater_equal,
@@ -740,7 +733,7 @@ def _call_ufunc_method(
     if handler is not None:
         return handler(*inputs) if dtype is None else handler(*inputs, dtype=dtype)
     if ufunc not in pointwise.UFUNCS:
-        raise UnsupportedError(_unsupported(f"np.{ufunc.__name__}"))
+        return _call_other(ufunc, inputs, dtype)
     if dtype is not None:
         wanted = as_dtype(dtype)
         loop = ufunc.resolve_dtypes(
@@ -750,6 +743,19 @@ def _call_ufunc_method(
         )
         return call_op(pointwise.UFUNCS[ufunc], inputs, loop[: ufunc.nin])
     return call_ufunc(ufunc, *inputs)
+
+
+def _call_other(ufunc: np.ufunc, inputs: tuple[Any, ...], dtype: Any) -> Any:
+    """A ufunc that is not NumPy's: one of scipy.special, or unknown."""
+    name = ufunc.__name__
+    if getattr(sys.modules.get("scipy.special"), name, None) is not ufunc:
+        raise UnsupportedError(_unsupported(f"np.{name}"))
+    if name not in SPECIAL_HANDLERS or dtype is not None:
+        raise UnsupportedError(_unsupported(f"scipy.special.{name}"))
+    try:
+        return SPECIAL_HANDLERS[name](*inputs)
+    except GraphError as error:
+        raise _named(error, f"scipy.special.{name}") from error.__cause__
 
 
 def _call_method(
@@ -790,6 +796,7 @@ __all__ = [
     "HANDLERS",
     "INPUT",
     "METHOD_HANDLERS",
+    "SPECIAL_HANDLERS",
     "ArgumentError",
     "PythonIntError",
     "Trace",

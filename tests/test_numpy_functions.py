@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.special
 
 from tests.helpers import call_of, check
 
@@ -279,3 +280,23 @@ def test_a_call_is_what_numpy_computes(text, dtype):
 def test_a_product_is_what_numpy_computes(text, dtype):
     f, args = call_of(text, values(dtype, whole=True))
     check(f, args, exact=not text.startswith(ROUNDED))
+
+
+#: Ufuncs of SciPy; to the last bits, as its own loops compute some of them otherwise.
+SPECIAL = """
+sc.expit(x)      sc.log_expit(x)  sc.logit(q)      sc.erf(x)        sc.erfc(x)
+sc.ndtr(x)       sc.xlogy(x, p)   sc.xlogy(0.0, p)   sc.xlogy(n, n)   sc.xlog1py(x, p)
+sc.entr(p)       sc.entr(x)       sc.entr(n)       sc.expit(i)      sc.rel_entr(p, q)
+sc.cbrt(x)       sc.log1p(p)      sc.expm1(x)      sc.exp2(x)       sc.rel_entr(n, p)
+sc.rel_entr(0, q)
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("text", calls(SPECIAL))
+def test_a_ufunc_of_scipy_is_what_scipy_computes(text, dtype):
+    given = values(dtype)
+    given["p"] = np.abs(given["p"])
+    given["q"] = 1 / (1 + given["p"])
+    f, args = call_of(text.strip(), given, sc=scipy.special)
+    check(f, args, exact=False)

@@ -5,13 +5,21 @@ reductions    sum, mean, var, argmax, cumsum, ...; ufunc.reduce and ufunc.accumu
 manipulation  reshape, concatenate, split, roll, pad, take, diagonal, ...
 products      matmul, dot, tensordot, einsum, ...
 creation      zeros_like, linspace, ...; np.shape, np.result_type, ...
+special       scipy.special.expit, erf, xlogy, ...
 neural        softmax, relu, gelu, one_hot, ...: not in NumPy, for arrays too
 
 Each implementation has the signature of the function that it stands for. Importing this package
 enters them in `graphdl.tracing.HANDLERS`.
 """
 
-from graphdl.numpy_functions import creation, elementwise, manipulation, products, reductions
+from graphdl.numpy_functions import (
+    creation,
+    elementwise,
+    manipulation,
+    products,
+    reductions,
+    special,
+)
 from graphdl.numpy_functions.neural import (
     gelu,
     log_softmax,
@@ -39,4 +47,5 @@ __all__ = [
     "silu",
     "softmax",
     "softplus",
+    "special",
 ]
