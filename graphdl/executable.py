@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from threading import RLock
 from time import perf_counter
 from typing import Any
 
@@ -19,6 +20,7 @@ from graphdl.kernels import emit, memory
 from graphdl.kernels.cpu import build, entry
 from graphdl.kernels.memory import Memory
 from graphdl.kernels.program import Launch, Program
+from graphdl.ops import indexing
 from graphdl.tracing import where_text
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType
@@ -76,10 +78,11 @@ class Executable:
             "kernels": perf_counter() - emitted,
         }
         self._weak = tuple(weak)
+        self._lock = RLock()
         self._donated = tuple(donated)
         self._leaves = [self._leaf(i) for i in range(len(graph.inputs))]
         self._results = self._result_leaves()
-        self._tree = _nested(args, iter(self._leaves))
+        self._tree = _nested(args, iter(self._leaves), entry.StaticSpec(None))
         self._debug(int(os.environ.get("GRAPHDL_DEBUG") or 0))
 
     def _debug(self, level: int) -> None:
@@ -113,6 +116,11 @@ class Executable:
         result = entry.TupleSpec(tuple(self._results))
         return self._checked(build.entry_of(self._native, self._leaves, result))
 
+    def with_copies(self, leaves: Sequence[Any]) -> list[Any]:
+        """The leaves of a call, with copies of the donated ones."""
+        given = self.memory.donated.values()
+        return [np.array(leaf) if i in given else leaf for i, leaf in enumerate(leaves)]
+
     def entry(self, fallback: Callable[..., Any]) -> Callable[..., Any]:
         """The function of the nested arguments; what does not fit goes to `fallback`."""
         result = _nested(
@@ -120,6 +128,7 @@ class Executable:
             if self.graph.out_tree is not None
             else tuple(range(len(self._results))),
             iter(self._results),
+            entry.Constant(None),
         )
         if self._tree is None or result is None:
             return fallback
@@ -134,13 +143,15 @@ class Executable:
             return call
 
         def checked(*args: Any, **kwargs: Any) -> Any:
-            status[0] = 0
-            result = call(*args, **kwargs)
-            if status[0]:
+            with self._lock:  # a long program lets other threads run, which share the status
+                status[0] = 0
+                result = call(*args, **kwargs)
+                bad = bool(status[0])
+            if bad:
                 lines = {
                     where_text(self.graph.sources[node])
                     for node in self.graph.operations
-                    if node.op.family == "indexing" and node in self.graph.sources
+                    if node.op in indexing.CHECKED and node in self.graph.sources
                 }
                 raise GraphIndexError(f"an index array is out of bounds{''.join(sorted(lines))}")
             return result
@@ -232,12 +243,15 @@ def _is_array(leaf: Any) -> bool:
     return not isinstance(leaf, (bool, int, float)) or isinstance(leaf, np.generic)
 
 
-def _nested(tree: Any, leaves: Any) -> entry.Tree | None:
-    """The tree of specs of a tree of values; None if it has a node that only optree knows."""
+def _nested(tree: Any, leaves: Any, nothing: entry.Tree) -> entry.Tree | None:
+    """The tree of specs of a tree of values; None if it has a node that only optree knows.
+
+    `nothing` is the spec of a None in the tree.
+    """
     if tree is None:
-        return entry.StaticSpec(None)
+        return nothing
     if type(tree) in (tuple, list):
-        items = [_nested(item, leaves) for item in tree]
+        items = [_nested(item, leaves, nothing) for item in tree]
         if any(item is None for item in items):
             return None
         kind = entry.TupleSpec if type(tree) is tuple else entry.ListSpec
@@ -246,7 +260,7 @@ def _nested(tree: Any, leaves: Any) -> entry.Tree | None:
         if not all(type(key) is str for key in tree):
             return None
         keys = tuple(sorted(tree))
-        items = [_nested(tree[key], leaves) for key in keys]
+        items = [_nested(tree[key], leaves, nothing) for key in keys]
         return None if any(i is None for i in items) else entry.DictSpec(keys, tuple(items))  # type: ignore[arg-type]
     if isinstance(tree, (int, float, bool, np.ndarray, np.generic, TensorType)):
         leaf: entry.Tree = next(leaves)

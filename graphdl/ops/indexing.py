@@ -1,4 +1,4 @@
-"""Indexing by integer arrays: gather rows, and its transpose, scatter-add."""
+"""Indexing by integer arrays: positions, gather rows, and its transpose, scatter-add."""
 
 from __future__ import annotations
 
@@ -11,6 +11,30 @@ from graphdl.ops.op import Op
 from graphdl.types import TensorType
 
 _INDEX = np.dtype(np.int64)
+
+
+def _infer_position(index: TensorType, *, size: int) -> TensorType:
+    if index.dtype != _INDEX:
+        raise DtypeError(f"position: indices must be int64, not {index}")
+    return index
+
+
+def _position(index: Any, *, size: int) -> Any:
+    bad = (index < -size) | (index >= size)
+    if np.any(bad):
+        raise GraphIndexError(f"index {index[bad].flat[0]} is out of bounds for size {size}")
+    return np.where(index < 0, index + size, index)
+
+
+#: An index of an axis of `size` elements, counted from its start; an error where it is out of
+#: bounds, which compiled programs raise when they have ended.
+position = Op(
+    "position",
+    "pointwise",
+    _infer_position,
+    _position,
+    no_gradient="its result is an index",
+)
 
 
 def _infer_gather(x: TensorType, index: TensorType) -> TensorType:
@@ -55,3 +79,7 @@ scatter_add: Op = Op(
     _scatter,
     lambda g, out, updates, index, *, size: (gather(g, index), None),
 )
+
+
+#: The ops that find an index out of bounds when a program runs.
+CHECKED = (position, gather, scatter_add)

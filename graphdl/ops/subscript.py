@@ -162,7 +162,7 @@ def _axis_item(part: Any, size: int, axis: int) -> _Item:
 def _positions(index: Any, size: int, axis: int) -> Any:
     """Positions counted from the start, as int64; those that are constant are checked.
 
-    Traced positions cannot be checked here; out of range, they wrap or select nothing.
+    Traced positions are checked when the program runs.
     """
     if index.dtype.kind not in "iu":
         raise GraphIndexArrayError(
@@ -170,7 +170,7 @@ def _positions(index: Any, size: int, axis: int) -> Any:
         )
     if not isinstance(index, np.ndarray):
         index = index if index.dtype == _INDEX else pointwise.cast(index, dtype=_INDEX)
-        return np.where(index < 0, index + size, index)
+        return indexing.position(index, size=size)
     bad = (
         index[(index < -size) | (index >= size)]
         if index.dtype.kind == "i"

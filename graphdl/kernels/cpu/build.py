@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -133,10 +133,32 @@ def entry_of(
     result: Tree,
     fallback: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """The function that takes arguments nested as `arguments` and returns `result`."""
+    """The function that takes arguments nested as `arguments` and returns `result`.
+
+    Results that are arguments, as the patches, count arrays and numbers only; an entry counts what
+    is static in the arguments as well.
+    """
     cost = sum(launch.cost for launch in made.program.launches)
-    spec = entry.ProgramSpec(tuple(arguments), result, made.tape, is_long=cost > LONG)
+    leaves = entry.leaves(arguments)
+    places = [i for i, leaf in enumerate(leaves) if not isinstance(leaf, entry.StaticSpec)]
+    tape = made.tape
+    if len(places) < len(leaves):
+        new = range(len(leaves), len(leaves) + len(entry.leaves([result])))
+        numbers = np.array([*places, *new])
+        patches = tape.patches.copy()
+        patches[:, 0] = numbers[patches[:, 0]]
+        tape = replace(tape, patches=patches)
+        result = _renumbered(result, places)
+    spec = entry.ProgramSpec(tuple(arguments), result, tape, is_long=cost > LONG)
     return entry.build(spec, fallback)
+
+
+def _renumbered(tree: Tree, places: Sequence[int]) -> Tree:
+    if isinstance(tree, entry.Argument):
+        return entry.Argument(places[tree.leaf])
+    if isinstance(tree, entry.TupleSpec | entry.ListSpec | entry.DictSpec):
+        return replace(tree, items=tuple(_renumbered(item, places) for item in tree.items))
+    return tree
 
 
 def array_spec(type: TensorType, donated: bool = False) -> entry.ArraySpec:

@@ -226,7 +226,7 @@ class _Tables:
             "order": self._address(order),
             "order_count": len(order),
             "is_long": int(spec.is_long),
-            "busy": 0,
+            "busy": spec.tape.lock.ctypes.data,
         }
         self.words = np.array([words[name] for name in code.SPEC], np.int64)
 

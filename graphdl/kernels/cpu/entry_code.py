@@ -60,7 +60,7 @@ SPEC = (
     "order",  # rows of (leaf, bytes, whether donated), by address when last called
     "order_count",
     "is_long",  # whether the interpreter's lock is let go meanwhile
-    "busy",  # then, whether a thread is in the program: a lock
+    "busy",  # then, where the lock is: whether a thread is in the program
 )
 
 _ROW = 8 * 6
@@ -466,7 +466,7 @@ def _define_run_program(module: Module) -> None:
         call = _Call(f, spec, memory)
         is_long, uses_blas = call.spec("is_long"), call.spec("set_threads")
         thread = f.variable(0)
-        busy = spec + 8 * SPEC.index("busy")
+        busy = call.spec("busy")
         with f.when(is_long.differs(0)):
             thread.set(_python(f, "PyEval_SaveThread"))
             f.call("lock", busy)

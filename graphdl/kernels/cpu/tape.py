@@ -255,12 +255,14 @@ _run = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 5)(RUN)
 class Tape:
     """Launches and patches, and whatever must live as long as the addresses in them.
 
-    launches: int64[rows, 4], patches: int64[count, 3], both C-contiguous.
+    launches: int64[rows, 4], patches: int64[count, 3], both C-contiguous. lock: int64[1], the lock of
+    the tables that they name; tapes of the same tables share it.
     """
 
     launches: NDArray[np.int64]
     patches: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 3), np.int64))
     keep: tuple[object, ...] = ()
+    lock: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def __post_init__(self) -> None:
         for name, array, width in (("launches", self.launches, 4), ("patches", self.patches, 3)):
