@@ -13,6 +13,7 @@ the number of threads changes a bit of the result.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -41,6 +42,13 @@ GATHERED = 4
 DEEPEST, DEEPEST_APART = 1024, 384
 #: The largest number of columns of a block.
 WIDEST = 512
+
+#: Jobs that a large product is cut into for each core, so that cores which are late matter less, and
+#: the least work of a job, in multiply-adds (10 us).
+JOBS_PER_CORE, JOB = 2, 500_000
+#: What an element costs beyond its sum, in multiply-adds: to pack one of b, to pack or read one of
+#: a, and to pass one of c through an epilogue.
+PACK_COST, GATHER_COST, READ_COST, STORE_COST = 16, 8, 2, 20
 
 #: How the core reads b. PACKED: copies panels of b to its stack, then reuses them for many rows.
 #: DIRECT: few rows, adjacent columns: reads b where it lies. DOT: few rows, adjacent k.
@@ -478,13 +486,17 @@ def _parts(size: int, part: int) -> int:
 
 
 def _even(size: int, most: int, unit: int) -> int:
-    """The size of parts: at most `most` or one unit, whole units, all about equal."""
+    """The size of parts of whole units: at most `most` or one unit, and all about equal."""
     count = max(1, _parts(size, max(most, unit)))
     return max(unit, _parts(_parts(size, count), unit) * unit)
 
 
 def cut(product: Product, a: Array, b: Array) -> Cut:
-    """How to cut a product: by sizes and strides alone, never by the number of threads."""
+    """How to cut a product into jobs.
+
+    The number of cores decides how many jobs there are, since each packs its own panels of b. It
+    changes no bit of the result: sizes and strides alone decide on the order of every sum.
+    """
     r = host_registers(product.dtype)
     m, n, k = product.m, product.n, product.k
     size, a_adjacent = r.size, a.strides[3] == r.size
@@ -497,15 +509,39 @@ def cut(product: Product, a: Array, b: Array) -> Cut:
     deepest = DEEPEST if a_adjacent or mode != PACKED else DEEPEST_APART
     depth = k if k <= deepest + deepest // 4 else _even(k, deepest, 1)
     depth = max(depth, 1)
+    if mode != PACKED:
+        return Cut(tiles.STRIP, _even(n, 8 * r.lanes, r.panel), depth, mode)
+
     unit = 2 * r.panel if n > r.panel and r.many else r.panel
-    widest = PANELS_BYTES // size // depth // unit * unit
-    columns = _even(n, min(widest, WIDEST) if mode == PACKED else 8 * r.lanes, unit)
-    tallest = SUMS_BYTES // size // columns // tiles.STRIP * tiles.STRIP if depth < k else m
-    jobs = max(1, product.batch[0] * product.batch[1] * _parts(n, columns))
-    work = max(m * n * k // 100_000, m * n // 16_000)
-    split = max(1, min(_parts(16, jobs), m // 48, work))
-    rows = _even(m, min(tallest, _parts(m, split)), tiles.STRIP)
+    widest = _even(n, min(WIDEST, PANELS_BYTES // size // depth // unit * unit), unit)
+    batch = product.batch[0] * product.batch[1]
+    work = batch * m * max(n, r.panel) * (k + STORE_COST)
+    wanted = max(1, min(JOBS_PER_CORE * _cores(), work // JOB))
+    pieces = max(1, wanted // max(1, batch * _parts(n, widest)))
+
+    def shape(by_rows: int) -> tuple[int, int]:
+        columns = _even(n, _parts(widest, _parts(pieces, by_rows)), unit)
+        sums = SUMS_BYTES // size // columns // tiles.STRIP * tiles.STRIP
+        return _even(m, min(sums if depth < k else m, _parts(m, by_rows)), tiles.STRIP), columns
+
+    def time(shape: tuple[int, int]) -> float:
+        """Of all cores that there is work for, as a multiple of what the tiles alone take."""
+        jobs = max(1, batch * _parts(m, shape[0]) * _parts(n, shape[1]))
+        cores = min(_cores(), wanted)
+        idle = _parts(jobs, cores) * cores / jobs
+        return idle * (
+            1 + PACK_COST / shape[0] + (READ_COST if a_adjacent else GATHER_COST) / shape[1]
+        )
+
+    rows, columns = min((shape(by_rows) for by_rows in range(1, pieces + 1)), key=time)
     return Cut(rows, columns, depth, mode)
+
+
+def _cores() -> int:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def launch_table(
