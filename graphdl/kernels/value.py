@@ -17,7 +17,7 @@ from llvmlite import ir
 
 Number = int | float
 # What graphdl's default arithmetic allows LLVM: never `nnan` nor `ninf`, so NaN and infinity count.
-RELAXED: Final = ("reassoc", "contract", "arcp", "nsz")
+RELAXED: Final = ("contract", "arcp", "nsz")
 
 _FLOATS: Final[dict[str, ir.Type]] = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
 
