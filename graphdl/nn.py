@@ -26,6 +26,8 @@ from graphdl.errors import ShapeError
 from graphdl.numpy_functions import (
     gelu,
     log_softmax,
+    logsumexp,
+    one_hot,
     relu,
     sigmoid,
     silu,
@@ -45,6 +47,8 @@ __all__ = [
     "Sequential",
     "gelu",
     "log_softmax",
+    "logsumexp",
+    "one_hot",
     "parameter_count",
     "relu",
     "sigmoid",
