@@ -103,6 +103,7 @@ def others(rng: np.random.Generator) -> dict[str, list[Case]]:
         ],
         "variable": [Case(OPS["variable"], (x,), {"serial": 0})],
         "stop_gradient": [Case(OPS["stop_gradient"], (x,))],
+        "position": [Case(OPS["position"], (index - 5 * (index > 2),), {"size": 5})],
         "gather": [Case(OPS["gather"], (x, index)), Case(OPS["gather"], (x[:, 0], index[0]))],
         "scatter_add": [
             Case(OPS["scatter_add"], (rng.normal(size=(2, 4, 3)), index), scattered),
