@@ -43,8 +43,8 @@ DEEPEST, DEEPEST_APART = 1024, 384
 #: The largest number of columns of a block.
 WIDEST = 512
 
-#: Jobs that a large product is cut into for each core, so that cores which are late matter less, and
-#: the least work of a job, in multiply-adds (10 us).
+#: Jobs that a large product is cut into for each core, so that a core which is late matters less,
+#: and the least work of a job, in multiply-adds (10 us).
 JOBS_PER_CORE, JOB = 2, 500_000
 #: What an element costs beyond its sum, in multiply-adds: to pack one of b, to pack or read one of
 #: a, and to pass one of c through an epilogue.
