@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -48,8 +51,8 @@ def calls() -> list[str]:
     return [c for line in INDICES.splitlines() for c in map(str.strip, line.split("  ")) if c]
 
 
-@pytest.mark.parametrize("text", calls())
-def test_an_index_is_what_numpy_takes(text):
+def indexed(text: str) -> tuple[Callable[..., Any], list[Any]]:
+    """The function that a line of the table is, and its arguments."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(3, 4))
     values = {
@@ -62,8 +65,12 @@ def test_an_index_is_what_numpy_takes(text):
         "k": np.array([2, 0, 1]),
         "j": np.array([1, 0]),
     }
-    f, args = call_of(text, values, x0=x, m=np.array([True, False, True, True]))
-    check(f, args)
+    return call_of(text, values, x0=x, m=np.array([True, False, True, True]))
+
+
+@pytest.mark.parametrize("text", calls())
+def test_an_index_is_what_numpy_takes(text):
+    check(*indexed(text))
 
 
 def ops(graph: Graph) -> set[str]:
