@@ -81,6 +81,8 @@ def environment(threads: int, caches: Path | None = None) -> dict[str, str]:
     """
     count = str(threads)
     variables = dict(os.environ)
+    # Installers leave byte code beside the sources; without it every import would compile them.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     variables.update(
         OMP_NUM_THREADS=count,
         OPENBLAS_NUM_THREADS=count,
