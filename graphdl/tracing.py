@@ -9,6 +9,7 @@ with the line of the user's code that asked for it.
 from __future__ import annotations
 
 import inspect
+import itertools
 import linecache
 import os
 import sys
@@ -535,6 +536,9 @@ class TracedArray:
     def fill(self, value: Any) -> NoReturn:
         self[...] = value
 
+    def clip(self, min: Any = None, max: Any = None, out: None = None) -> Any:
+        return np.clip(self, min, max, out)
+
     def dot(self, other: Any) -> Any:
         return _numpy.dot(self, other)
 
@@ -566,8 +570,8 @@ _INSTEAD = {
     "np.flatnonzero": "np.where(mask, x, 0) keeps the shape",
     "np.argwhere": "np.where(mask, x, 0) keeps the shape",
     "np.extract": "np.where(mask, x, 0) keeps the shape",
-    "np.unique": "graphdl.numpy_functions.one_hot(x, n).sum(axis=0) counts values in range(n)",
-    "np.bincount": "graphdl.numpy_functions.one_hot(x, n).sum(axis=0) counts values in range(n)",
+    "np.unique": "gd.nn.one_hot(x, n).sum(axis=0) counts values in range(n)",
+    "np.bincount": "gd.nn.one_hot(x, n).sum(axis=0) counts values in range(n)",
     "np.copyto": "np.where(mask, new, old), or np.broadcast_to(value, shape) for np.full,",
     "np.putmask": "np.where(mask, new, old) returns the new array",
     "np.place": "np.where(mask, new, old) returns the new array",
@@ -607,7 +611,7 @@ def _method(name: str) -> Callable[..., Any]:
 
 for _attribute in (
     "sum", "prod", "max", "min", "mean", "var", "std", "any", "all", "argmax", "argmin", "cumsum",
-    "cumprod", "ravel", "squeeze", "swapaxes", "repeat", "clip", "round", "take", "diagonal",
+    "cumprod", "ravel", "squeeze", "swapaxes", "repeat", "round", "take", "diagonal",
     "trace", "sort", "argsort", "nonzero", "searchsorted", "partition", "choose",
 ):  # fmt: skip
     setattr(TracedArray, _attribute, _method(_attribute))
@@ -735,12 +739,7 @@ def _call_ufunc_method(
     if ufunc not in pointwise.UFUNCS:
         return _call_other(ufunc, inputs, dtype)
     if dtype is not None:
-        wanted = as_dtype(dtype)
-        loop = ufunc.resolve_dtypes(
-            (*(dtype_of(x) for x in inputs), *[None] * ufunc.nout),
-            signature=(*[None] * ufunc.nin, wanted),
-            casting="same_kind",
-        )
+        loop = pointwise.resolve(ufunc, tuple(dtype_of(x) for x in inputs), as_dtype(dtype))
         return call_op(pointwise.UFUNCS[ufunc], inputs, loop[: ufunc.nin])
     return call_ufunc(ufunc, *inputs)
 
@@ -786,6 +785,14 @@ def new_input(type: TensorType, position: int, trace: Trace, weak: bool = False)
     )
 
 
+_places = itertools.count(1_000_000)  # beyond the positions of arguments
+
+
+def new_placeholder(type: TensorType, trace: Trace) -> TracedArray:
+    """A value that stands for another in a piece of the trace: one example, one step of a loop."""
+    return new_input(type, next(_places), trace)
+
+
 def _no_reference(**attrs: Any) -> NoReturn:
     raise GraphError("an input has no value of its own")
 
@@ -813,6 +820,7 @@ __all__ = [
     "is_weak",
     "locate",
     "new_input",
+    "new_placeholder",
     "shape_of",
     "trace_of",
     "tracing",

@@ -224,9 +224,24 @@ np.linalg.norm(v, 0)         np.linalg.norm(x, 2, 1, True)
 """
 
 
+#: What came after NumPy 2.0.
+NEWER = {
+    "2.1": ("np.unstack", "np.clip(i8", "np.clip(x)", "np.clip(x, min"),
+    "2.2": ("np.matvec", "np.vecmat"),
+}
+
+
 def calls(table: str) -> list[str]:
+    """The calls of a table that this NumPy knows."""
     lines = (line for line in table.splitlines() if line and not line.startswith("#"))
-    return [call for line in lines for call in filter(None, map(str.strip, line.split("  ")))]
+    every = (call for line in lines for call in filter(None, map(str.strip, line.split("  "))))
+    unknown = tuple(
+        start
+        for version, starts in NEWER.items()
+        if np.lib.NumpyVersion(np.__version__) < f"{version}.0"
+        for start in starts
+    )
+    return [call for call in every if not call.startswith(unknown)]
 
 
 def values(dtype: str, whole: bool = False) -> dict[str, np.ndarray]:

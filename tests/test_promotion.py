@@ -117,6 +117,14 @@ def test_a_sign_of_a_python_scalar_is_a_python_scalar(f, scalar):
     same(trace(f, scalar).evaluate(scalar), f(scalar))
 
 
+def test_the_dtype_of_the_result_can_be_asked_for():
+    x = np.arange(3, dtype=np.float32)
+    check(lambda x: np.add(x, 1, dtype=np.float64), [x])
+    check(lambda x: np.multiply(x, True, dtype=np.float64), [x])
+    check(lambda x: np.sqrt(x, dtype=np.float64), [x])
+    check(lambda x: np.add(x, x, dtype=np.float32, casting="same_kind"), [x.astype(np.float64)])
+
+
 def test_numpy_scalars_are_strong():
     x = np.ones(3, np.float32)
     check(lambda x: x * np.float64(2), [x])

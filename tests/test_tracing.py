@@ -89,6 +89,7 @@ REFUSED = [
     ("x.astype(int, casting='safe')", (DtypeError, TypeError), "cannot cast float32 to int64"),
     ("x + 'a'", (TypeError,), ""),
     ("x + np.array(['a'])", (DtypeError, TypeError), "is not supported in a graph"),
+    ("np.add(x, 1, dtype=int)", (DtypeError, TypeError), "np.add takes no operands (float32, int)"),
     ("u + 300", (GraphError, OverflowError), "Python integer 300 is out of bounds for uint8"),
     ("u - (-1)", (GraphError, OverflowError), "Python integer -1 is out of bounds for uint8"),
     ("i ** -1", (GraphError, ValueError), "integers to negative integer powers"),
@@ -350,6 +351,8 @@ def test_an_implementation_has_the_signature_of_numpy():
         except ValueError:  # NumPy 2.0 to 2.3 say nothing about functions written in C
             continue
         if implementation.__name__ in ("array", "<lambda>"):
+            continue
+        if "newshape" in [parameter.name for parameter in wanted]:  # NumPy 2.0's np.reshape
             continue
         given = inspect.signature(implementation).parameters
         if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in given.values()):

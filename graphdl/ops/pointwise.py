@@ -32,17 +32,21 @@ _STEP = "piecewise constant: its derivative is 0 wherever it exists"
 
 
 @lru_cache(maxsize=4096)
-def resolve(ufunc: np.ufunc, operands: tuple[Dtype | type, ...]) -> tuple[Dtype, ...]:
+def resolve(
+    ufunc: np.ufunc, operands: tuple[Dtype | type, ...], result: Dtype | None = None
+) -> tuple[Dtype, ...]:
     """The dtypes of the loop that NumPy would run: operands first, then results.
 
     An operand given as `int`, `float` or `bool` is a Python scalar, which NEP 50 calls weak.
+    `result` is the dtype that `dtype=` asks for.
     """
     # among Python scalars alone there is nothing to yield to; nor is there anything below a bool
     weak = not all(isinstance(operand, type) for operand in operands)
     given = tuple(o if weak and o is not bool else np.dtype(o) for o in operands)
     names = ", ".join(getattr(o, "__name__", str(o)) for o in operands)
+    asked = None if result is None else (*[None] * ufunc.nin, result)
     try:
-        loop = ufunc.resolve_dtypes((*given, *[None] * ufunc.nout))
+        loop = ufunc.resolve_dtypes((*given, *[None] * ufunc.nout), signature=asked)
     except TypeError as error:
         hint = f": {error}" if "boolean" in str(error) else ""
         raise DtypeError(f"np.{ufunc.__name__} takes no operands ({names}){hint}") from error
