@@ -44,9 +44,12 @@ def resolve(
     weak = not all(isinstance(operand, type) for operand in operands)
     given = tuple(o if weak and o is not bool else np.dtype(o) for o in operands)
     names = ", ".join(getattr(o, "__name__", str(o)) for o in operands)
-    asked = None if result is None else (*[None] * ufunc.nin, result)
+    types = (*given, *[None] * ufunc.nout)
     try:
-        loop = ufunc.resolve_dtypes((*given, *[None] * ufunc.nout), signature=asked)
+        if result is None:
+            loop = ufunc.resolve_dtypes(types)
+        else:
+            loop = ufunc.resolve_dtypes(types, signature=(*[None] * ufunc.nin, result))
     except TypeError as error:
         hint = f": {error}" if "boolean" in str(error) else ""
         raise DtypeError(f"np.{ufunc.__name__} takes no operands ({names}){hint}") from error
