@@ -214,9 +214,7 @@ def compile(
     1.740077
     """
     if f is None:
-        return functools.partial(
-            compile, target=target, donate=donate, memory_budget=memory_budget
-        )
+        return functools.partial(compile, target=target, donate=donate, memory_budget=memory_budget)
     if target != "cpu":
         raise UnsupportedError(f"target={target!r}: only target='cpu' is available in this version")
     if memory_budget is not None:
@@ -395,6 +393,95 @@ def vmap(f: Function, in_axes: Any = 0, out_axes: Any = 0) -> Function:
     return _vmap(f, in_axes, out_axes)
 
 
+def _in_trace(build: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that builds graph inside a trace, and outside traces and compiles itself."""
+
+    @functools.wraps(build)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if current_trace() is not None:
+            return build(*args, **kwargs)
+        return Compiled(lambda: build(*args, **kwargs))()
+
+    return run
+
+
+def scan(
+    f: Function, init: Any, xs: Any = None, length: int | None = None, reverse: bool = False
+) -> tuple[Any, Any]:
+    """Carry a state through the rows of arrays; compiled as a native loop, not unrolled.
+
+    Args:
+        f: (carry, x) -> (carry, y). The carry keeps its nesting, shapes and dtypes.
+        init: the first carry, a tree of arrays.
+        xs: arrays whose first axis is stepped through, or a tree of them, or None.
+        length: the number of steps, where there are no xs.
+        reverse: whether to begin with the last row.
+
+    Returns:
+        (the last carry, the ys of all steps stacked along a new first axis).
+
+    >>> import numpy as np, graphdl as gd
+    >>> total = gd.compile(lambda x: gd.scan(lambda c, x: (c + x, c * x), 0.0, x))
+    >>> total(np.array([1.0, 2.0, 3.0]))
+    (array(6.), array([0., 2., 9.]))
+    """
+    result: tuple[Any, Any] = _in_trace(transforms.scan)(f, init, xs, length, reverse)
+    return result
+
+
+def fori_loop(lower: Any, upper: Any, body: Function, init: Any) -> Any:
+    """body(i, carry) for i from lower to upper - 1; returns the last carry.
+
+    With Python integers as bounds it is a `scan` and has a gradient; with traced ones a
+    `while_loop`.
+
+    >>> import numpy as np, graphdl as gd
+    >>> float(gd.compile(lambda x: gd.fori_loop(0, 3, lambda i, c: c * x, 1.0))(2.0))
+    8.0
+    """
+    return _in_trace(transforms.fori_loop)(lower, upper, body, init)
+
+
+def while_loop(cond: Function, body: Function, init: Any) -> Any:
+    """body(carry) as long as cond(carry), a bool, holds; returns the last carry.
+
+    >>> import numpy as np, graphdl as gd
+    >>> float(gd.compile(lambda x: gd.while_loop(lambda c: c < 100, lambda c: c * x, 1.0))(3.0))
+    243.0
+    """
+    return _in_trace(transforms.while_loop)(cond, body, init)
+
+
+def cond(pred: Any, true: Function, false: Function, *args: Any) -> Any:
+    """true(*args) if pred else false(*args); only that branch runs.
+
+    >>> import numpy as np, graphdl as gd
+    >>> float(gd.compile(lambda x: gd.cond(x > 0, np.sqrt, np.negative, x))(-4.0))
+    4.0
+    """
+    return _in_trace(transforms.cond)(pred, true, false, *args)
+
+
+def switch(index: Any, branches: Sequence[Function], *args: Any) -> Any:
+    """branches[index](*args), the index clamped to those there are; only that branch runs.
+
+    >>> import numpy as np, graphdl as gd
+    >>> float(gd.compile(lambda i, x: gd.switch(i, [np.sin, np.square], x))(1, 3.0))
+    9.0
+    """
+    return _in_trace(transforms.switch)(index, branches, *args)
+
+
+def map(f: Function, xs: Any) -> Any:
+    """f for each row of xs, one after the other, stacked: a `scan` without a carry.
+
+    >>> import numpy as np, graphdl as gd
+    >>> gd.compile(lambda x: gd.map(np.sum, x))(np.ones((2, 3)))
+    array([3., 3.])
+    """
+    return _in_trace(transforms.map)(f, xs)
+
+
 def stop_gradient(tree: Any) -> Any:
     """The same values, through which no gradient flows.
 
@@ -413,17 +500,23 @@ def set_num_threads(n: int) -> None:
 __all__ = [
     "Compiled",
     "compile",
+    "cond",
     "custom_jvp",
     "custom_vjp",
+    "fori_loop",
     "grad",
     "hessian",
     "hvp",
     "jacobian",
     "jvp",
+    "map",
+    "scan",
     "set_num_threads",
     "stop_gradient",
+    "switch",
     "trace",
     "value_and_grad",
     "vjp",
     "vmap",
+    "while_loop",
 ]

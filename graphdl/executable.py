@@ -18,8 +18,7 @@ from graphdl.errors import GraphIndexError
 from graphdl.graph import Graph
 from graphdl.kernels import emit, memory
 from graphdl.kernels.cpu import build, entry
-from graphdl.kernels.memory import Memory
-from graphdl.kernels.program import Launch, Program
+from graphdl.kernels.program import Launch, Memory, Program
 from graphdl.ops import indexing
 from graphdl.tracing import where_text
 from graphdl.trees import flatten, unflatten
@@ -139,14 +138,15 @@ class Executable:
     def _checked(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """The call, and an error if an index was out of bounds."""
         status = self._native.status
-        if status is None:
+        if not status:
             return call
 
         def checked(*args: Any, **kwargs: Any) -> Any:
             with self._lock:  # a long program lets other threads run, which share the status
-                status[0] = 0
+                for state in status:
+                    state[0] = 0
                 result = call(*args, **kwargs)
-                bad = bool(status[0])
+                bad = any(state[0] for state in status)
             if bad:
                 lines = {
                     where_text(self.graph.sources[node])
@@ -176,7 +176,7 @@ class Executable:
         return tuple(
             KernelInfo(
                 launch.source.name,
-                self._annotated(launch, str(kernel.path)),
+                self._annotated(launch, kernel.path if kernel is not None else ""),
                 tuple(self.optimized.labels[node] for node in launch.nodes),
                 launch.bytes,
                 launch.flops,
@@ -197,7 +197,11 @@ class Executable:
             operands = ", ".join(self.optimized.labels[operand] for operand in node.inputs)
             text = f"# {label}: {node.type} = {node.op.name}({operands})"
             lines.append(text + (f"   {source}" if source else ""))
-        return "\n".join([*lines, launch.source.text])
+        texts = [launch.source.text]
+        for i, body in enumerate(launch.bodies):
+            texts.append(f"# body {i}")
+            texts += [inner.source.text for inner in body.program.launches]
+        return "\n".join([*lines, *texts])
 
     @property
     def source(self) -> str:
@@ -206,7 +210,8 @@ class Executable:
 
     def assembly(self) -> str:
         """The machine code of all kernels as text; compiles them anew."""
-        return "\n".join(dict.fromkeys(kernel.assembly() for kernel in self._native.kernels))
+        kernels = [kernel for kernel in self._native.kernels if kernel is not None]
+        return "\n".join(dict.fromkeys(kernel.assembly() for kernel in kernels))
 
     def explain(self) -> str:
         """What was traced, what became of it, and what each kernel does."""

@@ -175,7 +175,7 @@ def users(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
     return result
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Graph:
     """A static program: typed inputs, nodes in order, outputs.
 
@@ -200,6 +200,9 @@ class Graph:
         """The nodes that are not inputs."""
         arguments = set(self.inputs)
         return tuple(node for node in self.nodes if node not in arguments)
+
+    def __repr__(self) -> str:
+        return f"<graph of {len(self.nodes)} nodes>"
 
     def label(self, index: int) -> str:
         """The name of input number `index`."""

@@ -6,15 +6,17 @@ result is one joint graph with the forward nodes that it shares, and can be diff
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+from graphdl.compiler.loop_gradients import scan_vjp, switch_vjp
 from graphdl.compiler.rewrite import simplified
 from graphdl.errors import GradientError, GraphError
 from graphdl.graph import Node, topological
-from graphdl.ops import movement, pointwise
-from graphdl.tracing import TracedArray, as_traced, broadcast_to, locate, where_text
+from graphdl.ops import control, movement, pointwise
+from graphdl.tracing import Trace, TracedArray, as_traced, broadcast_to, locate
 from graphdl.types import TensorType
 
 
@@ -36,7 +38,15 @@ def vjp(
     for output, cotangent in zip(outputs, cotangents, strict=True):
         _accumulate(total, output.node, cotangent)
     found: dict[Node, TracedArray] = {}
+    packed: dict[Node, dict[int, TracedArray]] = {}  # of control flow: by the number of the result
     for node in reversed(order):
+        if node in packed:
+            rule = _control_rule(node, trace)
+            with trace.at(trace.sources.get(node)):
+                _accumulate_all(
+                    total, node, rule(node, packed.pop(node), trace, vjp, zeros), active
+                )
+            continue
         cotangent_of_node = total.pop(node, None)
         if cotangent_of_node is None:
             continue
@@ -44,33 +54,60 @@ def vjp(
             found[node] = cotangent_of_node
         if node not in active or not node.inputs:
             continue
+        if node.op is control.item:
+            operation = node.inputs[0]
+            starts = control.offsets(control.result_types(operation))
+            by_number = packed.setdefault(operation, {})
+            _accumulate(by_number, starts.index(node["offset"]), cotangent_of_node)
+            continue
         source = trace.sources.get(node)
         if node.op.vjp is None:
-            raise locate(
-                GradientError(
-                    f"{node.op.name} has no gradient ({node.op.no_gradient}); "
-                    f"wrap its argument in gd.stop_gradient if that is meant"
-                ),
-                source,
-            )
+            raise _no_gradient(node, trace)
         operands = [TracedArray(operand, trace) for operand in node.inputs]
         with trace.at(source):
             parts = node.op.vjp(
                 cotangent_of_node, TracedArray(node, trace), *operands, **dict(node.attrs)
             )
-            for operand, part in zip(node.inputs, parts, strict=True):
-                if part is None or operand not in active:
-                    continue
-                if part.node.type != operand.type:
-                    raise GraphError(
-                        f"the gradient rule of {node.op.name} gave {part.node.type} for "
-                        f"{operand.type}{where_text(source)}"
-                    )
-                _accumulate(total, operand, part)
+            _accumulate_all(total, node, parts, active)
     return [
         found[value.node] if value.node in found else zeros(value.node.type, value)
         for value in variables
     ]
+
+
+def _no_gradient(node: Node, trace: Trace) -> GraphError:
+    return locate(
+        GradientError(
+            f"{node.op.name} has no gradient ({node.op.no_gradient}); "
+            f"wrap its argument in gd.stop_gradient if that is meant"
+        ),
+        trace.sources.get(node),
+    )
+
+
+def _control_rule(node: Node, trace: Trace) -> Callable[..., Sequence[TracedArray | None]]:
+    if node.op is control.scan:
+        return scan_vjp
+    if node.op is control.switch:
+        return switch_vjp
+    raise _no_gradient(node, trace)
+
+
+def _accumulate_all(
+    total: dict[Node, TracedArray],
+    node: Node,
+    parts: Sequence[TracedArray | None],
+    active: set[Node],
+) -> None:
+    """Add what a rule gave for the operands of a node."""
+    for operand, part in zip(node.inputs, parts, strict=True):
+        if part is None or operand not in active:
+            continue
+        if part.node.type != operand.type:
+            raise GraphError(
+                f"the gradient rule of {node.op.name} gave {part.node.type} for {operand.type}"
+            )
+        _accumulate(total, operand, part)
 
 
 def _depending(order: Sequence[Node], sought: set[Node]) -> set[Node]:
@@ -78,15 +115,18 @@ def _depending(order: Sequence[Node], sought: set[Node]) -> set[Node]:
     active: set[Node] = set()
     for node in order:
         depends = node in sought or any(operand in active for operand in node.inputs)
-        if depends and node.type.is_float:
+        if depends and (node.type.is_float or node.op.family == "control"):
             active.add(node)
     return active
 
 
-def _accumulate(total: dict[Node, TracedArray], node: Node, part: TracedArray) -> None:
-    if node in total:
-        part = total[node].apply_op(pointwise.add, (total[node], part), {})
-    total[node] = part
+Key = TypeVar("Key")
+
+
+def _accumulate(total: dict[Key, TracedArray], key: Key, part: TracedArray) -> None:
+    if key in total:
+        part = total[key].apply_op(pointwise.add, (total[key], part), {})
+    total[key] = part
 
 
 def zeros(type: TensorType, like: TracedArray) -> TracedArray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from graphdl.compiler.fuse import is_scalar
 from graphdl.compiler.view import is_movement, view_of
 from graphdl.graph import Graph, Node, rebuild
-from graphdl.ops import movement
+from graphdl.ops import control, movement
 from graphdl.ops.op import Op, node_of, rebuilt
 
 #: Ops whose kernels read their operands as they lie in memory, row by row.
@@ -30,9 +30,10 @@ copy = Op(
 
 def materialise(graph: Graph) -> Graph:
     def replace(node: Node, inputs: tuple[Node, ...]) -> Node:
-        if node.op.name in ROW_BY_ROW:
+        if node.op.name in ROW_BY_ROW or node.op.family == "control":
             inputs = tuple(contiguous(operand) for operand in inputs)
-        count = len(inputs) if node.op is movement.concatenate else IN_MEMORY.get(node.op.name, 0)
+        all_of_them = node.op is movement.concatenate or node.op.family == "control"
+        count = len(inputs) if all_of_them else IN_MEMORY.get(node.op.name, 0)
         inputs = tuple(
             copied(operand) if i < count and _is_computed_anew(operand) else operand
             for i, operand in enumerate(inputs)
@@ -64,7 +65,9 @@ def _is_computed_anew(operand: Node) -> bool:
 
 def contiguous(node: Node) -> Node:
     """The node, or a copy of it if it is a view of something else."""
-    return copied(node) if is_movement(node) or node.op is movement.iota else node
+    if node.op is movement.iota or (is_movement(node) and node.op is not control.item):
+        return copied(node)
+    return node
 
 
 def copied(node: Node, again: int = 0) -> Node:

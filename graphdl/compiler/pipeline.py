@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphdl.compiler.contract import normalise
+from graphdl.compiler.loop_gradients import merge_scans
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.rewrite import simplify
 from graphdl.compiler.verify import verify
@@ -15,6 +16,7 @@ Pass = Callable[[Graph], Graph]
 #: What happens to a graph between tracing and fusion.
 PASSES: Sequence[tuple[str, Pass]] = (
     ("simplify", simplify),
+    ("merge scans", merge_scans),
     ("contract", normalise),
     ("simplify again", simplify),
     ("materialise", materialise),

@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphdl.graph import Node
-from graphdl.ops import movement
+from graphdl.ops import control, movement
 from graphdl.types import Shape, contiguous_strides
 
 #: Movement that a view expresses (a reshape does not always).
-MOVEMENT = (movement.reshape, movement.transpose, movement.broadcast, movement.slice_)
+MOVEMENT = (
+    movement.reshape,
+    movement.transpose,
+    movement.broadcast,
+    movement.slice_,
+    control.item,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,10 @@ def view_of(node: Node) -> View | None:
         node = node.inputs[0]
     base, offset, strides = node, 0, contiguous_strides(node.shape)
     for step in reversed(path):
-        if step.op is movement.transpose:
+        if step.op is control.item:  # a packed result lies at a multiple of its item size
+            offset = step["offset"] // step.dtype.itemsize
+            strides = contiguous_strides(step.shape)
+        elif step.op is movement.transpose:
             strides = tuple(strides[axis] for axis in step["perm"])
         elif step.op is movement.broadcast:
             spread = [0] * step.type.ndim

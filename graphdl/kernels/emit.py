@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphdl.compiler.fuse import Group, stored
+from graphdl.compiler.fuse import Group, fuse, stored
+from graphdl.compiler.pipeline import optimise
 from graphdl.graph import Graph, Node
+from graphdl.kernels.control import control_launch
 from graphdl.kernels.matmul import product_launch
 from graphdl.kernels.nest import nest_launches
 from graphdl.kernels.program import Buffer, Launch, Program
 from graphdl.kernels.special import SPECIAL
+
+
+def compiled(graph: Graph) -> Program:
+    """The program of a graph, through all passes."""
+    optimised = optimise(graph)[-1][1]
+    return emit(optimised, fuse(optimised))
 
 
 def emit(graph: Graph, groups: Sequence[Group]) -> Program:
@@ -23,7 +31,11 @@ def emit(graph: Graph, groups: Sequence[Group]) -> Program:
         elif group.kind == "loops":
             launches += nest_launches(group, kept, status)
         else:
-            launches += SPECIAL[group.kind](group.members[0], status)
+            node = group.members[0]
+            if node.op.family == "control":
+                launches.append(control_launch(node, compiled, status))
+            else:
+                launches += SPECIAL[group.kind](node, status)
     computed = {node for group in groups for node in group.members}
     arguments = set(graph.inputs)
     constants: dict[Node, None] = {}

@@ -8,54 +8,11 @@ written, element by element (in place), or the lowest free place that is large e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from graphdl.graph import Node
-from graphdl.kernels.program import Buffer, Launch, Program
+from graphdl.kernels.program import Launch, Memory, Place, Program, Value
 
 ALIGNMENT = 64  # bytes: one 512-bit register, and one cache line
-
-Value = Node | Buffer
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a value lies: kind is "argument", "result", "constant" or "arena".
-
-    `index` counts arguments, results or constants; `offset` is in bytes, in the arena.
-    """
-
-    kind: str
-    index: int = 0
-    offset: int = 0
-
-
-@dataclass(frozen=True)
-class Memory:
-    """The plan, and what it costs.
-
-    arena_bytes: the size of the arena. values_bytes: what all values would take without sharing.
-    result_bytes: what a call allocates. donated: the argument that a result is written over.
-    """
-
-    places: Mapping[Value, Place]
-    arena_bytes: int
-    values_bytes: int
-    result_bytes: int
-    constant_bytes: int
-    donated: Mapping[Node, int]
-
-    @property
-    def peak_bytes(self) -> int:
-        """What a call needs beside its arguments."""
-        return self.arena_bytes + self.result_bytes + self.constant_bytes
-
-    def __str__(self) -> str:
-        return (
-            f"arena {self.arena_bytes:,} bytes (values without sharing: {self.values_bytes:,}), "
-            f"results {self.result_bytes:,}, constants {self.constant_bytes:,}, "
-            f"{len(self.donated)} results in donated memory"
-        )
 
 
 def _size(value: Value) -> int:

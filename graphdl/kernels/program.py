@@ -31,7 +31,15 @@ class Entry:
     """A word of a product's table: the address of its epilogue, the kernel of the launch."""
 
 
-Word = int | Address | Entry
+@dataclass(frozen=True, slots=True)
+class BodyWord:
+    """A word that names body number `body` of a launch: one of the fields of its native form."""
+
+    body: int
+    field: int
+
+
+Word = int | Address | Entry | BodyWord
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +47,7 @@ class Launch:
     """One kernel run: `iterations` of `source` over a table of `words`.
 
     `core` is "f32" or "f64" where the launch is a matrix product: then `source` is its epilogue.
+    `bodies` are the programs that a control-flow launch runs: then `source` only names it.
     `cost` estimates the work in nanoseconds on one core: it decides whether threads share it.
     `reads`, `writes`: values and buffers, for lifetimes; `in_place`: pairs (written, read) of the
     same size, of which each element is read before it is written.
@@ -55,6 +64,58 @@ class Launch:
     bytes: int = 0
     flops: int = 0
     core: str | None = None
+    bodies: tuple[Body, ...] = ()
+
+
+Value = Node | Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value lies: kind is "argument", "result", "constant" or "arena".
+
+    `index` counts arguments, results or constants; `offset` is in bytes, in the arena.
+    """
+
+    kind: str
+    index: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The plan, and what it costs.
+
+    arena_bytes: the size of the arena. values_bytes: what all values would take without sharing.
+    result_bytes: what a call allocates. donated: the argument that a result is written over.
+    """
+
+    places: Mapping[Value, Place]
+    arena_bytes: int
+    values_bytes: int
+    result_bytes: int
+    constant_bytes: int
+    donated: Mapping[Node, int]
+
+    @property
+    def peak_bytes(self) -> int:
+        """What a call needs beside its arguments."""
+        return self.arena_bytes + self.result_bytes + self.constant_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"arena {self.arena_bytes:,} bytes (values without sharing: {self.values_bytes:,}), "
+            f"results {self.result_bytes:,}, constants {self.constant_bytes:,}, "
+            f"{len(self.donated)} results in donated memory"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """The program of a loop's body or of a branch, and where its values lie."""
+
+    program: Program
+    memory: Memory
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from graphdl.graph import Node
-from graphdl.kernels.memory import Memory, Place, Value
-from graphdl.kernels.program import Launch
+from graphdl.kernels.program import Launch, Memory, Place, Value
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,7 @@ def _spans(values: Iterable[Value], memory: Memory) -> list[_Span]:
 
 def _conflict(reads: list[list[_Span]], writes: list[list[_Span]], a: int, b: int) -> bool:
     """Whether one of two launches writes what the other reads or writes."""
-    return (
-        _meet(writes[a], reads[b]) or _meet(writes[a], writes[b]) or _meet(reads[a], writes[b])
-    )
+    return _meet(writes[a], reads[b]) or _meet(writes[a], writes[b]) or _meet(reads[a], writes[b])
 
 
 def _meet(a: list[_Span], b: list[_Span]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from typing import Any
 
 import optree
@@ -11,12 +10,10 @@ import optree
 from graphdl.compiler import batch
 from graphdl.errors import AxisError, GradientError, ShapeError
 from graphdl.ops import movement
-from graphdl.tracing import TracedArray, locate, new_input
+from graphdl.tracing import TracedArray, locate, new_placeholder
 from graphdl.transforms.common import Function, as_leaf, name_of, results, running
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType
-
-_places = itertools.count(1_000_000)  # beyond the positions of arguments
 
 
 def vmap(f: Function, in_axes: Any = 0, out_axes: Any = 0) -> Function:
@@ -38,7 +35,7 @@ def vmap(f: Function, in_axes: Any = 0, out_axes: Any = 0) -> Function:
                 continue
             place = axis % value.ndim
             shape = (*value.shape[:place], *value.shape[place + 1 :])
-            example = new_input(TensorType(value.dtype, shape), next(_places), trace)
+            example = new_placeholder(TensorType(value.dtype, shape), trace)
             examples[example.node] = _moved(value, place, 0)
             ones.append(example)
         outputs, out_tree = results(f, f(*unflatten(tree, ones)), trace)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphdl.kernels.cpu import entry, native, product
+from graphdl.kernels.cpu import control_code, entry, native, product
 from graphdl.kernels.cpu.entry import Tree
-from graphdl.kernels.cpu.tape import MULTI, Tape, multi_table
-from graphdl.kernels.memory import ALIGNMENT, Memory, Place
-from graphdl.kernels.program import Address, Entry, Launch, Program
+from graphdl.kernels.cpu.tape import MULTI, RUN, Tape, multi_table
+from graphdl.kernels.memory import ALIGNMENT
+from graphdl.kernels.program import Address, Body, BodyWord, Entry, Launch, Memory, Place, Program
 from graphdl.kernels.schedule import levels
 from graphdl.types import TensorType
 
@@ -35,14 +35,16 @@ class Native:
 
     program: Program
     memory: Memory
-    kernels: Sequence[native.Kernel]
+    kernels: Sequence[native.Kernel | None]
     tape: Tape
-    status: NDArray[np.int64] | None
+    status: Sequence[NDArray[np.int64]]
 
 
 def build(program: Program, memory: Memory) -> Native:
     """Compile what the cache does not hold, and fill the tables."""
-    kernels = native.compiled([launch.source for launch in program.launches])
+    made = iter(native.compiled([x.source for x in program.launches if not x.bodies]))
+    kernels = [None if launch.bodies else next(made) for launch in program.launches]
+    bodies = [[_Inner.of(body) for body in launch.bodies] for launch in program.launches]
     arena = np.zeros(memory.arena_bytes + ALIGNMENT, np.uint8)
     arena_at = -(-arena.ctypes.data // ALIGNMENT) * ALIGNMENT
     constants = [_constant(node) for node in program.constants]
@@ -63,31 +65,61 @@ def build(program: Program, memory: Memory) -> Native:
             return None, constants[place.index].ctypes.data
         return None, arena_at + place.offset
 
-    for launch, kernel in zip(program.launches, kernels, strict=True):
+    for launch, kernel, inner in zip(program.launches, kernels, bodies, strict=True):
         for word in launch.words:
-            if isinstance(word, Address):
+            if isinstance(word, BodyWord):
+                words[position] = inner[word.body].words[word.field]
+            elif isinstance(word, Address):
                 leaf, address = where(memory.places[word.where])
                 if leaf is None:
                     words[position] = address + word.offset
                 else:
                     patches.append((leaf, words.ctypes.data + 8 * position, word.offset))
             else:
-                words[position] = kernel.address if isinstance(word, Entry) else word
+                entry = kernel.address if kernel is not None else 0
+                words[position] = entry if isinstance(word, Entry) else word
             position += 1
-    keep: list[object] = [arena, words, constants, kernels]
+    keep: list[object] = [arena, words, constants, kernels, bodies]
     rows = _rows(program, memory, kernels, tables, keep)
     tape = Tape(
         np.array(rows, np.int64).reshape(-1, 4),
         np.array(patches, np.int64).reshape(-1, 3),
         tuple(keep),
     )
-    return Native(program, memory, kernels, tape, _status(program, memory, arena, arena_at))
+    status = [state for inner in bodies for body in inner for state in body.native.status]
+    status += _status(program, memory, arena, arena_at)
+    return Native(program, memory, kernels, tape, status)
+
+
+@dataclass(frozen=True)
+class _Inner:
+    """The body of a loop or a branch with addresses, as six words of a table name it."""
+
+    native: Native
+    bases: NDArray[np.int64]
+    words: tuple[int, ...]
+
+    @staticmethod
+    def of(body: Body) -> _Inner:
+        made = build(body.program, body.memory)
+        graph = body.program.graph
+        bases = np.zeros(len(graph.inputs) + len(graph.outputs), np.int64)
+        patches, launches = made.tape.patches, made.tape.launches
+        words = (
+            bases.ctypes.data,
+            patches.ctypes.data,
+            len(patches),
+            launches.ctypes.data,
+            len(launches),
+            RUN,
+        )
+        return _Inner(made, bases, words)
 
 
 def _rows(
     program: Program,
     memory: Memory,
-    kernels: Sequence[native.Kernel],
+    kernels: Sequence[native.Kernel | None],
     tables: NDArray[np.int64],
     keep: list[object],
 ) -> list[tuple[int, int, int, int]]:
@@ -110,7 +142,9 @@ def _rows(
     return rows
 
 
-def _address(launch: Launch, kernel: native.Kernel) -> int:
+def _address(launch: Launch, kernel: native.Kernel | None) -> int:
+    if kernel is None:
+        return control_code.ADDRESSES[launch.source.name]
     return kernel.address if launch.core is None else product.core_address(launch.core)
 
 
@@ -120,11 +154,11 @@ def _constant(node: Any) -> NDArray[Any]:
 
 def _status(
     program: Program, memory: Memory, arena: NDArray[np.uint8], arena_at: int
-) -> NDArray[np.int64] | None:
+) -> list[NDArray[np.int64]]:
     if program.status is None:
-        return None
+        return []
     start = arena_at - arena.ctypes.data + memory.places[program.status].offset
-    return arena[start : start + 8].view(np.int64)
+    return [arena[start : start + 8].view(np.int64)]
 
 
 def entry_of(

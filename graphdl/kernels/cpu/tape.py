@@ -255,8 +255,8 @@ _run = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 5)(RUN)
 class Tape:
     """Launches and patches, and whatever must live as long as the addresses in them.
 
-    launches: int64[rows, 4], patches: int64[count, 3], both C-contiguous. lock: int64[1], the lock of
-    the tables that they name; tapes of the same tables share it.
+    launches: int64[rows, 4], patches: int64[count, 3], both C-contiguous. lock: int64[1], the lock
+    of the tables that they name; tapes of the same tables share it.
     """
 
     launches: NDArray[np.int64]

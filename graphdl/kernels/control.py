@@ -1,0 +1,154 @@
+"""Control flow as launches: the tables of the functions in graphdl.kernels.cpu.control_code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphdl.compiler.view import view_of
+from graphdl.graph import Graph, Node
+from graphdl.kernels.memory import plan
+from graphdl.kernels.program import Address, Body, BodyWord, Buffer, Launch, Program, Word
+from graphdl.kernels.source import KernelSource
+from graphdl.ops import control
+from graphdl.types import TensorType
+
+#: Makes the program of a body.
+Compile = Callable[[Graph], Program]
+#: Words that name a body in a table.
+_FIELDS = 6
+
+
+def control_launch(node: Node, compile: Compile, status: Buffer) -> Launch:
+    """The launch of a loop or a branch."""
+    return _LAUNCHES[node.op.name](node, compile, status)
+
+
+def _body(graph: Graph, compile: Compile) -> Body:
+    program = compile(graph)
+    return Body(program, plan(program))
+
+
+def _words_of(number: int) -> list[Word]:
+    return [BodyWord(number, field) for field in range(_FIELDS)]
+
+
+def _address(operand: Node, offset: int = 0) -> Address:
+    view = view_of(operand)
+    assert view is not None, f"{operand!r} is no view of memory"
+    return Address(view.base, view.offset * operand.dtype.itemsize + offset)
+
+
+def _cost(program: Program) -> float:
+    return 50.0 + sum(launch.cost for launch in program.launches)
+
+
+def _launch(
+    node: Node,
+    words: Sequence[Word],
+    bodies: Sequence[Body],
+    cost: float,
+    spare: Sequence[Buffer],
+    status: Buffer,
+    steps: int,
+) -> Launch:
+    reads = dict.fromkeys(
+        base for operand in node.inputs if (base := _address(operand).where) is not None
+    )
+    checked = any(body.program.status is not None for body in bodies)
+    launches = [launch for body in bodies for launch in body.program.launches]
+    return Launch(
+        KernelSource(node.op.name, ""),
+        tuple(words),
+        1,
+        cost,
+        tuple(reads),
+        (node, *spare, *([status] if checked else [])),
+        (),
+        (node,),
+        steps * sum(launch.bytes for launch in launches),
+        steps * sum(launch.flops for launch in launches),
+        None,
+        tuple(bodies),
+    )
+
+
+def _stacked(type: TensorType, length: int, reverse: bool) -> tuple[int, int]:
+    """Where the first step of a stacked value is, and the way to the next, in bytes."""
+    if reverse:
+        return (length - 1) * type.nbytes, -type.nbytes
+    return 0, type.nbytes
+
+
+def _scan(node: Node, compile: Compile, status: Buffer) -> Launch:
+    graph: Graph = node["body"]
+    consts, carries, length, reverse = (
+        node[name] for name in ("consts", "carries", "length", "reverse")
+    )
+    body = _body(graph, compile)
+    inputs = len(graph.inputs)
+    places = control.offsets(control.result_types(node))
+    words: list[Word] = [length, consts, 0, carries, *_words_of(0)]
+    for leaf in range(consts):
+        words += [leaf, _address(node.inputs[leaf])]
+    streams = 0
+    for leaf in range(consts + carries, inputs):
+        start, step = _stacked(graph.inputs[leaf].type, length, reverse)
+        words += [leaf, _address(node.inputs[leaf], start), step]
+        streams += 1
+    for k in range(carries, len(graph.outputs)):
+        start, step = _stacked(graph.outputs[k].type, length, reverse)
+        words += [inputs + k, Address(node, places[k] + start), step]
+        streams += 1
+    words[2] = streams
+    spare = []
+    for k in range(carries):
+        buffer = Buffer(graph.outputs[k].type.nbytes, None, "a carry of every other step")
+        spare.append(buffer)
+        first = _address(node.inputs[consts + k])
+        words += [consts + k, inputs + k, first, Address(node, places[k]), Address(buffer)]
+    cost = length * _cost(body.program)
+    return _launch(node, words, [body], cost, spare, status, length)
+
+
+def _while(node: Node, compile: Compile, status: Buffer) -> Launch:
+    condition, graph = node["condition"], node["body"]
+    reads, consts = node["condition_consts"], node["consts"]
+    test_body, body = _body(condition, compile), _body(graph, compile)
+    carries = len(graph.outputs)
+    places = control.offsets(control.result_types(node))
+    test = Buffer(8, None, "the condition of a loop")
+    spare = [test]
+    words: list[Word] = [consts, carries, Address(test)]
+    words += [*_words_of(0), *_words_of(1), reads + 1]
+    for leaf in range(consts):
+        words += [leaf, _address(node.inputs[reads + leaf])]
+    for leaf in range(reads):
+        words += [leaf, _address(node.inputs[leaf])]
+    words += [len(condition.inputs), Address(test)]
+    for k in range(carries):
+        type = graph.outputs[k].type
+        buffer = Buffer(type.nbytes, None, "a carry of every other step")
+        spare.append(buffer)
+        first = _address(node.inputs[reads + consts + k])
+        words += [consts + k, consts + carries + k, reads + k, first]
+        words += [Address(node, places[k]), Address(buffer), type.nbytes]
+    cost = 100 * (_cost(body.program) + _cost(test_body.program))
+    return _launch(node, words, [test_body, body], cost, spare, status, 1)
+
+
+def _switch(node: Node, compile: Compile, status: Buffer) -> Launch:
+    branches: tuple[Graph, ...] = node["branches"]
+    bodies = [_body(branch, compile) for branch in branches]
+    index, *operands = node.inputs
+    places = control.offsets(control.result_types(node))
+    results = len(branches[0].outputs)
+    words: list[Word] = [_address(index), len(branches), len(operands), results]
+    words += [_address(operand) for operand in operands]
+    words += [Address(node, places[k]) for k in range(results)]
+    for number in range(len(branches)):
+        words += _words_of(number)
+    cost = max(_cost(body.program) for body in bodies)
+    return _launch(node, words, bodies, cost, [], status, 1)
+
+
+_LAUNCHES = {"scan": _scan, "while": _while, "switch": _switch}

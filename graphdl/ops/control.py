@@ -1,0 +1,209 @@
+"""Control flow: loops and branches whose bodies are graphs of their own.
+
+Such an op has several results. Its node is one value, the results packed as bytes one behind the
+other; `item` is a view of one of them. So every node has one type, and packing costs nothing: the
+results are written where the items lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphdl.errors import GraphError, ShapeError
+from graphdl.graph import Graph
+from graphdl.ops.op import Op
+from graphdl.types import Dtype, Shape, TensorType
+
+ALIGNMENT = 64  # bytes, of each packed result
+_BYTE = np.dtype(np.uint8)
+
+
+def offsets(types: Sequence[TensorType]) -> list[int]:
+    """Where each result begins, in bytes, and behind them the size of all."""
+    found = [0]
+    for type in types:
+        found.append(found[-1] + -(-type.nbytes // ALIGNMENT) * ALIGNMENT)
+    return found
+
+
+def packed_type(types: Sequence[TensorType]) -> TensorType:
+    return TensorType(_BYTE, (offsets(types)[-1],))
+
+
+def _pack(values: Sequence[Any], types: Sequence[TensorType]) -> Any:
+    places = offsets(types)
+    packed = np.zeros(places[-1], _BYTE)
+    for value, type, start in zip(values, types, places, strict=False):
+        flat = np.ascontiguousarray(value, type.dtype).reshape(-1).view(_BYTE)
+        packed[start : start + type.nbytes] = flat
+    return packed
+
+
+def _infer_item(packed: TensorType, *, offset: int, dtype: Dtype, shape: Shape) -> TensorType:
+    result = TensorType(dtype, shape)
+    if packed.dtype != _BYTE or offset + result.nbytes > packed.size:
+        raise ShapeError(f"item: {result} at byte {offset} of {packed}")
+    return result
+
+
+def _item(packed: Any, *, offset: int, dtype: Dtype, shape: Shape) -> Any:
+    size = TensorType(dtype, shape).nbytes
+    return packed[offset : offset + size].view(dtype).reshape(shape)
+
+
+item = Op("item", "movement", _infer_item, _item, None, "it is a view of a packed result")
+
+
+def items(packed: Any, types: Sequence[TensorType]) -> list[Any]:
+    """All results of a control-flow op."""
+    return [
+        item(packed, offset=start, dtype=type.dtype, shape=type.shape)
+        for type, start in zip(types, offsets(types), strict=False)
+    ]
+
+
+def evaluate(graph: Graph, values: Sequence[Any]) -> list[Any]:
+    """The outputs of a body for these inputs, by the interpreter."""
+    result = graph.evaluate(*values)
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+# --- scan -------------------------------------------------------------------------------------
+
+
+def scan_results(*, body: Graph, consts: int, carries: int, length: int) -> list[TensorType]:
+    """The final carries, then the stacked outputs."""
+    types = [output.type for output in body.outputs]
+    stacked = [TensorType(type.dtype, (length, *type.shape)) for type in types[carries:]]
+    return [*types[:carries], *stacked]
+
+
+def _infer_scan(
+    *operands: TensorType, body: Graph, consts: int, carries: int, length: int, reverse: bool
+) -> TensorType:
+    wanted = [node.type for node in body.inputs]
+    first_x = consts + carries
+    for i, (operand, type) in enumerate(zip(operands, wanted, strict=True)):
+        stacked = TensorType(type.dtype, (length, *type.shape))
+        if operand != (type if i < first_x else stacked):
+            raise ShapeError(f"scan: operand {i} is {operand}, its body takes {type}")
+    for before, after in zip(wanted[consts:first_x], body.outputs, strict=False):
+        if before != after.type:
+            raise ShapeError(f"scan: a carry is {before} before and {after.type} after a step")
+    results = scan_results(body=body, consts=consts, carries=carries, length=length)
+    return packed_type(results)
+
+
+def _evaluate_scan(
+    *operands: Any, body: Graph, consts: int, carries: int, length: int, reverse: bool
+) -> Any:
+    fixed, carry = list(operands[:consts]), list(operands[consts : consts + carries])
+    xs = operands[consts + carries :]
+    steps: list[list[Any]] = []
+    order = range(length - 1, -1, -1) if reverse else range(length)
+    for t in order:
+        results = evaluate(body, [*fixed, *carry, *(x[t] for x in xs)])
+        carry = results[:carries]
+        steps.append(results[carries:])
+    if reverse:
+        steps.reverse()
+    types = scan_results(body=body, consts=consts, carries=carries, length=length)
+    count = len(types) - carries
+    stacked = [
+        np.array([step[k] for step in steps], types[carries + k].dtype).reshape(
+            types[carries + k].shape
+        )
+        for k in range(count)
+    ]
+    return _pack([*carry, *stacked], types)
+
+
+#: Run `body` `length` times. Operands: what it reads at every step, the first carries, the stacked
+#: inputs. The body takes those of one step and returns the next carries, then its outputs.
+scan = Op(
+    "scan", "control", _infer_scan, _evaluate_scan, None, "see graphdl.compiler.loop_gradients"
+)
+
+
+# --- while ------------------------------------------------------------------------------------
+
+
+def _infer_while(
+    *operands: TensorType, condition: Graph, body: Graph, condition_consts: int, consts: int
+) -> TensorType:
+    fixed = condition_consts + consts
+    types = [node.type for node in body.inputs[consts:]]
+    if [node.type for node in body.outputs] != types or list(operands[fixed:]) != types:
+        raise ShapeError("while: the carries change their types")
+    if condition.outputs[0].type != TensorType(np.dtype(bool), ()):
+        raise GraphError(f"while: the condition is {condition.outputs[0].type}, not one bool")
+    return packed_type(types)
+
+
+def _evaluate_while(
+    *operands: Any, condition: Graph, body: Graph, condition_consts: int, consts: int
+) -> Any:
+    fixed = operands[condition_consts : condition_consts + consts]
+    carry = list(operands[condition_consts + consts :])
+    while bool(evaluate(condition, [*operands[:condition_consts], *carry])[0]):
+        carry = evaluate(body, [*fixed, *carry])
+    return _pack(carry, [node.type for node in body.outputs])
+
+
+#: Run `body` while `condition` holds. Operands: what the condition reads, what the body reads, the
+#: carries.
+while_ = Op(
+    "while",
+    "control",
+    _infer_while,
+    _evaluate_while,
+    None,
+    "the number of its steps is not known; use gd.scan or gd.fori_loop",
+)
+
+
+# --- switch -----------------------------------------------------------------------------------
+
+
+def _infer_switch(
+    index: TensorType, *operands: TensorType, branches: tuple[Graph, ...]
+) -> TensorType:
+    if index != TensorType(np.dtype(np.int64), ()):
+        raise ShapeError(f"switch: the index is {index}, not one int64")
+    types = [node.type for node in branches[0].outputs]
+    for branch in branches:
+        if [node.type for node in branch.inputs] != list(operands):
+            raise ShapeError("switch: a branch takes other operands")
+        if [node.type for node in branch.outputs] != types:
+            raise ShapeError("switch: the branches return different types")
+    return packed_type(types)
+
+
+def _evaluate_switch(index: Any, *operands: Any, branches: tuple[Graph, ...]) -> Any:
+    chosen = branches[min(max(int(index), 0), len(branches) - 1)]
+    return _pack(evaluate(chosen, operands), [node.type for node in chosen.outputs])
+
+
+#: Run the branch that the index chooses, clamped to those there are, on the operands.
+switch = Op(
+    "switch",
+    "control",
+    _infer_switch,
+    _evaluate_switch,
+    None,
+    "see graphdl.compiler.loop_gradients",
+)
+
+
+def result_types(node: Any) -> list[TensorType]:
+    """The results that a control-flow node packs."""
+    attrs = dict(node.attrs)
+    if node.op is scan:
+        attrs.pop("reverse")
+        return scan_results(**attrs)
+    if node.op is while_:
+        return [output.type for output in attrs["body"].outputs]
+    return [output.type for output in attrs["branches"][0].outputs]
