@@ -91,6 +91,7 @@ REFUSED = [
     ("x + np.array(['a'])", (DtypeError, TypeError), "is not supported in a graph"),
     ("np.add(x, 1, dtype=int)", (DtypeError, TypeError), "np.add takes no operands (float32, int)"),
     ("u + 300", (GraphError, OverflowError), "Python integer 300 is out of bounds for uint8"),
+    ("np.clip(u, 300, None)", (GraphError, OverflowError), "np.clip: Python integer 300"),
     ("u - (-1)", (GraphError, OverflowError), "Python integer -1 is out of bounds for uint8"),
     ("i ** -1", (GraphError, ValueError), "integers to negative integer powers"),
     ("np.repeat(x, 1.5)", (DtypeError, TypeError), "repeats must be integers"),

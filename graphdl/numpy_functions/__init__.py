@@ -2,7 +2,8 @@
 
 elementwise   where, clip, round, ufuncs that are more than one op
 reductions    sum, mean, var, argmax, cumsum, ...; ufunc.reduce and ufunc.accumulate
-manipulation  reshape, concatenate, split, roll, pad, take, diagonal, ...
+manipulation  reshape, concatenate, split, roll, tile, pad, ...
+selection     take, take_along_axis, diagonal, tril, diff, ...
 products      matmul, dot, tensordot, einsum, ...
 creation      zeros_like, linspace, ...; np.shape, np.result_type, ...
 special       scipy.special.expit, erf, xlogy, ...
@@ -18,6 +19,7 @@ from graphdl.numpy_functions import (
     manipulation,
     products,
     reductions,
+    selection,
     special,
 )
 from graphdl.numpy_functions.neural import (
@@ -43,6 +45,7 @@ __all__ = [
     "products",
     "reductions",
     "relu",
+    "selection",
     "sigmoid",
     "silu",
     "softmax",

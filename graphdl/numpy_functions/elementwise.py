@@ -31,6 +31,7 @@ from graphdl.tracing import (
     implements,
     shape_of,
 )
+from graphdl.types import as_dtype
 
 
 def choose(condition: Any, x: Any, y: Any) -> Any:
@@ -68,7 +69,7 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
     return result
 
 
-_MISSING = object()
+_MISSING: Any = object()
 
 
 @implements(np.clip)
@@ -82,15 +83,16 @@ def clip(
     max: Any = _MISSING,
     dtype: Any = None,
 ) -> Any:
-    low = min if a_min is _MISSING else a_min
-    high = max if a_max is _MISSING else a_max
-    low, high = (None if bound is _MISSING else bound for bound in (low, high))
-    if type(low) is int and isinstance(a, TracedArray) and a.dtype.kind in "iu":
-        low = None if low <= np.iinfo(a.dtype).min else low
-    if type(high) is int and isinstance(a, TracedArray) and a.dtype.kind in "iu":
-        high = None if high >= np.iinfo(a.dtype).max else high
+    low, high = (min if a_min is _MISSING else a_min), (max if a_max is _MISSING else a_max)
+    low = None if low is _MISSING else low
+    high = None if high is _MISSING else high
+    if isinstance(a, TracedArray) and a.dtype.kind in "iu":
+        # a Python integer beyond the dtype bounds nothing
+        info = np.iinfo(a.dtype)
+        low = None if type(low) is int and low <= info.min else low
+        high = None if type(high) is int and high >= info.max else high
     bounds = [bound for bound in (low, high) if bound is not None]
-    kind = np.dtype(promote(a, *bounds) if dtype is None else dtype)
+    kind = promote(a, *bounds) if dtype is None else as_dtype(dtype)
     result = a
     if low is not None:
         result = call_op(pointwise.maximum, (result, low), (kind, kind), "np.clip")

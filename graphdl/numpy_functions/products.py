@@ -22,13 +22,9 @@ from graphdl.numpy_functions.arguments import (
     reshaped,
     transposed,
 )
-from graphdl.numpy_functions.manipulation import (
-    concatenate,
-    diagonal_of_last,
-    expand_dims,
-    moveaxis,
-)
+from graphdl.numpy_functions.manipulation import concatenate, expand_dims, moveaxis
 from graphdl.numpy_functions.reductions import sum_
+from graphdl.numpy_functions.selection import diagonal_of_last
 from graphdl.ops import contraction, pointwise, reduction
 from graphdl.tracing import (
     TracedArray,
