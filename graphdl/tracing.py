@@ -475,8 +475,8 @@ class TracedArray:
     def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
         self._needs_value(
             "Conversion to a plain NumPy array (np.array, np.asarray, assignment into an array)",
-            "Use np.stack or np.concatenate to build arrays of traced values, and np.take(array, "
-            "index) to index a plain array by a traced one.",
+            "Use np.stack or np.concatenate to build arrays of traced values; to index a plain array "
+            "by a traced one, make the plain array an argument of the function.",
         )
 
     def item(self, *args: Any) -> NoReturn:

@@ -222,10 +222,10 @@ def test_empty_and_integer_loops() -> None:
 
 def test_indices_in_loops_are_checked() -> None:
     table = np.arange(4.0)
-    f = gd.compile(lambda i: gd.scan(lambda c, i: (c + np.take(table, i), None), 0.0, i)[0])
-    assert float(f(np.array([0, 3, -1]))) == 6.0
+    f = gd.compile(lambda x, i: gd.scan(lambda c, i: (c + x[i], None), 0.0, i)[0])
+    assert float(f(table, np.array([0, 3, -1]))) == 6.0
     with pytest.raises(gd.GraphIndexError, match="out of bounds"):
-        f(np.array([0, 4]))
+        f(table, np.array([0, 4]))
 
 
 def test_refusals_name_the_step_and_the_line() -> None:
