@@ -5,7 +5,7 @@
 Each fit is the minimax polynomial of a weighted error on an interval, found by the exchange
 algorithm of Remez in 50-digit arithmetic. The coefficients are rounded to the floating point type
 one after the other, the lowest power first, and those that remain are fitted again each time, so
-that a later coefficient makes up for the rounding of an earlier one.
+that a later coefficient makes up for the rounding of an earlier one; as long as that helps.
 """
 
 import itertools
@@ -99,7 +99,9 @@ def fit(case: Fit, dtype: str) -> tuple[list[float], float]:
     ]
     weight = [mp.mpf(case.weight(x)) for x in points]
     left = [mp.mpf(case.function(x)) for x in points]
+    number = np.dtype(dtype).type
     rounded: list[float] = []
+    best: tuple[float, list[float]] = (float("inf"), [])
     for power in range(terms):
         # At an end of 0 only the coefficients rounded already count: what error they leave there
         # must not steer the others.
@@ -110,10 +112,15 @@ def fit(case: Fit, dtype: str) -> tuple[list[float], float]:
             [weight[i] for i in far],
             range(power, terms),
         )
-        value = float(np.dtype(dtype).type(mp.nstr(coefficients[0], 30)))
-        rounded.append(value)
-        left = [f - mp.mpf(value) * x**power for f, x in zip(left, points, strict=True)]
-    return rounded, float(max(abs(w * f) for w, f in zip(weight, left, strict=True)))
+        others = [float(number(mp.nstr(c, 30))) for c in coefficients]
+        error = max(
+            abs(w * (f - x**power * mp.polyval(others[::-1], x)))
+            for x, f, w in zip(points, left, weight, strict=True)
+        )
+        best = min(best, (float(error), rounded + others))
+        rounded.append(others[0])
+        left = [f - mp.mpf(others[0]) * x**power for f, x in zip(left, points, strict=True)]
+    return best[1], best[0]
 
 
 def tail(function: Function, known: Function, power: int) -> Function:
@@ -134,6 +141,13 @@ QUARTER_PI = mp.pi / 4 * mp.mpf("1.0001")
 def even(function: Function) -> Function:
     """The function of z that `function` is of x, where z = x^2."""
     return lambda z: function(mp.sqrt(z))
+
+
+ERFC_CENTRE = mp.mpf("0.25")
+
+
+def erfcx(x: Real) -> Real:
+    return mp.exp(x * x) * mp.erfc(x)
 
 
 FITS = [
@@ -184,6 +198,33 @@ FITS = [
         (mp.mpf("1e-12"), mp.mpf(1) / 4),
         {"float32": 5, "float64": 12},
         "asin(r) = r + r^3 P(r^2), |r| <= 1/2; relative error",
+    ),
+    Fit(
+        "SINH_TAIL",
+        even(tail(mp.sinh, lambda r: r, 3)),
+        even(lambda r: r**3 / mp.sinh(r)),
+        (mp.mpf("1e-12"), mp.mpf(1)),
+        {"float32": 4, "float64": 7},
+        "sinh(x) = x + x^3 P(x^2), |x| <= 1; relative error",
+    ),
+    Fit(
+        "INVERSE_CBRT",
+        lambda m: 1 / mp.cbrt(m),
+        lambda m: mp.cbrt(m),
+        (mp.mpf("0.353"), mp.mpf("2.829")),
+        {"float32": 6, "float64": 6},
+        "m^(-1/3) = P(m), 1/sqrt(8) <= m <= sqrt(8), a first guess; relative error",
+    ),
+    Fit(
+        "ERFC_TAIL",
+        lambda u: erfcx(1 / (u + ERFC_CENTRE) - 2) / (u + ERFC_CENTRE) - 1,
+        lambda u: (u + ERFC_CENTRE) / erfcx(1 / (u + ERFC_CENTRE) - 2),
+        {
+            "float32": (1 / mp.mpf(12.2) - ERFC_CENTRE, mp.mpf("0.4") - ERFC_CENTRE),
+            "float64": (1 / mp.mpf(29.3) - ERFC_CENTRE, mp.mpf("0.4") - ERFC_CENTRE),
+        },
+        {"float32": 11, "float64": 25},
+        "erfc(x) = exp(-x^2) y (1 + P(y - 1/4)), y = 1 / (x + 2), x >= 1/2; relative error",
     ),
     Fit(
         "LOG2_OF_FLOAT32",

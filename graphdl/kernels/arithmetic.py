@@ -13,7 +13,9 @@ negative power, for which NumPy raises, is the reciprocal rounded towards 0.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -90,7 +92,7 @@ def differ_in_sign(x: Value, y: Value) -> Value:
 
 def floor_divide(x: Value, y: Value) -> Value:
     if x.is_float:
-        return float_divmod(x, y)[0]
+        return float_divmod(x, y, exact_rest(x, y))[0]
     divisor = safe_divisor(x, y)
     quotient = x.quotient(divisor)
     if x.is_signed:
@@ -101,7 +103,7 @@ def floor_divide(x: Value, y: Value) -> Value:
 
 def remainder(x: Value, y: Value) -> Value:
     if x.is_float:
-        return float_divmod(x, y)[1]
+        return float_divmod(x, y, exact_rest(x, y))[1]
     divisor = safe_divisor(x, y)
     rest = x.rest(divisor)
     if x.is_signed:
@@ -111,13 +113,35 @@ def remainder(x: Value, y: Value) -> Value:
 
 def fmod(x: Value, y: Value) -> Value:
     if x.is_float:
-        return x.rest(y)
+        return exact_rest(x, y)
     return (y == 0).select(0, x.rest(safe_divisor(x, y)))
 
 
-def float_divmod(x: Value, y: Value) -> tuple[Value, Value]:
-    """The floor of x / y and the remainder with the sign of y, as NumPy's `npy_divmod` has them."""
-    exact = x.rest(y)
+def exact_rest(x: Value, y: Value) -> Value:
+    """The remainder of x / y with the sign of x, which is exact, where `is_plain_division`.
+
+    The quotient is rounded before it is cut off, so it may be one too large.
+    """
+    rest = (-(x / y).trunc()).fma(y, x)
+    overshot = ((rest < 0.0) != (x < 0.0)) & (rest != 0.0)
+    return overshot.select(rest + abs(y).copysign(x), rest).copysign(x)
+
+
+def is_plain_division(x: Value, y: Value) -> Value:
+    """Floats whose quotient is finite and an integer after it is cut off; y is finite too."""
+    return (abs(x / y) < 2.0 ** MANTISSA[x.width]) & (abs(y) < INF)
+
+
+def rare_division(formula: Callable[..., Value]) -> Callable[[Value, Value], Value]:
+    """The formula for all other floats, with the remainder of the C library."""
+    return lambda x, y: formula(x, y, x.rest(y))
+
+
+def float_divmod(x: Value, y: Value, exact: Value) -> tuple[Value, Value]:
+    """The floor of x / y and the remainder with the sign of y, as NumPy's `npy_divmod` has them.
+
+    `exact` is the remainder with the sign of x.
+    """
     quotient = (x - exact) / y
     below = (exact != 0.0) & ((exact < 0.0) != (y < 0.0))
     rest = below.select(exact + y, exact)
@@ -370,28 +394,39 @@ def bitwise_count(x: Value) -> Value:
 # Comparisons and logic: the result is a bool
 
 
+def compared(comparison: Callable[[Any, Any], Any], x: Value, y: Value) -> Value:
+    """x against y by value, where one is int64 and the other uint64 as well."""
+    if x.dtype == y.dtype:
+        result: Value = comparison(x, y)
+        return result
+    both: Value = comparison(x.convert("uint64"), y.convert("uint64"))
+    if x.is_signed:
+        return (x < 0).select(comparison(-1, 0), both)
+    return (y < 0).select(comparison(0, -1), both)
+
+
 def equal(x: Value, y: Value) -> Value:
-    return x == y
+    return compared(operator.eq, x, y)
 
 
 def not_equal(x: Value, y: Value) -> Value:
-    return x != y
+    return compared(operator.ne, x, y)
 
 
 def less(x: Value, y: Value) -> Value:
-    return x < y
+    return compared(operator.lt, x, y)
 
 
 def less_equal(x: Value, y: Value) -> Value:
-    return x <= y
+    return compared(operator.le, x, y)
 
 
 def greater(x: Value, y: Value) -> Value:
-    return x > y
+    return compared(operator.gt, x, y)
 
 
 def greater_equal(x: Value, y: Value) -> Value:
-    return x >= y
+    return compared(operator.ge, x, y)
 
 
 def logical_and(x: Value, y: Value) -> Value:
@@ -500,11 +535,19 @@ def _outlined(formula: Callable[..., Any], arity: int) -> Scalar:
     return Scalar(name, arity, formula, f"numpy:{name}", outlined=True)
 
 
+def _division(formula: Callable[..., Any], rare: Callable[..., Any]) -> Scalar:
+    plain = _outlined(formula, 2)
+    return replace(plain, usual=is_plain_division, rare=rare_division(rare))
+
+
 ARITHMETIC: Final[dict[str, Scalar]] = {
     scalar.name: scalar
     for scalar in (
         *(_numpy(formula, 2) for formula in (add, subtract, multiply, divide)),
-        *(_outlined(formula, 2) for formula in (floor_divide, remainder, fmod, gcd, lcm, ldexp)),
+        _division(floor_divide, lambda x, y, rest: float_divmod(x, y, rest)[0]),
+        _division(remainder, lambda x, y, rest: float_divmod(x, y, rest)[1]),
+        _division(fmod, lambda x, y, rest: rest),
+        *(_outlined(formula, 2) for formula in (gcd, lcm, ldexp)),
         *(_outlined(formula, 2) for formula in (nextafter, heaviside)),
         *(_outlined(formula, 1) for formula in (spacing,)),
         *(_numpy(formula, 1) for formula in (square, reciprocal, negative, positive, absolute)),

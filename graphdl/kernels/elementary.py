@@ -50,6 +50,7 @@ class Format:
     exp2_range: tuple[float, float]
     tanh_limit: float  # 1 - tanh(limit / 2) is below half an ulp
     erf_limit: float  # 1 - erf(limit) is
+    erfc_limit: float  # erfc(limit) rounds to 0
     angle_limit: float  # up to which subtracting multiples of pi/2 in three parts is accurate
 
 
@@ -70,6 +71,7 @@ FORMATS: Final = {
         exp2_range=(-151.0, 129.0),
         tanh_limit=20.0,
         erf_limit=4.0,
+        erfc_limit=10.2,
         angle_limit=30000.0,
     ),
     "float64": Format(
@@ -88,6 +90,7 @@ FORMATS: Final = {
         exp2_range=(-1076.0, 1025.0),
         tanh_limit=40.0,
         erf_limit=6.0,
+        erfc_limit=27.3,
         angle_limit=1e9,
     ),
 }
@@ -298,16 +301,23 @@ def log10(x: Value) -> Value:
     return logarithm_specials(x, k.fma(f.log10_2[0], y))
 
 
-def log1p(x: Value) -> Value:
+def log1p_finite(x: Value, x_low: Value | None = None) -> Value:
+    """log(1 + x + x_low) for finite x > -1, where x_low is below an ulp or so of x."""
     f = FORMATS[x.dtype]
     # 1 + x = 2^k (1 + g): g = 2^-k x + (2^-k - 1) rounds once, and is x itself where k = 0.
     m, k, biased = split_exponent(x + 1.0)
     whole = biased & ~((1 << f.mantissa) - 1)  # (k + bias) in the place of the exponent
     s = (2 * f.one - whole).as_float()
-    g = (x > 2.0 ** (2 * f.mantissa)).select(m - 1.0, s.fma(x, s - 1.0))
+    huge = x > 2.0 ** (2 * f.mantissa)  # then s may be out of range
+    g = huge.select(m - 1.0, s.fma(x, s - 1.0))
     c, _ = log1p_reduced(g)
-    y = k.fma(f.ln2[0], g + k.fma(f.ln2[1], c)).copysign(x)
-    y = (x < INF).select(y, x)
+    if x_low is not None:  # its derivative is 1 / (1 + g), of which a few digits will do
+        c = huge.select(0.0, x_low * s).fma(polynomial(g, (1.0, -0.97, 0.8)), c)
+    return k.fma(f.ln2[0], g + k.fma(f.ln2[1], c)).copysign(x)
+
+
+def log1p(x: Value) -> Value:
+    y = (x < INF).select(log1p_finite(x), x)
     return (x > -1.0).select(y, (x == -1.0).select(y.literal(-INF), NAN))
 
 
@@ -317,12 +327,158 @@ def softplus(x: Value) -> Value:
     bits, r, _ = reduce_exp(at_least(-abs(x), f.exp_range[0]), 2 * f.bias)
     e = scale(expm1_reduced(r) + 1.0, bits)
     # 1 + e lies in [1, 2]; where it is above sqrt(2), log(1 + e) = ln(2) + log1p((e - 1) / 2).
-    large = e > 2.0**0.5 - 1.0
+    large = e > math.sqrt(2) - 1
     g = large.select(e.fma(0.5, -0.5), e)
     c, _ = log1p_reduced(g)
     ln2 = large.select(x.literal(f.ln2[0]), 0.0)
     ln2_low = large.select(x.literal(f.ln2[1]), 0.0)
     return ln2 + ((x < 0.0).select(0.0, x) + (g + (c + ln2_low)))
+
+
+def two_sum(large: Value, small: Value) -> tuple[Value, Value]:
+    """large + small, rounded, and its error; exact where |large| >= |small|."""
+    total = large + small
+    return total, (large - total) + small
+
+
+def in_float64(formula: Callable[[Value, Value], Value]) -> Callable[[Value, Value], Value]:
+    """The formula, evaluated in float64 also for float32."""
+
+    def wide(x: Value, y: Value) -> Value:
+        return formula(x.convert("float64"), y.convert("float64")).convert(x.dtype)
+
+    return wide
+
+
+def larger_and_difference(x: Value, y: Value) -> tuple[Value, Value]:
+    """max(x, y) and -|x - y|, which is 0 for equal infinities; NaN if one of them is NaN."""
+    above = x > y
+    high, low = above.select(x, y), above.select(y, x)
+    nan = x.is_nan() | y.is_nan()
+    return nan.select(x + y, high), (x == y).select(0.0, low - high)
+
+
+@in_float64
+def logaddexp(x: Value, y: Value) -> Value:
+    """log(exp(x) + exp(y)) = max + log1p(exp(min - max)).
+
+    Where these two terms nearly cancel, which is where both x and y are below 0 and the result is
+    near 0, its error is 2 ulp of the larger one of |x| and |y| in float64, not of the result.
+    """
+    high, difference = larger_and_difference(x, y)
+    return high + log1p_finite(exp(difference))
+
+
+@in_float64
+def logaddexp2(x: Value, y: Value) -> Value:
+    """log2(2^x + 2^y), with the error of `logaddexp`."""
+    f = FORMATS[x.dtype]
+    high, difference = larger_and_difference(x, y)
+    log = log1p_finite(exp2(difference))
+    return high + log.fma(f.log2_e[0], log * f.log2_e[1])
+
+
+# Hyperbolic functions and their inverses
+
+
+def half_exp(x: Value) -> Value:
+    """exp(x) / 2, finite as long as cosh(x) is."""
+    f = FORMATS[x.dtype]
+    bits, r, _ = reduce_exp(at_most(x, f.exp_range[1] + 1.0), 2 * f.bias - 1)
+    return scale(expm1_reduced(r) + 1.0, bits)
+
+
+def sinh(x: Value) -> Value:
+    size = abs(x)
+    square = size * size
+    near = (size * square).fma(polynomial(square, coefficients.SINH_TAIL[x.dtype]), size)
+    half = half_exp(size)
+    return (size < 1.0).select(near, half - 0.25 / half).copysign(x)
+
+
+def cosh(x: Value) -> Value:
+    half = half_exp(abs(x))
+    return half + 0.25 / half
+
+
+def log1p_of_large(x: Value, u: Value, u_low: Value) -> Value:
+    """log(1 + u + u_low), or log(2 x) where x is so large that u, about 2 x, overflows."""
+    f = FORMATS[x.dtype]
+    large = x > 2.0**f.mantissa
+    y = log1p_finite(large.select(x, u), large.select(0.0, u_low))
+    y = y + large.select(x.literal(f.ln2[0]), 0.0)
+    return (x < INF).select(y, x)
+
+
+def arcsinh(x: Value) -> Value:
+    """log1p(a + a^2 / (1 + sqrt(1 + a^2))), a = |x|."""
+    f = FORMATS[x.dtype]
+    size = abs(x)
+    a = at_most(size, 2.0**f.mantissa)
+    root = a.fma(a, 1.0).sqrt()
+    u, u_low = two_sum(a, a * (a / (root + 1.0)))
+    return log1p_of_large(size, u, u_low).copysign(x)
+
+
+def arccosh(x: Value) -> Value:
+    """log1p(t + sqrt(t^2 + 2 t)), t = x - 1."""
+    f = FORMATS[x.dtype]
+    t = at_most(x, 2.0**f.mantissa) - 1.0
+    u, u_low = two_sum(t.fma(t, t + t).sqrt(), t)
+    return (x >= 1.0).select(log1p_of_large(x, u, u_low), NAN)
+
+
+def arctanh(x: Value) -> Value:
+    """log1p(2 a / (1 - a)) / 2, a = |x|."""
+    a = abs(x)
+    d, d_low = two_sum(x.literal(1.0), -a)
+    y = 1.0 / d
+    u = (a + a) * y
+    u_low = (-u).fma(d_low, (-u).fma(d, a + a)) * y
+    value = log1p_finite(u, u_low) * 0.5
+    value = (a < 1.0).select(value, (a == 1.0).select(value.literal(INF), NAN))
+    return value.copysign(x)
+
+
+# Roots
+
+
+def cbrt(x: Value) -> Value:
+    """m y^2 for x = m 2^(3 j), y = m^(-1/3) by Halley's steps from a polynomial."""
+    f = FORMATS[x.dtype]
+    size = abs(x)
+    subnormal = size < f.tiny
+    # A multiple of 3 and of the bits that make a subnormal number normal.
+    up = 3 * ((f.mantissa + 3) // 3)
+    m, k, _ = split_exponent(subnormal.select(size * 2.0**up, size))
+    shifted = k.fma(1 / 3, f.magic + f.bias)
+    j = shifted - (f.magic + f.bias)
+    m = m * power_of_2(((k - j * 3.0) + (f.magic + f.bias)).bits())
+    y = polynomial(m, coefficients.INVERSE_CBRT[x.dtype])
+    for _ in range(1 if x.dtype == "float32" else 2):
+        e = (-(m * y)).fma(y * y, 1.0)
+        y = y.fma(e * e.fma(2 / 9, 1 / 3), y)
+    c = m * y * y
+    c = ((-(c * c)).fma(c, m) * (y * y)).fma(1 / 3, c)
+    root = c * power_of_2(shifted.bits()) * subnormal.select(x.literal(2.0 ** -(up // 3)), 1.0)
+    return ((size < INF) & (size > 0.0)).select(root, size).copysign(x)
+
+
+def hypot(x: Value, y: Value) -> Value:
+    if x.dtype == "float32":  # the squares are exact in float64, and do not overflow
+        a, b = x.convert("float64"), y.convert("float64")
+        root = a.fma(a, b * b).sqrt().convert("float32")
+    else:
+        a, b = abs(x), abs(y)
+        high, low = (a > b).select(a, b), (a > b).select(b, a)
+        up, down = 2.0**600, 2.0**-600
+        large, tiny = high > 2.0**500, high < 2.0**-400
+        factor = large.select(down, tiny.select(x.literal(up), 1.0))
+        back = large.select(up, tiny.select(x.literal(down), 1.0))
+        high, low = high * factor, low * factor
+        root = high.fma(high, low * low).sqrt() * back
+    infinite = (abs(x) == INF) | (abs(y) == INF)
+    return infinite.select(INF, root)
 
 
 # Trigonometric functions
@@ -477,6 +633,87 @@ cos_of_any = of_any_angle(lambda q, r, low: of_quadrant(q + 1, *sine_and_cosine(
 tan_of_any = of_any_angle(tangent_of_quadrant)
 
 
+# Inverse trigonometric functions
+
+
+def arcsine_parts(x: Value) -> tuple[Value, Value, Value, Value]:
+    """Whether |x| > 1/2, and s + s_low + p = arcsin(|x|) or, if so, arcsin(sqrt((1 - |x|) / 2))."""
+    size = abs(x)
+    large = size > 0.5
+    z = large.select(size.fma(-0.5, 0.5), size * size)
+    s = large.select(z.sqrt(), size)
+    # The error of the root, (z - s^2) / (2 s); 1 / (2 s) matters for s in [0.3, 0.5] only.
+    s_low = large.select((-s).fma(s, z) * s.fma(-3.0, 2.5), 0.0)
+    return large, s, s_low, (z * s) * polynomial(z, coefficients.ASIN_TAIL[x.dtype])
+
+
+def arcsin(x: Value) -> Value:
+    f = FORMATS[x.dtype]
+    large, s, s_low, p = arcsine_parts(x)
+    far = f.pi_half[0] - 2.0 * (s + ((p + s_low) - f.pi_half[1] / 2))
+    return large.select(far, s + p).copysign(x)
+
+
+def arccos(x: Value) -> Value:
+    f = FORMATS[x.dtype]
+    large, s, s_low, p = arcsine_parts(x)
+    negative = x < 0.0
+    near = (s + (p + s_low)) * 2.0
+    opposite = 2.0 * (f.pi_half[0] - (s + ((p + s_low) - f.pi_half[1])))
+    middle = f.pi_half[0] - (s.copysign(x) + (p.copysign(x) - f.pi_half[1]))
+    return large.select(negative.select(opposite, near), middle)
+
+
+def angle_parts(low: Value, high: Value) -> tuple[Value, Value, Value]:
+    """atan(low / high) = k pi/4 + t + t_low for 0 <= low <= high, 0 < high; k is 0 or 1.
+
+    Where the ratio is above tan(pi/8), it is atan((low - high) / (low + high)) + pi/4.
+    """
+    diagonal = low > high * (math.sqrt(2) - 1)
+    total, total_low = two_sum(high, low)
+    rest, rest_low = two_sum(-high, low)
+    top, top_low = diagonal.select(rest, low), diagonal.select(rest_low, 0.0)
+    bottom, bottom_low = diagonal.select(total, high), diagonal.select(total_low, 0.0)
+    y = 1.0 / bottom
+    t = top * y
+    error = (-t).fma(bottom_low, (-t).fma(bottom, top) + top_low) * y
+    z = t * t
+    tail = (z * t).fma(polynomial(z, coefficients.ATAN_TAIL[t.dtype]), error)
+    return diagonal.select(t.literal(1.0), 0.0), t, tail
+
+
+def in_octant(k: Value, flip: Value, t: Value, tail: Value) -> Value:
+    """k pi/4 + (t + tail), or k pi/4 - (t + tail) where `flip`."""
+    high, low = (part / 2 for part in FORMATS[t.dtype].pi_half[:2])
+    base = k * high
+    base_low = k.fma(high, -base) + k * low
+    return base + (flip.select(-t, t) + (flip.select(-tail, tail) + base_low))
+
+
+def arctan(x: Value) -> Value:
+    size = at_most(abs(x), 2.0**100)  # whose arctan rounds to pi/2
+    steep = size > 1.0
+    k, t, tail = angle_parts(steep.select(1.0, size), steep.select(size, 1.0))
+    return in_octant(steep.select(2.0 - k, k), steep, t, tail).copysign(x)
+
+
+def arctan2(y: Value, x: Value) -> Value:
+    width, height = abs(x), abs(y)
+    steep, left = height > width, x.bits() < 0
+    low, high = steep.select(width, height), steep.select(height, width)
+    # Keep sums and reciprocals in range; a ratio that is lost by this is 0 anyway.
+    edge, factor = (2.0**100, 2.0**60) if x.dtype == "float32" else (2.0**900, 2.0**500)
+    adjust = (high < 1 / edge).select(x.literal(factor), 1.0)
+    adjust = (high > edge).select(1 / factor, adjust)
+    infinite = high == INF
+    low = infinite.select((low == INF).select(x.literal(1.0), 0.0), low * adjust)
+    high = infinite.select(1.0, (high == 0.0).select(1.0, high * adjust))
+    k, t, tail = angle_parts(low, high)
+    k = steep.select(2.0 - k, k)
+    angle = in_octant(left.select(4.0 - k, k), steep != left, t, tail)
+    return (x.is_nan() | y.is_nan()).select(x + y, angle.copysign(y))
+
+
 # Powers
 
 
@@ -584,6 +821,35 @@ def erf(x: Value) -> Value:
     return (size < 1.0).select(near, far).copysign(x)
 
 
+def erfc(x: Value) -> Value:
+    """1 - erf(x) up to 1/2, exp(-x^2) y Q(y), y = 1 / (x + 2), beyond; 2 - erfc(-x) for x < 0."""
+    f = FORMATS[x.dtype]
+    size = at_most(abs(x), f.erfc_limit)
+    square = size * size
+    near = 0.5 - size.fma(polynomial(square, coefficients.ERF_NEAR[x.dtype]), size - 0.5)
+    square_low = size.fma(size, -square)
+    bits, r, r_low = reduce_exp(-square, 2 * f.bias)
+    e = expm1_reduced(r, r_low)
+    d, d_low = two_sum(x.literal(2.0), size)
+    y = 1.0 / d
+    y_error = (-y).fma(d_low, (-y).fma(d, 1.0))
+    first, *others = coefficients.ERFC_TAIL[x.dtype]
+    base = float(np.dtype(x.dtype).type(1 + first))
+    u = y - 0.25
+    u_low = (y - (u + 0.25)) + y * y_error
+    rest = polynomial(u, others)
+    t = u * rest
+    q, q_low = two_sum(x.literal(base), t)
+    slope = u.fma(2 * others[1], others[0])
+    q_low = slope.fma(u_low, q_low + (u.fma(rest, -t) + ((1 - base) + first)))
+    product = y * q
+    product_low = product.fma(y_error - square_low, y.fma(q_low, y.fma(q, -product)))
+    far = scale(product + e.fma(product, e.fma(product_low, product_low)), bits)
+    value = (size < 0.5).select(near, far)
+    # near is 1 - erf(|x|) there, and 1 + erf(|x|) = 2 - near
+    return (x < 0.0).select(2.0 - value, value)
+
+
 # Stand-ins for what NumPy has no function of its own
 
 
@@ -624,6 +890,20 @@ ELEMENTARY: Final[dict[str, Scalar]] = {
         _outlined("sin", sin, "numpy:sin", usual=is_small_angle, rare=sin_of_any),
         _outlined("cos", cos, "numpy:cos", usual=is_small_angle, rare=cos_of_any),
         _outlined("tan", tan, "numpy:tan", usual=is_small_angle, rare=tan_of_any),
+        _outlined("arcsin", arcsin, "numpy:arcsin"),
+        _outlined("arccos", arccos, "numpy:arccos"),
+        _outlined("arctan", arctan, "numpy:arctan"),
+        _outlined("arctan2", arctan2, "numpy:arctan2", 2),
+        _outlined("sinh", sinh, "numpy:sinh"),
+        _outlined("cosh", cosh, "numpy:cosh"),
+        _outlined("arcsinh", arcsinh, "numpy:arcsinh"),
+        _outlined("arccosh", arccosh, "numpy:arccosh"),
+        _outlined("arctanh", arctanh, "numpy:arctanh"),
+        _outlined("cbrt", cbrt, "numpy:cbrt"),
+        _outlined("hypot", hypot, "numpy:hypot", 2),
+        _outlined("logaddexp", logaddexp, "numpy:logaddexp", 2),
+        _outlined("logaddexp2", logaddexp2, "numpy:logaddexp2", 2),
+        _outlined("erfc", erfc, "scipy.special:erfc"),
         _outlined("power", power, f"{__name__}:_power", 2),
         _outlined("erf", erf, "scipy.special:erf"),
         _outlined("softplus", softplus, f"{__name__}:_softplus"),

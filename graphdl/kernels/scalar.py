@@ -33,7 +33,7 @@ class Scalar:
     formula: Callable[..., Any]
     reference: str
     result: ResultRule = same
-    # Where `usual(*operands)` does not hold, `formula` is wrong and `rare`, on scalars, is right.
+    # Of floats, `formula` holds where `usual(*operands)` is true; elsewhere `rare`, on scalars.
     # Such an operation is a function that LLVM calls with whole vectors, which take the way of
     # `rare` when one of their elements needs it.
     usual: Callable[..., Any] | None = None

@@ -36,7 +36,7 @@ def emit(
     scalar: Scalar, builder: ir.IRBuilder, dtypes: Sequence[str], operands: Sequence[ir.Value]
 ) -> ir.Value:
     """Emit one operation on scalars or on LLVM vectors of equal length; returns the result."""
-    if scalar.usual is not None:
+    if scalar.usual is not None and dtypes[0].startswith("float"):
         return builder.call(guarded(scalar, builder.module, dtypes), list(operands))
     if not scalar.outlined:
         values = [Value(builder, x, dtype) for x, dtype in zip(operands, dtypes, strict=True)]
