@@ -78,7 +78,7 @@ class _Memory:
 
     def __init__(self, address: int, dtype: np.dtype[Any], size: int) -> None:
         self.__array_interface__ = {
-            "data": (address, False),
+            "data": (int(address), False),
             "shape": (size,),
             "typestr": dtype.str,
             "version": 3,

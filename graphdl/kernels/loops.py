@@ -79,8 +79,11 @@ class Loops:
         return axes
 
     def level(self, node: Node) -> Level:
-        """Within the row if its value varies there, otherwise once a row."""
-        inner = set(self.group.inner)
+        """Within the row if its value varies there, otherwise once a row.
+
+        A loop of one iteration does not count: an axis of size one may come and go by a reshape.
+        """
+        inner = {d for d in self.group.inner if self.group.dims[d] != 1}
         if not self.has_rows:
             return 2
         return 2 if any(axis in inner for axis in self.group.axes[node]) else 1

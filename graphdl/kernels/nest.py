@@ -147,7 +147,7 @@ class _Text:
                 node
                 for node, kind in self.group.reductions.items()
                 if nest.stage[node] == stage
-                and kind in (ALL, COLUMN)
+                and kind in (ALL, COLUMN, STRIP)
                 and self._sums_inner(node)
                 and node not in wanted
             ]

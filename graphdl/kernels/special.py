@@ -139,11 +139,11 @@ def cumsum(node: Node, status: Buffer) -> list[Launch]:
         for i in range(length):
             x = {suffix}_at(table[0] + (r * length + place) * inner * {size})
             y = {suffix}_at(table[1] + (r * length + place) * inner * {size})
-            z = {suffix}_at(table[1] + (r * length + place - {step}) * inner * {size})
             if i == 0:
                 for j in lanes(0, inner):
                     y[j] = x[j]
             else:
+                z = {suffix}_at(table[1] + (r * length + place - {step}) * inner * {size})
                 for j in lanes(0, inner):
                     y[j] = add(z[j], x[j])
             place += {step}
