@@ -689,11 +689,15 @@ def _launch(
 
 
 def _in_place(loops: Loops) -> Iterable[tuple[Node, Node]]:
-    """Pairs of a stored member and an array read once, at the same places."""
+    """Pairs of a stored member and an array read once, at the same places.
+
+    Within a pass all loads of an element come before its stores. What is stored once a row comes
+    before loads of that row's pass.
+    """
     if loops.has_rows and any(loops.stage.values()):
         return
     for node in loops.stored:
-        if node in loops.group.reductions:
+        if node in loops.group.reductions or loops.level(node) == 1:
             continue
         own = loops.store_access(node)
         for access in loops.accesses:
