@@ -225,7 +225,7 @@ def _pointwise(node: Node) -> Node | None:
         x, y = node.inputs
         if uniform(x) is not None and uniform(y) is None:
             return rebuilt(node, (y, x))
-    return _scaled_twice(node) or _hoist(node)
+    return _scaled_twice(node) or _hoist(node) or _before_reshape(node)
 
 
 def _scaled_twice(node: Node) -> Node | None:
@@ -269,6 +269,39 @@ def _hoist(node: Node) -> Node | None:
             small.append(operand.inputs[0])
     inner = node_of(node.op, small, dict(node.attrs))
     return node_of(movement.broadcast, (inner,), {"shape": node.shape, "dims": dims})
+
+
+def _before_reshape(node: Node) -> Node | None:
+    """f(reshape(a), reshape(b)) is reshape(f(a, b)): what keepdims adds stays out of the loops."""
+    shape: Shape | None = None
+    operands = []
+    for operand in node.inputs:
+        value = uniform(operand)
+        if value is not None or _is_repeated_number(operand):
+            operands.append(operand)
+            continue
+        if operand.op is not movement.reshape:
+            return None
+        inner = operand.inputs[0]
+        if shape is not None and inner.shape != shape:
+            return None
+        shape = inner.shape
+        operands.append(inner)
+    if shape is None:
+        return None
+    small = [
+        operand if operand.shape == shape else _repeated_again(operand, shape)
+        for operand in operands
+    ]
+    return node_of(
+        movement.reshape, (node_of(node.op, small, dict(node.attrs)),), {"shape": node.shape}
+    )
+
+
+def _repeated_again(node: Node, shape: Shape) -> Node:
+    """A number that is repeated, as one of another shape."""
+    value = uniform(node)
+    return repeated(node.inputs[0] if value is None else constant(value), shape)
 
 
 def _is_repeated_number(node: Node) -> bool:
