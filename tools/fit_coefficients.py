@@ -200,6 +200,14 @@ FITS = [
         "asin(r) = r + r^3 P(r^2), |r| <= 1/2; relative error",
     ),
     Fit(
+        "TANH_TAIL",
+        even(tail(mp.tanh, lambda r: r, 3)),
+        even(lambda r: r**3 / mp.tanh(r)),
+        (mp.mpf("1e-12"), mp.mpf("0.3026")),
+        {"float32": 5, "float64": 12},
+        "tanh(x) = x + x^3 P(x^2), |x| <= 0.55; relative error",
+    ),
+    Fit(
         "SINH_TAIL",
         even(tail(mp.sinh, lambda r: r, 3)),
         even(lambda r: r**3 / mp.sinh(r)),

@@ -2,8 +2,7 @@
 
 Every function is written once over `Value`s for float32 and float64, with an error of at most 2 ulp
 over the whole range, and right for NaN, infinities, signed zeros and subnormals. There are no
-tables and, but for a few functions, no divisions: the reciprocal of a number in [1, 2] comes from
-a polynomial and Newton's steps, which take a quarter of the time of a 512-bit division.
+tables, for LLVM makes slow gathers of them, and no function divides more than once.
 
 The coefficients are our own fits (`tools/fit_coefficients.py`). Range reductions rely on `fma`
 being fused: n * hi is subtracted exactly.
@@ -48,7 +47,7 @@ class Format:
     pi_half: tuple[float, float, float]
     exp_range: tuple[float, float]  # exp is 0 below and infinite above
     exp2_range: tuple[float, float]
-    tanh_limit: float  # 1 - tanh(limit / 2) is below half an ulp
+    tanh_limit: float  # tanh(limit) rounds to 1
     erf_limit: float  # 1 - erf(limit) is
     erfc_limit: float  # erfc(limit) rounds to 0
     angle_limit: float  # up to which subtracting multiples of pi/2 in three parts is accurate
@@ -69,7 +68,7 @@ FORMATS: Final = {
         pi_half=(1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15),
         exp_range=(-104.0, 89.0),
         exp2_range=(-151.0, 129.0),
-        tanh_limit=20.0,
+        tanh_limit=10.0,
         erf_limit=4.0,
         erfc_limit=10.2,
         angle_limit=30000.0,
@@ -88,7 +87,7 @@ FORMATS: Final = {
         pi_half=(1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33),
         exp_range=(-746.0, 710.0),
         exp2_range=(-1076.0, 1025.0),
-        tanh_limit=40.0,
+        tanh_limit=20.0,
         erf_limit=6.0,
         erfc_limit=27.3,
         angle_limit=1e9,
@@ -102,22 +101,18 @@ FORMATS: Final = {
 def polynomial(x: Value, terms: Sequence[float]) -> Value:
     """The polynomial with these coefficients, lowest power first.
 
-    Up to six coefficients by Horner's rule; longer ones as a polynomial in x^2 of pairs (and so
-    on), whose shorter chain of dependent operations keeps the multipliers busy.
+    By Estrin's scheme: pairs of coefficients become those of a polynomial in x^2, and so on. Its
+    chains of dependent operations are short, where Horner's rule would leave the multipliers
+    waiting.
     """
-    if len(terms) <= 6:
-        value = x.literal(terms[-1])
-        for term in terms[-2::-1]:
-            value = value.fma(x, term)
-        return value
-    square = x * x
-    pairs = [
-        x.literal(terms[i + 1]).fma(x, terms[i]) if i + 1 < len(terms) else x.literal(terms[i])
-        for i in range(0, len(terms), 2)
-    ]
-    value = pairs[-1]
-    for pair in pairs[-2::-1]:
-        value = value.fma(square, pair)
+    values = [x.literal(term) for term in terms]
+    while len(values) > 3:
+        pairs = [b.fma(x, a) for a, b in zip(values[::2], values[1::2], strict=False)]
+        values = [*pairs, values[-1]] if len(values) % 2 else pairs
+        x = x * x
+    value = values[-1]
+    for term in values[-2::-1]:
+        value = value.fma(x, term)
     return value
 
 
@@ -131,23 +126,10 @@ def at_least(x: Value, limit: float) -> Value:
     return (x < limit).select(limit, x)
 
 
-def reciprocal_of_1_to_2(d: Value) -> Value:
-    """1/d for 1 <= d <= 2, to about an ulp.
-
-    The quadratic with the smallest relative error on [1, 2] comes from the Chebyshev polynomial
-    T_3, 1 - d y(d) = T_3(3 - 2 d) / T_3(3), |error| <= 1/99; each Newton step squares it.
-    """
-    y = polynomial(d, (210 / 99, -144 / 99, 32 / 99))
-    for _ in range(2 if d.dtype == "float32" else 3):
-        y = y.fma((-d).fma(y, 1.0), y)
-    return y
-
-
-def quotient_by_1_to_2(n: Value, d: Value, d_low: Value) -> Value:
-    """n / (d + d_low) for 1 <= d <= 2 and d_low below an ulp of d, within a rounding or so."""
-    y = reciprocal_of_1_to_2(d)
-    q = n * y
-    return (-q).fma(d_low, (-q).fma(d, n)).fma(y, q)
+def two_sum(large: Value, small: Value) -> tuple[Value, Value]:
+    """large + small, rounded, and its error; exact where |large| >= |small|."""
+    total = large + small
+    return total, (large - total) + small
 
 
 # Exponentials
@@ -203,7 +185,7 @@ def exp2(x: Value) -> Value:
 def expm1(x: Value) -> Value:
     f = FORMATS[x.dtype]
     # 2^(n-1) is in range for every n, so the sum is formed at half its size.
-    clamped = at_most(at_least(x, -f.tanh_limit * 2), f.exp_range[1])
+    clamped = at_most(at_least(x, -f.tanh_limit * 4), f.exp_range[1])
     bits, r, r_low = reduce_exp(clamped, f.bias - 1)
     half = power_of_2(bits)
     y = half.fma(expm1_reduced(r, r_low), half - 0.5) * 2.0
@@ -212,22 +194,31 @@ def expm1(x: Value) -> Value:
 
 
 def tanh(x: Value) -> Value:
-    """-m / (2 + m), where m = exp(-2|x|) - 1 lies in [-1, 0]."""
+    """x + x^3 P(x^2) up to |x| = 0.55, and 1 - 2 / (1 + exp(2|x|)) beyond."""
     f = FORMATS[x.dtype]
-    bits, r, r_low = reduce_exp(at_least(abs(x) * -2.0, -f.tanh_limit), f.bias)
+    size = at_most(abs(x), f.tanh_limit)
+    square = size * size
+    near = (size * square).fma(polynomial(square, coefficients.TANH_TAIL[x.dtype]), size)
+    bits, r, _ = reduce_exp(size * 2.0, f.bias)
     s = power_of_2(bits)
-    m = s.fma(expm1_reduced(r, r_low), s - 1.0)
-    d = m + 2.0
-    return quotient_by_1_to_2(-m, d, (2.0 - d) + m).copysign(x)
+    far = 1.0 - 2.0 / s.fma(expm1_reduced(r), s + 1.0)
+    return (size < 0.55).select(near, far).copysign(x)
 
 
 def sigmoid(x: Value) -> Value:
-    """1 / (1 + exp(-x)), for negative x as exp(x) / (1 + exp(x))."""
+    """1 / (1 + exp(-x)).
+
+    Where exp(-x) would overflow, numerator and denominator are both multiplied by a power of 2.
+    """
     f = FORMATS[x.dtype]
-    bits, r, _ = reduce_exp(at_least(-abs(x), f.exp_range[0]), 2 * f.bias)
-    e = scale(expm1_reduced(r) + 1.0, bits)
-    d = e + 1.0
-    return quotient_by_1_to_2((x < 0.0).select(e, 1.0), d, (1.0 - d) + e)
+    shift = f.bias // 2
+    x = at_most(at_least(x, f.exp_range[0]), 2 * f.tanh_limit)
+    bits, r, _ = reduce_exp(-x, f.bias)
+    down = x < -shift * math.log(2)
+    s = power_of_2(down.select(bits - shift, bits))
+    t = down.select(x.literal(2.0**-shift), 1.0)
+    whole, low = two_sum(s, t)  # exp(-x) below 1 may lose low: it is too small to matter then
+    return t / (whole + expm1_reduced(r).fma(s, low))
 
 
 # Logarithms
@@ -333,12 +324,6 @@ def softplus(x: Value) -> Value:
     ln2 = large.select(x.literal(f.ln2[0]), 0.0)
     ln2_low = large.select(x.literal(f.ln2[1]), 0.0)
     return ln2 + ((x < 0.0).select(0.0, x) + (g + (c + ln2_low)))
-
-
-def two_sum(large: Value, small: Value) -> tuple[Value, Value]:
-    """large + small, rounded, and its error; exact where |large| >= |small|."""
-    total = large + small
-    return total, (large - total) + small
 
 
 def in_float64(formula: Callable[[Value, Value], Value]) -> Callable[[Value, Value], Value]:
@@ -548,9 +533,10 @@ def tangent_of_quadrant(quadrant: Value, r: Value, r_low: Value) -> Value:
     odd = (quadrant & 1) != 0
     top, top_low = odd.select(-c, s), odd.select(-c_low, s_low)
     bottom, bottom_low = odd.select(s, c), odd.select(s_low, c_low)
-    q = top / bottom
+    y = 1.0 / bottom
+    q = top * y
     rest = (-q).fma(bottom_low, (-q).fma(bottom, top) + top_low)
-    return (abs(q) < INF).select(q + rest / bottom, q)
+    return rest.fma(y, q)
 
 
 def tan(x: Value) -> Value:
@@ -717,20 +703,6 @@ def arctan2(y: Value, x: Value) -> Value:
 # Powers
 
 
-def reciprocal(d: Value, low: float, high: float) -> Value:
-    """1/d for low <= d <= high, to about an ulp; see `reciprocal_of_1_to_2`."""
-    shift, slope = (high + low) / (high - low), -2 / (high - low)  # t(d) runs from 1 to -1
-    level = 4 * shift**3 - 3 * shift
-    t3 = np.polynomial.Polynomial([shift, slope]) ** 3 * 4 - np.polynomial.Polynomial(
-        [3 * shift, 3 * slope]
-    )
-    seed = ((1 - t3 / level).coef[1:]).tolist()
-    y = polynomial(d, seed)
-    for _ in range(2 if d.dtype == "float32" else 3):
-        y = y.fma((-d).fma(y, 1.0), y)
-    return y
-
-
 def log2_in_two_parts(x: Value) -> tuple[Value, Value]:
     """log2 of a positive finite float64 as high + low, with a relative error below 2^-64.
 
@@ -742,7 +714,7 @@ def log2_in_two_parts(x: Value) -> tuple[Value, Value]:
     k = k + shift
     g, d = m - 1.0, m + 1.0
     d_low = m - (d - 1.0)
-    y = reciprocal(d, 1.7, 2.42)
+    y = 1.0 / d
     s = g * y
     s_low = (-s).fma(d_low, (-s).fma(d, g)) * y
     z = s * s
