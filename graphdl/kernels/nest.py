@@ -35,9 +35,10 @@ from graphdl.kernels.program import Address, Buffer, Launch, Word
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import indexing, movement
 
-#: Elements of a block: enough that starting it (some ns) does not count, few enough that the rows
-#: of a multi-pass kernel stay in the second-level cache.
-BLOCK = 16384
+#: Elements of a block: at most so many that the rows of a multi-pass kernel stay in the second
+#: level of cache, at least so many that starting a block (some ns) does not count, and in between
+#: so many that a block takes about BLOCK_TIME nanoseconds.
+BLOCK, SMALLEST_BLOCK, BLOCK_TIME = 16384, 1024, 20_000
 #: Rows of at most so many elements take one masked vector loop, without another one for the rest: a
 #: softmax over 10 classes took 24 ns instead of 60.
 FEW = 64
@@ -626,7 +627,8 @@ def _nest(loops: Loops) -> Launch:
     row = math.prod(loops.size[d] for d in loops.inner)
     reductions = loops.group.reductions
     leaves_partials = any(kind in (ALL, COLUMN) for kind in reductions.values())
-    total, unit = (row, BLOCK) if loops.flat else (rows, max(1, BLOCK // max(row, 1)))
+    size = block_size(loops.group)
+    total, unit = (row, size) if loops.flat else (rows, max(1, size // max(row, 1)))
     blocks = -(-total // unit)
     bounded = leaves_partials or loops.keeps
     if bounded and blocks > MOST_PARTIALS:
@@ -650,6 +652,12 @@ def _nest(loops: Loops) -> Launch:
     return _launch(loops, source, blocks, rows * row, sizes)
 
 
+def block_size(group: Group) -> int:
+    """Elements of a block: fewer where an element is dear, so that there is work to share."""
+    cost = sum(cost_of(node) for node in group.members)
+    return max(SMALLEST_BLOCK, min(BLOCK, int(BLOCK_TIME / max(cost, 1e-3)) // 64 * 64))
+
+
 def _name(group: Group) -> str:
     names = [n.op.name for n in group.members if n.op.name not in ("copy", "cast")]
     short = list(dict.fromkeys(names))[:4] or ["copy"]
@@ -659,8 +667,13 @@ def _name(group: Group) -> str:
 def _launch(
     loops: Loops, source: KernelSource, blocks: int, elements: int, sizes: dict[Buffer, int]
 ) -> Launch:
-    real = {buffer: Buffer(n, buffer.node, buffer.purpose) for buffer, n in sizes.items()}
-    loops.partials = {node: real[buffer] for node, buffer in loops.partials.items()}
+    real: dict[Buffer, Node | Buffer] = {
+        buffer: Buffer(n, buffer.node, buffer.purpose) for buffer, n in sizes.items()
+    }
+    spare: list[KernelSource] = []
+    if blocks == 1:  # the partial results of one block are the results
+        real.update({buffer: node for node, buffer in loops.partials.items()})
+        spare = [_finish_source(node) for node in loops.partials]
     words = tuple(
         Address(real[word.where], word.offset)
         if isinstance(word, Address) and isinstance(word.where, Buffer) and word.where in real
@@ -670,6 +683,11 @@ def _launch(
     reads = tuple(loops.reads)
     writes: list[Node | Buffer] = [node for node in loops.stored if node not in loops.partials]
     writes += real.values()
+    loops.partials = {
+        node: place
+        for node, buffer in loops.partials.items()
+        if isinstance(place := real[buffer], Buffer)
+    }
     if loops.uses_status:
         writes.append(loops.status)
     cost = elements * sum(cost_of(node) for node in loops.group.members)
@@ -685,6 +703,7 @@ def _launch(
         loops.group.members,
         moved,
         elements * len(loops.group.members),
+        spare=tuple(dict.fromkeys(spare)),
     )
 
 
@@ -730,10 +749,28 @@ def nest_launches(group: Group, stored: set[Node], status: Buffer) -> list[Launc
 
 def _finish(node: Node, loops: Loops, launch: Launch) -> Launch:
     """out[j] = the blocks' partial results of j, combined in order."""
-    partial = loops.partials[node]
+    words: tuple[Word, ...] = (
+        Address(loops.partials[node]),
+        Address(node),
+        node.type.size,
+        launch.iterations,
+    )
+    return Launch(
+        _finish_source(node),
+        words,
+        1,
+        launch.iterations * node.type.size * 0.3,
+        (loops.partials[node],),
+        (node,),
+        (),
+        (node,),
+    )
+
+
+def _finish_source(node: Node) -> KernelSource:
     suffix, size = SUFFIX[node.dtype], node.dtype.itemsize
     combine = COMBINE[node.op.name]
-    source = KernelSource(
+    return KernelSource(
         f"finish_{node.op.name}",
         f"""def kernel(table, lo, hi):
     width, blocks = table[2], table[3]
@@ -746,22 +783,6 @@ def _finish(node: Node, loops: Loops, launch: Launch) -> Launch:
             for j in lanes(0, width):
                 out[j] = {combine}(out[j], part[j])
 """,
-    )
-    words: tuple[Word, ...] = (
-        Address(partial),
-        Address(node),
-        node.type.size,
-        launch.iterations,
-    )
-    return Launch(
-        source,
-        words,
-        1,
-        launch.iterations * node.type.size * 0.3,
-        (partial,),
-        (node,),
-        (),
-        (node,),
     )
 
 

@@ -50,7 +50,9 @@ class Launch:
     `bodies` are the programs that a control-flow launch runs: then `source` only names it.
     `cost` estimates the work in nanoseconds on one core: it decides whether threads share it.
     `reads`, `writes`: values and buffers, for lifetimes; `in_place`: pairs (written, read) of the
-    same size, of which each element is read before it is written.
+    same size, of which each element is read before it is written. `spare`: texts that this launch
+    does without, but that the same function of larger arrays needs: so that new sizes compile
+    nothing.
     """
 
     source: KernelSource
@@ -65,6 +67,7 @@ class Launch:
     flops: int = 0
     core: str | None = None
     bodies: tuple[Body, ...] = ()
+    spare: tuple[KernelSource, ...] = ()
 
 
 Value = Node | Buffer

@@ -42,7 +42,8 @@ class Native:
 
 def build(program: Program, memory: Memory) -> Native:
     """Compile what the cache does not hold, and fill the tables."""
-    made = iter(native.compiled([x.source for x in program.launches if not x.bodies]))
+    spare = [source for launch in program.launches for source in launch.spare]
+    made = iter(native.compiled([x.source for x in program.launches if not x.bodies] + spare))
     kernels = [None if launch.bodies else next(made) for launch in program.launches]
     bodies = [[_Inner.of(body) for body in launch.bodies] for launch in program.launches]
     arena = np.zeros(memory.arena_bytes + ALIGNMENT, np.uint8)
