@@ -377,6 +377,8 @@ class _Fusion:
         """a with the members of b in it, if their loops agree and the result is convex."""
         if not self._mergeable(a, b):
             return a
+        if b.kind == "product":
+            a, b = b, a
         a.axes.update(b.axes)
         a.operand_axes.update(b.operand_axes)
         a.reductions.update(b.reductions)
@@ -394,7 +396,13 @@ class _Fusion:
         return a
 
     def _mergeable(self, a: _Draft, b: _Draft) -> bool:
-        if a.kind != "loops" or b.kind != "loops" or a.dims != b.dims:
+        if "product" in (a.kind, b.kind):
+            product, loops = (a, b) if a.kind == "product" else (b, a)
+            if not self._follows(loops, product):
+                return False
+        elif (a.kind, b.kind) != ("loops", "loops"):
+            return False
+        if a.dims != b.dims:
             return False
         if a.outer is not None and b.outer is not None:
             if (a.outer, a.inner) != (b.outer, b.inner):
@@ -414,6 +422,19 @@ class _Fusion:
                 if not self._reads_agree(two, one):
                     return False
         return True
+
+    def _follows(self, loops: _Draft, product: _Draft) -> bool:
+        """Whether the members of `loops` can be computed where the product's rows are."""
+        everything = tuple(range(len(product.dims)))
+        return (
+            loops.kind == "loops"
+            and not self.before[product.number] >> loops.number & 1
+            and all(axes == everything for axes in loops.axes.values())
+            and all(
+                node.op.family == "pointwise" and node.op is not indexing.position
+                for node in loops.axes
+            )
+        )
 
     def _reads_agree(self, reader: _Draft, writer: _Draft) -> bool:
         """Whether what `reader` takes from `writer` is at the same place of the loops."""
