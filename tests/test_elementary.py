@@ -15,9 +15,10 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
-from scalar_kernels import loop
+from scalar_kernels import Loop, loop
 from ulps import HAS_LONG_DOUBLE, binades, errors, exactly, specials, uniform
 
+from graphdl.kernels import coefficients
 from graphdl.kernels.elementary import ELEMENTARY
 
 DTYPES = ("float32", "float64")
@@ -207,6 +208,17 @@ def test_code_is_packed(name: str, dtype: str) -> None:
     else:  # the loop calls the variant on vectors; only the rest of the loop calls the scalar one
         assert any(re.fullmatch(rf"graphdl_{name}_{dtype}_v\d+", function) for function in called)
         assert all(function.startswith(f"graphdl_{name}_") for function in called)
+
+
+def test_a_wrong_coefficient_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The samples and the limit are fine enough to see one coefficient off by 2^-10 of it."""
+    table = coefficients.TANH_TAIL
+    terms = list(table["float32"])
+    terms[2] *= 1 + 2.0**-10
+    monkeypatch.setitem(table, "float32", tuple(terms))
+    x = samples("tanh", "float32", dense=False)
+    with pytest.raises(AssertionError, match="ulp"):
+        report("tanh", x, Loop("tanh", "float32")(*x), exactly(mpmath.tanh, x))
 
 
 def test_every_function_is_tested() -> None:

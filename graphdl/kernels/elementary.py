@@ -809,7 +809,9 @@ def erfc(x: Value) -> Value:
     base = float(np.dtype(x.dtype).type(1 + first))
     u = y - 0.25
     u_low = (y - (u + 0.25)) + y * y_error
-    rest = polynomial(u, others)
+    rest = polynomial(u, others[3:])
+    for term in others[2::-1]:  # Estrin's scheme would round several sums of the first terms
+        rest = rest.fma(u, term)
     t = u * rest
     q, q_low = two_sum(x.literal(base), t)
     slope = u.fma(2 * others[1], others[0])
