@@ -229,7 +229,7 @@ def _pointwise(node: Node) -> Node | None:
 
 
 def _scaled_twice(node: Node) -> Node | None:
-    """(x * a) * b is x * (a * b) for constants a and b."""
+    """(x * a) * b is x * (a * b) for constants a and b whose product neither over- nor underflows."""
     if node.op is not pointwise.multiply or not node.type.is_float:
         return None
     inner, b = node.inputs[0], uniform(node.inputs[1])
@@ -238,7 +238,11 @@ def _scaled_twice(node: Node) -> Node | None:
     a = uniform(inner.inputs[1])
     if a is None:
         return None
-    return node_of(node.op, (inner.inputs[0], repeated(constant(a * b), node.shape)))
+    with np.errstate(all="ignore"):
+        both = a * b
+    if not np.finfo(node.dtype).tiny <= abs(both) <= np.finfo(node.dtype).max:
+        return None
+    return node_of(node.op, (inner.inputs[0], repeated(constant(both), node.shape)))
 
 
 def _hoist(node: Node) -> Node | None:
@@ -490,7 +494,19 @@ def _outer(node: Node, a: Node, b: Node, labels: dict[str, Any]) -> Node | None:
     return node_of(pointwise.multiply, operands)
 
 
+def _constant(node: Node) -> Node | None:
+    """A constant whose elements are all the same is one number, repeated."""
+    array = node["value"].array
+    if array.size <= 1:
+        return None
+    rows = array.reshape(-1, 1).view(np.uint8)
+    if not (rows == rows[0]).all():
+        return None
+    return repeated(constant(array.reshape(-1)[0]), node.shape)
+
+
 _STRUCTURAL: dict[str, Callable[[Node], Node | None]] = {
+    "constant": _constant,
     "reshape": _reshape,
     "transpose": _transpose,
     "broadcast": _broadcast,

@@ -201,7 +201,7 @@ extent = Op(
     "extent",
     "constant",
     lambda *, size, dtype: TensorType(as_dtype(dtype), ()),
-    lambda *, size, dtype: np.asarray(size, dtype),
+    lambda *, size, dtype: np.asarray(size).astype(dtype),  # which wraps, as sums do
     lambda g, out, *, size, dtype: (),
 )
 
