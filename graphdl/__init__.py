@@ -26,13 +26,16 @@ from graphdl.api import (
     while_loop,
 )
 from graphdl.errors import (
+    ArgumentError,
     AxisError,
     ConcreteValueError,
     DtypeError,
     GradientError,
+    GradientMismatch,
     GraphError,
     GraphIndexError,
     LeakError,
+    PythonIntError,
     ShapeError,
     UnsupportedError,
 )
@@ -43,16 +46,19 @@ from graphdl.types import spec
 
 __version__ = "0.1.0"
 __all__ = [
+    "ArgumentError",
     "AxisError",
     "Compiled",
     "ConcreteValueError",
     "DtypeError",
     "Executable",
     "GradientError",
+    "GradientMismatch",
     "Graph",
     "GraphError",
     "GraphIndexError",
     "LeakError",
+    "PythonIntError",
     "ShapeError",
     "UnsupportedError",
     "check_grads",

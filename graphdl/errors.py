@@ -19,6 +19,14 @@ class DtypeError(GraphError, TypeError):
     """A dtype that an operation or a graph cannot take."""
 
 
+class PythonIntError(GraphError, OverflowError):
+    """A Python integer that the dtype of the arrays it meets cannot hold."""
+
+
+class ArgumentError(GraphError, ValueError):
+    """A static argument that is out of its range."""
+
+
 class ConcreteValueError(GraphError, TypeError):
     """Python needs the value of an array that is only being traced."""
 
@@ -31,12 +39,28 @@ class GradientError(GraphError, TypeError):
     """Something that has no gradient was asked for one."""
 
 
+class GradientShapeError(GradientError, ShapeError):
+    """The gradient of something that is not a scalar: both a TypeError and a ValueError."""
+
+
+class GradientMismatch(GradientError, AssertionError):
+    """A gradient that is not the slope of its function, as `check_grads` has found."""
+
+
 class UnsupportedError(GraphError, NotImplementedError, TypeError):
     """A NumPy function or argument that cannot be traced."""
 
 
 class GraphIndexError(GraphError, IndexError):
     """An index out of bounds."""
+
+
+class GraphIndexArrayError(GraphIndexError, DtypeError):
+    """An index array of floats: an IndexError, as in NumPy, and a matter of dtypes."""
+
+
+class GraphIndexShapeError(GraphIndexError, ShapeError):
+    """Index arrays that do not broadcast: an IndexError, as in NumPy, and a matter of shapes."""
 
 
 class VerificationError(GraphError, AssertionError):

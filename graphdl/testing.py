@@ -10,7 +10,7 @@ import optree
 
 from graphdl import transforms
 from graphdl.api import trace
-from graphdl.errors import GradientError
+from graphdl.errors import GradientError, GradientMismatch
 from graphdl.tracing import TracedArray
 
 Array = np.ndarray[Any, Any]
@@ -18,10 +18,6 @@ Array = np.ndarray[Any, Any]
 #: The step of the differences. With weights (8, -1) / 12 at h and 2h the method errs by h**4 times
 #: the fifth derivative, and by about 2e-16 / h times the value: both are below 1e-11 here.
 _STEP = 1e-4
-
-
-class GradientMismatch(GradientError, AssertionError):
-    """A gradient that is not the slope of its function."""
 
 
 def check_grads(

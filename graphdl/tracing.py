@@ -22,10 +22,12 @@ from typing import Any, NoReturn
 import numpy as np
 
 from graphdl.errors import (
+    ArgumentError,
     ConcreteValueError,
     DtypeError,
     GraphError,
     LeakError,
+    PythonIntError,
     ShapeError,
     UnsupportedError,
 )
@@ -167,14 +169,6 @@ def broadcast_shapes(name: str, shapes: Sequence[Shape]) -> Shape:
     except ValueError:
         texts = " and ".join(map(str, shapes))
         raise ShapeError(f"{name}: operands of shapes {texts} do not broadcast together") from None
-
-
-class PythonIntError(GraphError, OverflowError):
-    """A Python integer that the dtype of the arrays it meets cannot hold."""
-
-
-class ArgumentError(GraphError, ValueError):
-    """A static argument that is out of its range."""
 
 
 def as_traced(value: Any, trace: Trace, dtype: Dtype | None = None) -> TracedArray:
@@ -475,8 +469,8 @@ class TracedArray:
     def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
         self._needs_value(
             "Conversion to a plain NumPy array (np.array, np.asarray, assignment into an array)",
-            "Use np.stack or np.concatenate to build arrays of traced values; to index a plain array "
-            "by a traced one, make the plain array an argument of the function.",
+            "Use np.stack or np.concatenate to build arrays of traced values; to index a plain "
+            "array by a traced one, make the plain array an argument of the function.",
         )
 
     def item(self, *args: Any) -> NoReturn:
@@ -805,8 +799,6 @@ __all__ = [
     "INPUT",
     "METHOD_HANDLERS",
     "SPECIAL_HANDLERS",
-    "ArgumentError",
-    "PythonIntError",
     "Trace",
     "TracedArray",
     "as_traced",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphdl import transforms
-from graphdl.errors import GradientError
+from graphdl.errors import GradientError, GradientMismatch
 from graphdl.numpy_functions import (
     gelu,
     log_softmax,
@@ -22,7 +22,7 @@ from graphdl.numpy_functions import (
 )
 from graphdl.ops import pointwise
 from graphdl.ops.table import OPS
-from graphdl.testing import GradientMismatch, check_grads
+from graphdl.testing import check_grads
 from tests.helpers import call_of, trace
 from tests.op_cases import Case, cases
 

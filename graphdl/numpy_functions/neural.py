@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.errors import DtypeError, ShapeError
+from graphdl.errors import ArgumentError, DtypeError, ShapeError
 from graphdl.numpy_functions.arguments import BOOL, as_float, axes_of, iota
 from graphdl.ops import pointwise
-from graphdl.tracing import ArgumentError, TracedArray, locate
+from graphdl.tracing import TracedArray, locate
 
 __all__ = [
     "gelu",

@@ -16,7 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.errors import ConcreteValueError, DtypeError, GraphIndexError, ShapeError
+from graphdl.errors import (
+    ConcreteValueError,
+    GraphIndexArrayError,
+    GraphIndexError,
+    GraphIndexShapeError,
+)
 from graphdl.ops import indexing, movement, pointwise
 from graphdl.types import Shape
 
@@ -182,10 +187,6 @@ def _positions(index: Any, size: int, axis: int) -> Any:
     return np.where(index < 0, index + size, index)
 
 
-class GraphIndexArrayError(GraphIndexError, DtypeError):
-    """An index array of floats: an IndexError, as in NumPy, and a matter of dtypes."""
-
-
 def _progressions_as_slices(items: list[_Item]) -> list[_Item]:
     """One constant index array in equal steps is a slice: its gradient then needs no scatter."""
     arrays = [i for i, item in enumerate(items) if item.array is not None]
@@ -238,10 +239,6 @@ def _advanced(x: Any, items: list[_Item]) -> Any:
     )
     sizes = [items[i].size for i in rest]
     return _reshaped(result, (*sizes[: len(before)], *shape, *sizes[len(before) :]))
-
-
-class GraphIndexShapeError(GraphIndexError, ShapeError):
-    """Index arrays that do not broadcast: an IndexError, as in NumPy, and a matter of shapes."""
 
 
 def _gathered(x: Any, items: list[_Item], picks: list[int]) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import optree
 
 from graphdl.compiler import differentiate
-from graphdl.errors import GradientError, ShapeError
+from graphdl.errors import GradientError, GradientShapeError, ShapeError
 from graphdl.tracing import Trace, TracedArray, as_traced, locate
 from graphdl.transforms.common import (
     Function,
@@ -80,7 +80,7 @@ def _scalar(f: Function, result: Any, trace: Trace) -> TracedArray:
     value = as_leaf(leaves[0], trace, f"the result of {name_of(f)}")
     if value.shape != ():
         raise locate(
-            ShapeErrorOfGrad(
+            GradientShapeError(
                 f"grad needs a scalar, but {name_of(f)} returned {value.type}; "
                 f"reduce it (np.sum, np.mean), or use gd.vjp with a cotangent"
             )
@@ -88,10 +88,6 @@ def _scalar(f: Function, result: Any, trace: Trace) -> TracedArray:
     if not value.type.is_float:
         raise locate(GradientError(f"grad needs a float, but {name_of(f)} returned {value.type}"))
     return value
-
-
-class ShapeErrorOfGrad(GradientError, ShapeError):
-    """grad of something that is not a scalar: both a TypeError and a ValueError."""
 
 
 def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Function:
