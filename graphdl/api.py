@@ -61,7 +61,13 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Graph:
 
 def _result(value: Any, name: str, run: Any) -> TracedArray:
     if isinstance(value, TracedArray) and value.owner is not run:
-        raise locate(LeakError(f"{name} returned a traced value of another trace"))
+        raise locate(
+            LeakError(
+                f"{name} returned a traced value ({value.type}) that belongs to another trace, of "
+                f"{value.owner.function!r}; return it there as a result instead of keeping it in a "
+                f"global, an attribute or a closure{value.made_at}"
+            )
+        )
     try:
         return as_traced(value, run)
     except DtypeError as error:

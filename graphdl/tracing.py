@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
+import optree
 
 from graphdl.errors import (
     ArgumentError,
@@ -37,13 +38,18 @@ from graphdl.ops.op import Op, node_of
 from graphdl.types import Dtype, Shape, TensorType, as_dtype
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_INTERNAL = (_PACKAGE, os.path.dirname(np.__file__) + os.sep, "<__array_function__")
+_INTERNAL = (
+    _PACKAGE,
+    os.path.dirname(np.__file__) + os.sep,
+    os.path.dirname(optree.__file__) + os.sep,  # its tree_map calls back
+    "<__array_function__",
+)
 _USERS = (os.path.join(_PACKAGE, "examples"), os.path.join(_PACKAGE, "cli"))
 _is_internal: dict[str, bool] = {}
 
 
 def user_source() -> Source | None:
-    """The innermost line of code that belongs neither to graphdl nor to NumPy."""
+    """The innermost line of code that belongs neither to graphdl nor to NumPy nor to optree."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
@@ -57,12 +63,12 @@ def user_source() -> Source | None:
     return None
 
 
-def where_text(source: Source | None) -> str:
-    """`file:line: the code there`, to end an error message with."""
+def where_text(source: Source | None, what: str = "at") -> str:
+    """`at file:line: the code there`, a line to end an error message with."""
     if source is None:
         return ""
     code = linecache.getline(source.file, source.line).strip()
-    return f"\n  at {source}" + (f": {code}" if code else "")
+    return f"\n  {what} {source}" + (f": {code}" if code else "")
 
 
 def locate(error: GraphError, source: Source | None = None) -> GraphError:
@@ -374,9 +380,14 @@ class TracedArray:
                 LeakError(
                     f"a traced value ({self.type}) of {self.owner.function!r} was used after its "
                     f"trace had ended; return it as a result instead of keeping it in a global, "
-                    f"an attribute or a closure{where_text(self.owner.sources.get(self.node))}"
+                    f"an attribute or a closure{self.made_at}"
                 )
             )
+
+    @property
+    def made_at(self) -> str:
+        """The line where it was made, to go into a message; nothing where that is not known."""
+        return where_text(self.owner.sources.get(self.node), "it was made at")
 
     # --- building graph -----------------------------------------------------------------------
 

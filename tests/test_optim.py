@@ -1,5 +1,7 @@
 """Optimisers against their formulas, written out step by step in NumPy; schedules; refusals."""
 
+import inspect
+
 import numpy as np
 import optree
 import pytest
@@ -193,3 +195,16 @@ def test_gradients_that_do_not_fit_are_refused():
         optimizer.update({"w": np.zeros(2)}, state, params)
     with pytest.raises(gd.GraphError, match=r"gradient at \['w'\] has shape \(3,\), .* \(2,\)"):
         optimizer.update({"w": np.zeros(3), "b": np.zeros(1)}, state, params)
+
+
+@pytest.mark.parametrize("optimizer", [o for o, _ in OPTIMIZERS.values()], ids=list(OPTIMIZERS))
+def test_nodes_of_an_optimizer_name_the_line_that_calls_it(optimizer):
+    params = {"w": np.zeros(2), "b": [np.zeros(1)]}
+
+    def step(gradients, state):
+        return optimizer.update(gradients, state, params)
+
+    graph = gd.trace(step, params, optimizer.init(params))
+    line = inspect.getsourcelines(step)[1] + 1
+    assert {(s.file, s.line) for s in graph.sources.values()} == {(__file__, line)}
+    assert all(node in graph.sources for node in graph.operations)

@@ -261,8 +261,22 @@ def test_a_leaked_value_says_from_where():
         assert isinstance(caught.value, RuntimeError)
         assert "trace had ended" in str(caught.value)
         assert "kept.append(np.sin(x))" in str(caught.value)
-    with pytest.raises(LeakError, match="another trace"):
+        assert "it was made at" in str(caught.value)
+
+
+def test_a_leaked_value_that_is_returned_says_from_where():
+    kept = []
+
+    def f(x):
+        kept.append(np.sin(x))
+        return x
+
+    trace(f, np.ones(3))
+    with pytest.raises(LeakError, match="belongs to another trace, of 'f'") as caught:
         trace(lambda x: kept[0], np.ones(3))
+    assert "it was made at" in str(caught.value)
+    assert "kept.append(np.sin(x))" in str(caught.value)
+    assert "float64[3]" in str(caught.value)
 
 
 def test_every_node_knows_its_line():
