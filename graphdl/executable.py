@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from threading import RLock
 from time import perf_counter
 from typing import Any
@@ -237,6 +238,21 @@ class Executable:
                     + (f"   {source}" if source else "")
                 )
         return "\n".join(lines)
+
+    def visualize(self, path: str | Path) -> Path:
+        """Draw what runs, the graph after the passes, with a colour for each kernel.
+
+        `path` ends in `.svg` or `.dot`; it is returned. Raises ArgumentError for another ending.
+
+        >>> import graphdl as gd, tempfile
+        >>> executable = gd.compile(lambda x: x * x).lower(gd.spec((3,)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     print(executable.visualize(folder + "/square.svg").name)
+        square.svg
+        """
+        numbered = enumerate(self.kernels)
+        groups = {f"kernel {i}: {kernel.name}": kernel.nodes for i, kernel in numbered}
+        return self.optimized.visualize(path, groups)
 
     def __repr__(self) -> str:
         takes = ", ".join(str(node.type) for node in self.graph.inputs)

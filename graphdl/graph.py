@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
 import optree
 
-from graphdl.errors import GraphError, ShapeError
+from graphdl.errors import ArgumentError, GraphError, ShapeError
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType, as_dtype
 
@@ -175,6 +176,13 @@ def users(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
     return result
 
 
+#: Nodes to draw together, or their labels, by the name of their group.
+Groups = Mapping[str, Iterable["Node | str"]]
+#: The ending of a file -> what a graph is as the text of such a file. graphdl.visualize fills it,
+#: which stands above this module and reads it.
+WRITERS: dict[str, Callable[[Graph, Groups], str]] = {}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Graph:
     """A static program: typed inputs, nodes in order, outputs.
@@ -312,6 +320,36 @@ class Graph:
             for position, operand in enumerate(node.inputs):
                 result.add_edge(number[operand], i, position=position)
         return result
+
+    def visualize(self, path: str | Path, groups: Groups | None = None) -> Path:
+        """Draw the graph into a file, without running anything.
+
+        Args:
+            path: the file; its ending, `.svg` or `.dot`, says in which format.
+            groups: nodes (or their labels, as `str(graph)` prints them) to draw in one colour, by
+                the name of their group. `Executable.visualize` shows what runs as one kernel.
+
+        Returns:
+            The path.
+
+        Raises:
+            ArgumentError: another ending.
+            OSError: the file cannot be written.
+
+        >>> import graphdl as gd, tempfile
+        >>> graph = gd.trace(lambda x: x * x, gd.spec((3,)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     print(graph.visualize(folder + "/square.svg").name)
+        square.svg
+        """
+        path = Path(path)
+        if path.suffix not in WRITERS:
+            raise ArgumentError(
+                f"cannot draw a graph as {path.name!r}; "
+                f"the name has to end in {' or '.join(WRITERS)}"
+            )
+        path.write_text(WRITERS[path.suffix](self, groups or {}), encoding="utf-8")
+        return path
 
     def with_outputs(
         self, outputs: Sequence[Node], sources: Mapping[Node, Source] | None = None

@@ -159,6 +159,30 @@ def test_the_file_name_chooses_the_format(tmp_path):
         save(graph, tmp_path / "g.png")
 
 
+def test_methods_draw_what_save_draws(tmp_path):
+    graph = _training_graph()
+    groups = {"first": ["%0"], "last": [graph.operations[-1]]}
+    for ending in ("svg", "dot"):
+        drawn = graph.visualize(tmp_path / f"a.{ending}", groups)
+        assert drawn == tmp_path / f"a.{ending}"
+        assert drawn.read_bytes() == save(graph, str(tmp_path / f"b.{ending}"), groups).read_bytes()
+    with pytest.raises(gd.ArgumentError, match=r"'g.png'; the name has to end in .dot or .svg"):
+        graph.visualize(tmp_path / "g.png")
+
+
+def test_an_executable_is_drawn_after_the_passes_a_group_for_each_kernel(tmp_path):
+    def loss(w, x):
+        return np.sum(np.tanh(x @ w) ** 2)
+
+    executable = gd.compile(gd.value_and_grad(loss)).lower(gd.spec((4, 3)), gd.spec((8, 4)))
+    text = executable.visualize(tmp_path / "g.dot").read_text(encoding="utf-8")
+    for i, kernel in enumerate(executable.kernels):
+        assert f'label="kernel {i}: {kernel.name}"' in text
+        assert kernel.nodes
+    assert text.count("subgraph cluster_") == len(executable.kernels)
+    assert "tanh" in text
+
+
 def test_a_picture_is_the_same_in_every_process():
     program = (
         "import numpy as np, graphdl as gd\n"

@@ -129,7 +129,5 @@ def _progress(epochs: int) -> Iterator[int]:
 
 def _draw(executable: gd.Executable, folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    kernels = enumerate(executable.kernels)
-    groups = {f"kernel {number}: {kernel.name}": kernel.nodes for number, kernel in kernels}
     for name in ("training-step.svg", "training-step.dot"):
-        yield gd.visualize.save(executable.optimized, folder / name, groups)
+        yield executable.visualize(folder / name)
