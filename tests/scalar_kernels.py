@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from graphdl.kernels.arithmetic import ARITHMETIC
 from graphdl.kernels.cpu.llvm import assembly, load, object_code
-from graphdl.kernels.cpu.scalars import emit
+from graphdl.kernels.cpu.scalar_code import emit
 from graphdl.kernels.elementary import ELEMENTARY
 from graphdl.kernels.scalar import Scalar
 from graphdl.kernels.value import element_type
@@ -58,13 +58,31 @@ def loop_source(scalars: tuple[Scalar, ...], dtypes: tuple[str, ...]) -> str:
     return str(module)
 
 
+def vector_source(scalar: Scalar, dtype: str, lanes: int) -> str:
+    """LLVM IR of `loop(operand, result, 0)`: the operation on one LLVM vector, written by hand."""
+    module = ir.Module("loop")
+    kind = ir.VectorType(element_type(dtype), lanes)
+    pointer = kind.as_pointer()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [pointer, pointer, I64]), "loop")
+    builder = ir.IRBuilder(function.append_basic_block())
+    operand, result, _ = function.args
+    value = emit(scalar, builder, [dtype], [builder.load(operand, align=4)])
+    builder.store(value, result, align=4)
+    builder.ret_void()
+    return str(module)
+
+
 class Loop:
     """A compiled loop; called with arrays it returns a new array."""
 
-    def __init__(self, names: str, *dtypes: str) -> None:
+    def __init__(self, names: str, *dtypes: str, lanes: int = 0) -> None:
         self.scalars = tuple(SCALARS[name] for name in names.split())
         self.dtypes = dtypes
-        self.source = loop_source(self.scalars, dtypes)
+        self.source = (
+            vector_source(self.scalars[0], dtypes[0], lanes)
+            if lanes
+            else loop_source(self.scalars, dtypes)
+        )
         self.address = load({"loop": object_code(self.source)})["loop"]
         pointers = [ctypes.c_void_p] * (len(dtypes) + len(self.scalars))
         self._call = ctypes.CFUNCTYPE(None, *pointers, ctypes.c_int64)(self.address)

@@ -11,6 +11,7 @@ from scalar_kernels import loop
 from ulps import binades, specials
 
 from graphdl.kernels.arithmetic import ARITHMETIC, DTYPES, INTEGERS
+from graphdl.kernels.elementary import ELEMENTARY
 
 FLOATS = ("float32", "float64")
 ANY = DTYPES
@@ -124,6 +125,19 @@ def test_ldexp(dtype: str, exponent: str) -> None:
     with np.errstate(all="ignore"):
         wanted = np.ldexp(x, n)
     assert_same(loop("ldexp", dtype, exponent)(x, n), wanted, signed_zero=True)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integer_power(dtype: str) -> None:
+    x, y = samples(dtype, 0), samples(dtype, 1)
+    compiled, stand_in = loop("power", dtype, dtype), ELEMENTARY["power"].python
+    negative = y < 0
+    wanted = np.power(x, np.where(negative, 0, y).astype(dtype))
+    # NumPy raises for these; here they are the reciprocal rounded towards 0.
+    inverse = np.where(x == 1, 1, np.where(x.astype(float) == -1, 1 - 2 * (y.astype(int) & 1), 0))
+    wanted = np.where(negative, inverse.astype(dtype), wanted)
+    assert_same(compiled(x, y), wanted, signed_zero=False)
+    assert_same(stand_in(x, y), wanted, signed_zero=False)
 
 
 def test_every_operation_is_tested() -> None:

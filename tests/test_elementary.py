@@ -210,6 +210,13 @@ def test_code_is_packed(name: str, dtype: str) -> None:
         assert all(function.startswith(f"graphdl_{name}_") for function in called)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["exp", "tanh", "erfc", "sin", "tan"])
+def test_vectors_written_by_hand_agree_with_loops(name: str, dtype: str) -> None:
+    x = np.array([0.5, -3, np.nan, 1e30, -1e9, 0.0, -np.inf, 2], dtype)  # usual angles and others
+    np.testing.assert_array_equal(Loop(name, dtype, lanes=8)(x), loop(name, dtype)(x))
+
+
 def test_a_wrong_coefficient_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The samples and the limit are fine enough to see one coefficient off by 2^-10 of it."""
     table = coefficients.TANH_TAIL
