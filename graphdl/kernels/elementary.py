@@ -184,7 +184,8 @@ def exp2(x: Value) -> Value:
 
 def expm1(x: Value) -> Value:
     f = FORMATS[x.dtype]
-    # 2^(n-1) is in range for every n, so the sum is formed at half its size.
+    # 2^(n-1) is in range for every n, so the sum is formed at half its size. Far below
+    # -tanh_limit it has been -1 for long.
     clamped = at_most(at_least(x, -f.tanh_limit * 4), f.exp_range[1])
     bits, r, r_low = reduce_exp(clamped, f.bias - 1)
     half = power_of_2(bits)
@@ -236,11 +237,10 @@ def split_exponent(x: Value) -> tuple[Value, Value, Value]:
     return m, k, biased
 
 
-def log1p_reduced(g: Value) -> tuple[Value, Value]:
-    """log(1 + g) = g + c for sqrt(1/2) <= 1 + g <= sqrt(2): c and c + g^2/2."""
+def log1p_reduced(g: Value) -> Value:
+    """log(1 + g) - g for sqrt(1/2) <= 1 + g <= sqrt(2)."""
     square = g * g
-    rest = (square * g) * polynomial(g, coefficients.LOG1P_TAIL[g.dtype])
-    return square.fma(-0.5, rest), rest
+    return square.fma(-0.5, (square * g) * polynomial(g, coefficients.LOG1P_TAIL[g.dtype]))
 
 
 def normal_and_shift(x: Value) -> tuple[Value, Value]:
@@ -265,7 +265,7 @@ def log(x: Value) -> Value:
     m, k, _ = split_exponent(normal)
     k = k + shift
     g = m - 1.0
-    c, _ = log1p_reduced(g)
+    c = log1p_reduced(g)
     return logarithm_specials(x, k.fma(f.ln2[0], g + k.fma(f.ln2[1], c)))
 
 
@@ -274,7 +274,7 @@ def log2(x: Value) -> Value:
     normal, shift = normal_and_shift(x)
     m, k, _ = split_exponent(normal)
     g = m - 1.0
-    c, _ = log1p_reduced(g)
+    c = log1p_reduced(g)
     high, low = f.log2_e
     y = g.fma(high, c.fma(high, g * low))
     return logarithm_specials(x, (k + shift) + y)
@@ -286,7 +286,7 @@ def log10(x: Value) -> Value:
     m, k, _ = split_exponent(normal)
     k = k + shift
     g = m - 1.0
-    c, _ = log1p_reduced(g)
+    c = log1p_reduced(g)
     high, low = f.log10_e
     y = g.fma(high, c.fma(high, k.fma(f.log10_2[1], g * low)))
     return logarithm_specials(x, k.fma(f.log10_2[0], y))
@@ -301,7 +301,7 @@ def log1p_finite(x: Value, x_low: Value | None = None) -> Value:
     s = (2 * f.one - whole).as_float()
     huge = x > 2.0 ** (2 * f.mantissa)  # then s may be out of range
     g = huge.select(m - 1.0, s.fma(x, s - 1.0))
-    c, _ = log1p_reduced(g)
+    c = log1p_reduced(g)
     if x_low is not None:  # its derivative is 1 / (1 + g), of which a few digits will do
         c = huge.select(0.0, x_low * s).fma(polynomial(g, (1.0, -0.97, 0.8)), c)
     return k.fma(f.ln2[0], g + k.fma(f.ln2[1], c)).copysign(x)
@@ -315,12 +315,11 @@ def log1p(x: Value) -> Value:
 def softplus(x: Value) -> Value:
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)): both terms are positive."""
     f = FORMATS[x.dtype]
-    bits, r, _ = reduce_exp(at_least(-abs(x), f.exp_range[0]), 2 * f.bias)
-    e = scale(expm1_reduced(r) + 1.0, bits)
+    e = exp(-abs(x))
     # 1 + e lies in [1, 2]; where it is above sqrt(2), log(1 + e) = ln(2) + log1p((e - 1) / 2).
     large = e > math.sqrt(2) - 1
     g = large.select(e.fma(0.5, -0.5), e)
-    c, _ = log1p_reduced(g)
+    c = log1p_reduced(g)
     ln2 = large.select(x.literal(f.ln2[0]), 0.0)
     ln2_low = large.select(x.literal(f.ln2[1]), 0.0)
     return ln2 + ((x < 0.0).select(0.0, x) + (g + (c + ln2_low)))
