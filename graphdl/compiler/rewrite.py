@@ -229,7 +229,7 @@ def _pointwise(node: Node) -> Node | None:
 
 
 def _scaled_twice(node: Node) -> Node | None:
-    """(x * a) * b is x * (a * b) for constants a and b whose product neither over- nor underflows."""
+    """(x * a) * b is x * (a * b), where the product of the constants a and b is a normal number."""
     if node.op is not pointwise.multiply or not node.type.is_float:
         return None
     inner, b = node.inputs[0], uniform(node.inputs[1])
