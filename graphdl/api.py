@@ -29,6 +29,10 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Graph:
         args: arrays, Python scalars, None, trees of them, or `gd.spec(shape, dtype)` in the place
             of an array.
 
+    Raises:
+        GraphError: of the kind that fits, naming the line of `f`: shapes that do not fit, a dtype
+            that a graph does not hold, a Python `if` on a traced value, no array as result ...
+
     >>> import numpy as np, graphdl as gd
     >>> graph = gd.trace(lambda x: np.sum(x * x), gd.spec((3,), "float32"))
     >>> float(graph.evaluate(np.ones(3, "float32")))
@@ -77,7 +81,18 @@ def _result(value: Any, name: str, run: Any) -> TracedArray:
 
 
 class Compiled:
-    """A function that compiles itself for the shapes and dtypes that it is called with."""
+    """A function that compiles itself for the shapes and dtypes that it is called with.
+
+    Made by `gd.compile`. Each combination of nesting, shapes and dtypes is traced and compiled at
+    its first call; `lower` hands out what was made of one. Inside a trace it is f itself.
+
+    >>> import numpy as np, graphdl as gd
+    >>> f = gd.compile(lambda x: x * 2)
+    >>> f(np.arange(3.0)), f(np.arange(2))
+    (array([0., 2., 4.]), array([0, 2]))
+    >>> f
+    <compiled <lambda>, 2 specialisations>
+    """
 
     def __init__(self, f: Function, target: str = "cpu", donate: Sequence[int] = ()) -> None:
         functools.update_wrapper(self, f)
@@ -162,7 +177,12 @@ class Compiled:
         return found
 
     def lower(self, *args: Any, **kwargs: Any) -> Executable:
-        """The executable for arguments like these: arrays, or `gd.spec(shape, dtype)`."""
+        """The executable for arguments like these: arrays, or `gd.spec(shape, dtype)`.
+
+        >>> import numpy as np, graphdl as gd
+        >>> gd.compile(lambda x: np.sum(x * x)).lower(gd.spec((3,), "float32"))
+        <Executable (float32[3]) -> (float32[]), 1 kernels>
+        """
         leaves, tree = flatten((args, kwargs))
         if any(type(leaf).__name__ == "TensorType" for leaf in leaves):
             return self._lowered(args, kwargs)
@@ -262,6 +282,10 @@ def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -
         argnums: the argument, or arguments, to differentiate with respect to; trees of floats.
         has_aux: whether f returns (value, aux); the result then is (gradient, aux).
 
+    Raises:
+        GradientError: f returns something else than one float, or an argument to differentiate is
+            no float.
+
     Returns:
         A function of the same arguments. The gradient nests as the argument does, a tuple of them
         if `argnums` is a sequence. It may be differentiated again. Where a derivative is not
@@ -293,6 +317,10 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     Returns:
         (value, pull_back) or, with `has_aux`, (value, pull_back, aux): `pull_back(cotangent)` takes
         a tree like the value and returns a tuple of one cotangent for each primal.
+
+    Raises:
+        GradientError: a primal is no float.
+        ShapeError: a cotangent that is not of the value's nesting, or of its shapes.
 
     >>> import numpy as np, graphdl as gd
     >>> value, pull_back = gd.vjp(np.sin, np.array([0.0, 1.0]))
@@ -329,6 +357,10 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     Returns:
         (value, tangent): the tangent nests as the value; it is zero for what is no float.
 
+    Raises:
+        GradientError: a primal is no float.
+        ShapeError: tangents that are not of the primals' nesting, or of their shapes.
+
     >>> import numpy as np, graphdl as gd
     >>> value, tangent = gd.jvp(np.square, (np.array([1.0, 2.0]),), (np.array([1.0, 0.0]),))
     >>> value, tangent
@@ -347,7 +379,8 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
 def hvp(f: Function, argnums: int = 0) -> Function:
     """The function (*args, v) -> the Hessian of f times v, without the Hessian.
 
-    `v` is like the argument `argnums`. The cost is a few times that of f.
+    f returns one float; `v` is like the argument `argnums`: of its nesting and shapes, as is the
+    result. The cost is a few times that of f. Raises what `grad` and `jvp` raise.
 
     >>> import numpy as np, graphdl as gd
     >>> gd.hvp(lambda x: np.sum(x ** 3))(np.array([1.0, 2.0]), np.array([1.0, 1.0]))
@@ -364,6 +397,9 @@ def jacobian(f: Function, argnums: int = 0) -> Function:
         derivatives have shape s + t; outputs nest outside, inputs inside. Forward mode is used
         where there are fewer inputs than outputs, otherwise reverse mode.
 
+    Raises:
+        GradientError: the argument `argnums` is no float, or does not exist.
+
     >>> import numpy as np, graphdl as gd
     >>> gd.jacobian(lambda x: x[:2] * x[1:])(np.array([1.0, 2.0, 3.0]))
     array([[2., 1., 0.],
@@ -374,6 +410,8 @@ def jacobian(f: Function, argnums: int = 0) -> Function:
 
 def hessian(f: Function, argnums: int = 0) -> Function:
     """The second derivatives of a scalar function: for an input of shape t, of shape t + t.
+
+    Of a tree of inputs, a tree of trees. Raises what `grad` raises.
 
     >>> import numpy as np, graphdl as gd
     >>> gd.hessian(lambda x: x[0] ** 2 * x[1])(np.array([1.0, 2.0]))
@@ -390,6 +428,10 @@ def vmap(f: Function, in_axes: Any = 0, out_axes: Any = 0) -> Function:
         in_axes: the batch axis of the arguments: an int for all, or a tuple with an int, None (not
             batched) or a tree of them for each argument.
         out_axes: where the batch axis stands in the results.
+
+    Raises:
+        ShapeError: batch axes of different sizes, or axes that do not nest like the arguments.
+        AxisError: an argument that does not have its axis.
 
     >>> import numpy as np, graphdl as gd
     >>> dot = gd.vmap(lambda a, b: np.sum(a * b), in_axes=(0, None))
@@ -426,6 +468,10 @@ def scan(
     Returns:
         (the last carry, the ys of all steps stacked along a new first axis).
 
+    Raises:
+        ShapeError: a carry that a step changes in nesting or shape; xs and length that differ.
+        DtypeError: a carry that a step changes in dtype; a step without a pair as result.
+
     >>> import numpy as np, graphdl as gd
     >>> total = gd.compile(lambda x: gd.scan(lambda c, x: (c + x, c * x), 0.0, x))
     >>> total(np.array([1.0, 2.0, 3.0]))
@@ -439,7 +485,8 @@ def fori_loop(lower: Any, upper: Any, body: Function, init: Any) -> Any:
     """body(i, carry) for i from lower to upper - 1; returns the last carry.
 
     With Python integers as bounds it is a `scan` and has a gradient; with traced ones a
-    `while_loop`.
+    `while_loop`. The carry is a tree of arrays that keeps its nesting, shapes and dtypes, or
+    ShapeError or DtypeError is raised; i is an int64.
 
     >>> import numpy as np, graphdl as gd
     >>> float(gd.compile(lambda x: gd.fori_loop(0, 3, lambda i, c: c * x, 1.0))(2.0))
@@ -451,6 +498,10 @@ def fori_loop(lower: Any, upper: Any, body: Function, init: Any) -> Any:
 def while_loop(cond: Function, body: Function, init: Any) -> Any:
     """body(carry) as long as cond(carry), a bool, holds; returns the last carry.
 
+    The carry is a tree of arrays that keeps its nesting, shapes and dtypes, or ShapeError or
+    DtypeError is raised. How many steps it takes is not known before, so it has no gradient
+    (GradientError); `scan` and `fori_loop` do.
+
     >>> import numpy as np, graphdl as gd
     >>> float(gd.compile(lambda x: gd.while_loop(lambda c: c < 100, lambda c: c * x, 1.0))(3.0))
     243.0
@@ -460,6 +511,9 @@ def while_loop(cond: Function, body: Function, init: Any) -> Any:
 
 def cond(pred: Any, true: Function, false: Function, *args: Any) -> Any:
     """true(*args) if pred else false(*args); only that branch runs.
+
+    `pred` is one bool or number. Both branches return the same nesting, shapes and dtypes, or
+    ShapeError is raised. Gradients flow through the branch that runs.
 
     >>> import numpy as np, graphdl as gd
     >>> float(gd.compile(lambda x: gd.cond(x > 0, np.sqrt, np.negative, x))(-4.0))
@@ -471,6 +525,9 @@ def cond(pred: Any, true: Function, false: Function, *args: Any) -> Any:
 def switch(index: Any, branches: Sequence[Function], *args: Any) -> Any:
     """branches[index](*args), the index clamped to those there are; only that branch runs.
 
+    `index` is one integer. All branches return the same nesting, shapes and dtypes, or ShapeError
+    is raised. Gradients flow through the branch that runs.
+
     >>> import numpy as np, graphdl as gd
     >>> float(gd.compile(lambda i, x: gd.switch(i, [np.sin, np.square], x))(1, 3.0))
     9.0
@@ -480,6 +537,9 @@ def switch(index: Any, branches: Sequence[Function], *args: Any) -> Any:
 
 def map(f: Function, xs: Any) -> Any:
     """f for each row of xs, one after the other, stacked: a `scan` without a carry.
+
+    `xs` are arrays of one first axis, or a tree of them (otherwise ShapeError); results have that
+    axis too. `vmap` computes the same for all rows at once, in more memory.
 
     >>> import numpy as np, graphdl as gd
     >>> gd.compile(lambda x: gd.map(np.sum, x))(np.ones((2, 3)))
@@ -499,7 +559,17 @@ def stop_gradient(tree: Any) -> Any:
 
 
 def set_num_threads(n: int) -> None:
-    """Let programs use at most `n` threads; results do not depend on it, to the bit."""
+    """Let programs use at most `n` threads; results do not depend on it, to the bit.
+
+    Raises TypeError where `n` is no int, ValueError where it is less than 1. The default is
+    GRAPHDL_NUM_THREADS, or one thread for each core.
+
+    >>> import graphdl as gd
+    >>> gd.set_num_threads(0)
+    Traceback (most recent call last):
+        ...
+    ValueError: the number of threads must be at least 1, not 0
+    """
     pool.set_num_threads(n)
 
 

@@ -52,7 +52,17 @@ class Executable:
     source     the text of all kernels        memory      arena, results, sharing
     seconds    what making it took, by phase
 
-    Call it with arguments of exactly the shapes and dtypes that it was made for.
+    Call it with arguments of exactly the nesting, shapes and dtypes that it was made for; TypeError
+    otherwise. `gd.compile(f).lower(*args)` makes it.
+
+    >>> import numpy as np, graphdl as gd
+    >>> executable = gd.compile(lambda x: np.sum(np.exp(x) * x)).lower(np.zeros(3))
+    >>> float(executable(np.zeros(3)))
+    0.0
+    >>> [kernel.name for kernel in executable.kernels]
+    ['exp_multiply_sum']
+    >>> print(executable.optimized.operations[-1])
+    sum(float64[3], axes=(0,)) -> float64[]
     """
 
     def __init__(

@@ -189,6 +189,16 @@ class Graph:
 
     `in_tree` and `out_tree` say how the arguments and the results of the traced function nest;
     `sources` holds the user's line of each node; `names` the inputs' names.
+
+    >>> import numpy as np, graphdl as gd
+    >>> graph = gd.trace(lambda x: np.tanh(x) + 1, gd.spec((2, 3)))
+    >>> [node.op.name for node in graph.operations]
+    ['tanh', 'constant', 'broadcast', 'add']
+    >>> graph.outputs[0].type
+    TensorType(dtype=dtype('float64'), shape=(2, 3))
+    >>> graph.evaluate(np.zeros((2, 3)))
+    array([[1., 1., 1.],
+           [1., 1., 1.]])
     """
 
     inputs: tuple[Node, ...]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.errors import DtypeError
+from graphdl.errors import DtypeError, ShapeError
 
 Dtype = np.dtype[Any]
 Shape = tuple[int, ...]
@@ -69,13 +69,15 @@ class TensorType:
 def spec(shape: int | Shape, dtype: Any = np.float64) -> TensorType:
     """Describe an array without its values, to trace with.
 
+    Raises ShapeError for a negative size, DtypeError for a dtype that a graph does not hold.
+
     >>> import graphdl as gd
     >>> gd.spec((3, 4), "float32")
     TensorType(dtype=dtype('float32'), shape=(3, 4))
     """
     sizes = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
     if any(n < 0 for n in sizes):
-        raise ValueError(f"gd.spec: shape {sizes} has a negative size")
+        raise ShapeError(f"gd.spec: shape {sizes} has a negative size")
     return TensorType(as_dtype(dtype), sizes)
 
 

@@ -1,6 +1,6 @@
 """Pictures of graphs: `save(graph, "graph.svg")` or `"graph.dot"`.
 
-Reads graphs and runs nothing.
+Reads graphs and runs nothing. `Graph.visualize` and `Executable.visualize` are its everyday names.
 """
 
 from pathlib import Path
