@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,16 @@ class Native:
 
 def build(program: Program, memory: Memory) -> Native:
     """Compile what the cache does not hold, and fill the tables."""
+    # LLVM works on the core of products while Numba, if it is needed, is being imported
+    cores = sorted({launch.core for launch in program.launches if launch.core is not None})
+    waiting = [Thread(target=product.core_address, args=(core,)) for core in cores]
+    for thread in waiting:
+        thread.start()
     spare = [source for launch in program.launches for source in launch.spare]
     made = iter(native.compiled([x.source for x in program.launches if not x.bodies] + spare))
     kernels = [None if launch.bodies else next(made) for launch in program.launches]
+    for thread in waiting:
+        thread.join()
     bodies = [[_Inner.of(body) for body in launch.bodies] for launch in program.launches]
     arena = np.zeros(memory.arena_bytes + ALIGNMENT, np.uint8)
     arena_at = -(-arena.ctypes.data // ALIGNMENT) * ALIGNMENT

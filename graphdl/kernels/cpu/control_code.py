@@ -136,5 +136,5 @@ def _write(module: Module) -> None:
 
 #: The addresses of the kernels by the names of their ops.
 ADDRESSES: dict[str, int] = assembler.load(
-    "graphdl_control", ["scan", "while", "switch"], _write, []
+    "graphdl_control", ["scan", "while", "switch"], _write, effort=0
 )

@@ -250,7 +250,7 @@ def _load() -> dict[str, int]:
     advise = _libc("madvise") if sys.platform == "linux" else 0
     words = [_libc("malloc"), _libc("free"), advise, _default_limit()]
     words += [0] * (len(_WORDS) - len(words) + 2 * _BLOCKS)
-    return assembler.load("graphdl_recycle", _EXPORTS, _write, words)
+    return assembler.load("graphdl_recycle", _EXPORTS, _write, words, effort=0)
 
 
 _addresses = _load()
