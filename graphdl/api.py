@@ -9,7 +9,13 @@ from typing import Any, overload
 import numpy as np
 
 from graphdl import transforms
-from graphdl.errors import DtypeError, LeakError, UnsupportedError
+from graphdl.errors import (
+    ArgumentError,
+    DtypeError,
+    GradientError,
+    LeakError,
+    UnsupportedError,
+)
 from graphdl.executable import Executable
 from graphdl.graph import Graph
 from graphdl.kernels.cpu import pool
@@ -168,7 +174,13 @@ class Compiled:
         """The leaves of the donated arguments."""
         found: list[int] = []
         start = 0
-        wanted = {i % len(args) if args else i for i in self.donate}
+        for i in self.donate:
+            if not -len(args) <= i < len(args):
+                raise ArgumentError(
+                    f"donate={i}: {transforms.name_of(self._f)} was called with {len(args)} "
+                    f"positional arguments"
+                )
+        wanted = {i % len(args) for i in self.donate}
         for i, arg in enumerate(args):
             count = len(leaves_of(arg))
             if i in wanted:
@@ -228,10 +240,11 @@ def compile(
             written in NumPy, that returns a tree of arrays.
         target: "cpu".
         donate: the numbers of arguments whose memory results may take. The caller must not use
-            them afterwards.
+            them afterwards. At the call, ArgumentError for a number that no argument has.
         memory_budget: not available yet.
 
     Raises:
+        TypeError: f is no function.
         GraphError: of the kind that fits, naming the line of `f`, where `f` cannot be traced.
 
     >>> import numpy as np, graphdl as gd
@@ -239,6 +252,8 @@ def compile(
     >>> round(float(f(np.ones(3))), 6)
     1.740077
     """
+    if f is not None and not callable(f):
+        raise TypeError(f"gd.compile takes a function, not {f!r:.60}")
     if f is None:
         return functools.partial(compile, target=target, donate=donate, memory_budget=memory_budget)
     if target != "cpu":
@@ -329,6 +344,15 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     """
     if current_trace() is not None:
         return transforms.vjp(f, *primals, has_aux=has_aux)
+    for leaf, label in zip(leaves_of(primals), leaf_names(f, primals, {}), strict=True):
+        type = leaf_type(leaf, label)[0]
+        if not type.is_float:
+            raise locate(
+                GradientError(
+                    f"argument {label} of {transforms.name_of(f)} is {type}: only floats have "
+                    f"gradients. Pass it as float, or bind it in a closure"
+                )
+            )
     value = Compiled(f)(*primals)
 
     def pulled(cotangent: Any, *arguments: Any) -> Any:

@@ -93,7 +93,7 @@ class Executable:
         self._leaves = [self._leaf(i) for i in range(len(graph.inputs))]
         self._results = self._result_leaves()
         self._tree = _nested(args, iter(self._leaves), entry.StaticSpec(None))
-        self._debug(int(os.environ.get("GRAPHDL_DEBUG") or 0))
+        self._debug(_debug_level())
 
     def _debug(self, level: int) -> None:
         """GRAPHDL_DEBUG=1 explains each program as it is made, 2 adds graphs, 3 kernels."""
@@ -176,7 +176,8 @@ class Executable:
         results = self.flat(*(entry.prepare(leaf) if _is_array(leaf) else leaf for leaf in leaves))
         if results is NotImplemented:
             wanted = ", ".join(str(node.type) for node in self.graph.inputs)
-            raise TypeError(f"this executable takes ({wanted})")
+            given = ", ".join(_described(leaf) for leaf in leaves)
+            raise TypeError(f"this executable takes ({wanted}), not ({given})")
         return unflatten(self.graph.out_tree, results)
 
     # --- reading --------------------------------------------------------------------------
@@ -268,6 +269,17 @@ class Executable:
         takes = ", ".join(str(node.type) for node in self.graph.inputs)
         gives = ", ".join(str(node.type) for node in self.graph.outputs)
         return f"<Executable ({takes}) -> ({gives}), {len(self.kernels)} kernels>"
+
+
+def _debug_level() -> int:
+    text = os.environ.get("GRAPHDL_DEBUG") or "0"
+    if not text.isdigit():
+        raise ValueError(f"GRAPHDL_DEBUG must be a whole number from 0 to 3, not {text!r}")
+    return int(text)
+
+
+def _described(leaf: Any) -> str:
+    return str(TensorType(leaf.dtype, leaf.shape)) if hasattr(leaf, "dtype") else repr(leaf)
 
 
 def _is_array(leaf: Any) -> bool:

@@ -386,8 +386,12 @@ class TracedArray:
 
     @property
     def made_at(self) -> str:
-        """The line where it was made, to go into a message; nothing where that is not known."""
-        return where_text(self.owner.sources.get(self.node), "it was made at")
+        """The line where it was made, to go into a message.
+
+        Nothing where that is not known, or is the line that runs, which messages name anyway.
+        """
+        source = self.owner.sources.get(self.node)
+        return "" if source == user_source() else where_text(source, "it was made at")
 
     # --- building graph -----------------------------------------------------------------------
 
@@ -443,18 +447,18 @@ class TracedArray:
     # --- what has no answer while tracing -----------------------------------------------------
 
     def _needs_value(self, what: str, instead: str) -> NoReturn:
-        made = where_text(self.owner.sources.get(self.node))
         raise locate(
             ConcreteValueError(
-                f"{what} needs the value of an array, but {self.type} is only being traced"
-                f"{' (made' + made + ')' if made else ''}. {instead}"
+                f"{what} needs the value of an array, but {self.type} is only being traced. "
+                f"{instead}{self.made_at}"
             )
         )
 
     def __bool__(self) -> NoReturn:
         self._needs_value(
             "`if`, `while`, `and`, `or` or `not`",
-            "Write np.where(condition, a, b) to choose between values, `&`, `|`, `~` to combine "
+            "Write np.where(condition, a, b) to choose between values, gd.cond(condition, f, g, x) "
+            "to run one of two functions, gd.while_loop to repeat, `&`, `|`, `~` to combine "
             "conditions, or decide outside of the traced function.",
         )
 

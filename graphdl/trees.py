@@ -41,11 +41,12 @@ def leaf_type(value: Any, name: str) -> tuple[TensorType, bool]:
         return value, False
     if type(value) in _SCALARS:
         return _SCALARS[type(value)], True
-    if isinstance(value, (np.ndarray, np.generic)):
-        return TensorType(as_dtype(value.dtype), value.shape), False
-    if hasattr(value, "__array__"):
+    if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array__"):
         array = np.asarray(value)
-        return TensorType(as_dtype(array.dtype), array.shape), False
+        try:
+            return TensorType(as_dtype(array.dtype), array.shape), False
+        except DtypeError as error:
+            raise DtypeError(f"argument {name}: {error}") from None
     raise DtypeError(
         f"argument {name} is a {type(value).__name__}; a compiled function takes arrays, numbers, "
         f"None, and tuples, lists and dicts of them. Bind anything else with functools.partial or "

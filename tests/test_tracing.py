@@ -179,13 +179,24 @@ def test_an_error_shows_the_line_of_the_user():
 
 def test_an_error_of_a_value_shows_where_that_was_made():
     def f(x):
-        total = np.sum(x)
-        return 1 if total > 3 else 2
+        big = np.sum(x) > 3
+        return 1 if big else 2
 
     with pytest.raises(ConcreteValueError) as caught:
         trace(f, np.ones(3))
-    assert "bool[] is only being traced" in str(caught.value)
-    assert str(caught.value).count("return 1 if total > 3 else 2") == 2
+    message = str(caught.value)
+    assert "bool[] is only being traced" in message
+    assert "np.where(condition, a, b)" in message
+    assert "gd.cond(condition, f, g, x)" in message
+    made, _, at = message.partition("\n  it was made at ")[2].partition("\n  at ")
+    assert made.endswith(": big = np.sum(x) > 3")
+    assert at.endswith(": return 1 if big else 2")
+
+
+def test_a_value_made_on_the_line_that_fails_is_named_once():
+    with pytest.raises(ConcreteValueError) as caught:
+        trace(lambda x: 1 if np.sum(x) > 3 else 2, np.ones(3))
+    assert str(caught.value).count(__file__) == 1
 
 
 def test_the_line_stands_once_in_a_message():

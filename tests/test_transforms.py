@@ -110,7 +110,7 @@ def test_vmap_trees_and_refusals() -> None:
         gd.vmap(f, in_axes=(0, 3))(p, x)
     with pytest.raises(gd.ShapeError, match="differs between examples"):
         gd.vmap(f, in_axes=(0, 1), out_axes=None)(p, x)
-    with pytest.raises(gd.GradientError, match="no argument to batch over"):
+    with pytest.raises(gd.ArgumentError, match="no argument to batch over"):
         gd.vmap(f, in_axes=None)(p, x)
 
 

@@ -72,10 +72,17 @@ def scan(
     f: Function, init: Any, xs: Any = None, length: int | None = None, reverse: bool = False
 ) -> tuple[Any, Any]:
     """Carry a state through steps, and stack what each step gives: see gd.scan."""
+    return _scan("scan", f, init, xs, length, reverse)
+
+
+def _scan(
+    what: str, f: Function, init: Any, xs: Any, length: int | None = None, reverse: bool = False
+) -> tuple[Any, Any]:
+    """A scan that its messages call `what`."""
     trace, name = running(), name_of(f)
     first, carry_tree = _leaves(init, trace, f"the initial carry of {name}")
     stacked, x_tree = _leaves(xs, trace, f"xs of {name}")
-    count = _length(stacked, length, name)
+    count = _length(stacked, length, f"{what}({name})")
     rows = [new_placeholder(TensorType(x.dtype, x.shape[1:]), trace) for x in stacked]
     found: dict[str, Any] = {}
 
@@ -83,19 +90,19 @@ def scan(
         result = f(unflatten(carry_tree, carry), unflatten(x_tree, rows))
         if not (isinstance(result, tuple) and len(result) == 2):
             raise locate(
-                DtypeError(f"scan: {name} must return (carry, y), not {type(result).__name__}")
+                DtypeError(f"{what}: {name} must return (carry, y), not {type(result).__name__}")
             )
         leaves, tree = flatten(result[0])
         if tree != carry_tree:
             raise locate(
-                ShapeError(f"scan: the carry nests as {carry_tree}, but {name} returned {tree}")
+                ShapeError(f"{what}: the carry nests as {carry_tree}, but {name} returned {tree}")
             )
         found["y"], found["tree"] = _leaves(result[1], trace, f"a result of {name}")
         return leaves
 
     first = _settled(first, step, trace)
     carry = _placeholders(first, trace)
-    after = _carried(carry, step(carry), trace, name, "scan")
+    after = _carried(carry, step(carry), trace, name, what)
     if count == 0:
         empty = [zeros(TensorType(y.dtype, (0, *y.shape)), y) for y in found["y"]]
         return unflatten(carry_tree, first), unflatten(found["tree"], empty)
@@ -121,17 +128,17 @@ def _apply(op: Any, operands: Sequence[Any], attrs: dict[str, Any], trace: Trace
     return anchor.apply_op(op, tuple(values), attrs)
 
 
-def _length(stacked: list[TracedArray], length: int | None, name: str) -> int:
+def _length(stacked: list[TracedArray], length: int | None, what: str) -> int:
     for x in stacked:
         if x.ndim == 0:
-            raise locate(ShapeError(f"scan({name}): xs holds a 0-d array, which has no steps"))
+            raise locate(ShapeError(f"{what}: xs holds a 0-d array, which has no steps"))
     sizes = {x.shape[0] for x in stacked}
     if length is not None:
         sizes.add(int(length))
     if len(sizes) != 1:
         raise locate(
             ShapeError(
-                f"scan({name}): "
+                f"{what}: "
                 + (f"the lengths {sorted(sizes)} differ" if sizes else "give xs or length")
             )
         )
@@ -147,7 +154,7 @@ def fori_loop(lower: Any, upper: Any, body: Function, init: Any) -> Any:
             return body(i, carry), None
 
         functools.update_wrapper(step, body)
-        return scan(step, init, indices)[0]
+        return _scan("fori_loop", step, init, indices)[0]
 
     def counted(state: Any) -> Any:
         i, carry = state
@@ -200,7 +207,14 @@ def switch(index: Any, branches: Sequence[Function], *args: Any) -> Any:
     choice = as_leaf(index, trace, "the index of switch")
     if choice.shape != () or choice.dtype.kind not in "iub":
         raise locate(DtypeError(f"switch: the index is {choice.type}, not one integer"))
-    values, tree = _leaves(args, trace, "an argument of switch")
+    return _choose("switch", choice, branches, args, trace)
+
+
+def _choose(
+    what: str, choice: TracedArray, branches: Sequence[Function], args: Any, trace: Trace
+) -> Any:
+    """A switch that its messages call `what`."""
+    values, tree = _leaves(args, trace, f"an argument of {what}")
     inputs = _placeholders(values, trace)
     results = []
     for branch in branches:
@@ -214,7 +228,7 @@ def switch(index: Any, branches: Sequence[Function], *args: Any) -> Any:
         if out_tree != first_tree or types != [leaf.type for leaf in first]:
             raise locate(
                 ShapeError(
-                    f"switch: {name_of(branches[0])} returns {[str(x.type) for x in first]}, "
+                    f"{what}: {name_of(branches[0])} returns {[str(x.type) for x in first]}, "
                     f"{name_of(branch)} {[str(type) for type in types]}; branches must agree"
                 )
             )
@@ -240,10 +254,10 @@ def cond(pred: Any, true: Function, false: Function, *args: Any) -> Any:
     test = as_leaf(pred, trace, "the condition of cond")
     if test.shape != ():
         raise locate(ShapeError(f"cond: the condition is {test.type}, not one number"))
-    chosen = test if test.dtype == np.bool_ else np.not_equal(test, 0)
-    return switch(chosen, (false, true), *args)
+    chosen: Any = test if test.dtype == np.bool_ else np.not_equal(test, 0)
+    return _choose("cond", chosen, (false, true), args, trace)
 
 
 def map(f: Function, xs: Any) -> Any:
     """f for each row of xs, one after the other: see gd.map."""
-    return scan(functools.wraps(f)(lambda carry, x: (carry, f(x))), (), xs)[1]
+    return _scan("map", functools.wraps(f)(lambda carry, x: (carry, f(x))), (), xs)[1]

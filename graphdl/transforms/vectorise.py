@@ -8,7 +8,7 @@ from typing import Any
 import optree
 
 from graphdl.compiler import batch
-from graphdl.errors import AxisError, GradientError, ShapeError
+from graphdl.errors import ArgumentError, AxisError, ShapeError
 from graphdl.ops import movement
 from graphdl.tracing import TracedArray, locate, new_placeholder
 from graphdl.transforms.common import Function, as_leaf, name_of, results, running
@@ -110,5 +110,5 @@ def _batch_size(values: list[TracedArray], axes: list[int | None], name: str) ->
         texts = "; ".join(f"{text}: {size}" for size, text in sizes.items())
         raise locate(ShapeError(f"vmap({name}): batch sizes differ: {texts}"))
     if not sizes:
-        raise locate(GradientError(f"vmap({name}): in_axes chooses no argument to batch over"))
+        raise locate(ArgumentError(f"vmap({name}): in_axes chooses no argument to batch over"))
     return next(iter(sizes))
