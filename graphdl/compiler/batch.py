@@ -38,7 +38,12 @@ def batched(
         rule = _RULES.get(node.op.name) or _FAMILIES.get(node.op.family)
         source = trace.sources.get(node)
         if rule is None:
-            raise locate(UnsupportedError(f"vmap has no rule for {node.op.name}"), source)
+            hint = (
+                "; write the loop or branch around the batch, or gd.map in the place of vmap"
+                if node.op.family == "control"
+                else ""
+            )
+            raise locate(UnsupportedError(f"vmap has no rule for {node.op.name}{hint}"), source)
         with trace.at(source):
             done[node] = rule(node, operands, size), True
     return [done[node] for node in outputs]
