@@ -124,7 +124,7 @@ class Executable:
     def flat(self) -> Callable[..., tuple[Any, ...]]:
         """The function of the leaves of the arguments that returns the leaves of the result."""
         result = entry.TupleSpec(tuple(self._results))
-        return self._checked(build.entry_of(self._native, self._leaves, result))
+        return self._checked(build.entry_of(self._native, self._leaves, result), None)
 
     def with_copies(self, leaves: Sequence[Any]) -> list[Any]:
         """The leaves of a call, with copies of the donated ones."""
@@ -143,11 +143,18 @@ class Executable:
         if self._tree is None or result is None:
             return fallback
         assert isinstance(self._tree, entry.TupleSpec)
-        native = build.entry_of(self._native, self._tree.items, result, fallback)
-        return self._checked(native)
+        if not self._native.status:
+            return build.entry_of(self._native, self._tree.items, result, fallback)
+        return self._checked(build.entry_of(self._native, self._tree.items, result), fallback)
 
-    def _checked(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The call, and an error if an index was out of bounds."""
+    def _checked(
+        self, call: Callable[..., Any], fallback: Callable[..., Any] | None
+    ) -> Callable[..., Any]:
+        """The call, and an error if an index was out of bounds.
+
+        The fallback runs when the lock is free again: it may wait for another program, which in
+        another thread may fall back to this one.
+        """
         status = self._native.status
         if not status:
             return call
@@ -158,6 +165,8 @@ class Executable:
                     state[0] = 0
                 result = call(*args, **kwargs)
                 bad = any(state[0] for state in status)
+            if result is NotImplemented and fallback is not None:
+                return fallback(*args, **kwargs)
             if bad:
                 lines = {
                     where_text(self.graph.sources[node])
