@@ -168,6 +168,26 @@ def test_a_group_does_not_grow_without_end():
     assert max(len(group.members) for group in groups) <= fuse.MAX_MEMBERS
 
 
+def test_numbers_are_not_computed_anew_without_end():
+    """A long chain of numbers is cut; each kernel computes only the last piece for itself."""
+
+    def f(x, m):
+        for i in range(300):
+            x = x * 0.9 + i % 3
+        return x * m, np.sum(m) * x
+
+    executable = check_compiled(f, 1.5, normal(3, 4, dtype=np.float64), python=False)
+    assert max(len(kernel.source.splitlines()) for kernel in executable.kernels) < 250
+
+
+def test_reductions_of_a_kernel_are_limited():
+    def f(x):
+        return [np.sum(x * i) for i in range(100)]
+
+    executable = check_compiled(f, normal(3, 4, dtype=np.float64), separate=False, python=False)
+    assert 3 <= len(executable.kernels) <= 8
+
+
 # --- sizes ----------------------------------------------------------------------------------------
 
 

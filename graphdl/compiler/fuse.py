@@ -28,8 +28,10 @@ Axes = tuple[int | None, ...]
 #: Members of a kernel. Compile time grows with them, and past this many nothing is gained: the
 #: registers are long full (an equation of state of 100 operations still is one kernel).
 MAX_MEMBERS = 192
-#: Arrays that a kernel reads and writes; each keeps a pointer in a register.
+#: Arrays that groups of one operand become one kernel with; each keeps a pointer in a register.
 MAX_ARRAYS = 40
+#: Reductions of a kernel: LLVM takes 15 ms for each of 10, 24 ms for each of 80.
+MAX_REDUCTIONS = 32
 
 ROW, COLUMN, ALL, STRIP = "row", "column", "all", "strip"
 
@@ -82,6 +84,8 @@ class _Fit:
     inner: tuple[int, ...] | None = None
 
 
+#: Groups in a row that one does not fit before it gives up: there may be thousands.
+_TRIES = 16
 _FUSIBLE = ("pointwise", "reduction")
 _POSITION = ("argmax", "argmin")
 
@@ -169,6 +173,8 @@ class _Fusion:
         self.draft_of: dict[Node, _Draft] = {}
         #: Bit i of before[n]: draft i must run before draft n, directly or not.
         self.before: dict[int, int] = {}
+        #: The drafts that another one must run after; some may be gone.
+        self.followed = 0
         self.users = users(graph.nodes)
         self.count = 0
 
@@ -195,7 +201,10 @@ class _Fusion:
         if not missing:
             return
         self.before[number] |= missing
+        self.followed |= missing
         bit = 1 << number
+        if not self.followed & bit:
+            return
         for other, earlier in self.before.items():
             if earlier & bit:
                 self.before[other] = earlier | missing
@@ -231,7 +240,9 @@ class _Fusion:
         if draft.kind not in ("loops", "product") or len(draft.axes) >= MAX_MEMBERS:
             return None
         if node.op.family == "reduction":
-            return self._fit_reduction(node, draft) if draft.kind == "loops" else None
+            if draft.kind != "loops" or len(draft.reductions) >= MAX_REDUCTIONS:
+                return None
+            return self._fit_reduction(node, draft)
         in_product = node.op.family == "pointwise" and node.op is not indexing.position
         if draft.kind == "product" and not in_product:
             return None
@@ -411,6 +422,8 @@ class _Fusion:
             return False
         if len(a.axes) + len(b.axes) > MAX_MEMBERS:
             return False
+        if len(a.reductions) + len(b.reductions) > MAX_REDUCTIONS:
+            return False
         for one, two in ((a, b), (b, a)):
             between = self.before[two.number]
             if between >> one.number & 1:
@@ -464,15 +477,36 @@ class _Fusion:
                         behind = behind.inputs[0]
                     if not is_generator(behind) and not is_scalar(behind):
                         found = readers.setdefault((behind, draft.dims), [])
-                        if draft not in found:
+                        if not found or found[-1] is not draft:
                             found.append(draft)
         for found in readers.values():
             alive = [draft for draft in found if self.drafts.get(draft.number) is draft]
             for i, first in enumerate(alive):
+                tries = 0
                 for second in alive[i + 1 :]:
-                    both = (first.number in self.drafts, second.number in self.drafts)
-                    if all(both) and not self._ordered(first, second):
-                        self._merged(first, second)
+                    if first.number not in self.drafts or tries == _TRIES:
+                        break
+                    if second.number not in self.drafts or self._ordered(first, second):
+                        continue
+                    tries += 1
+                    if self._arrays(first, second) > MAX_ARRAYS:
+                        continue
+                    before = len(first.axes)
+                    if len(self._merged(first, second).axes) > before:
+                        tries = 0
+
+    def _arrays(self, a: _Draft, b: _Draft) -> int:
+        """About how many arrays two drafts read and write together."""
+        members = a.axes.keys() | b.axes.keys()
+        reads = {
+            origin
+            for node in members
+            for operand in node.inputs
+            for origin in origins(operand)
+            if origin not in members and not is_generator(origin)
+        }
+        ends = sum(1 for node in members if members.isdisjoint(self.users[node]))
+        return len(reads) + ends
 
     def _ordered(self, a: _Draft, b: _Draft) -> bool:
         return bool(self.before[a.number] >> b.number & 1 or self.before[b.number] >> a.number & 1)

@@ -28,8 +28,24 @@ copy = Op(
 )
 
 
+#: Numbers that a kernel computes for itself from the same memory, at most.
+MAX_SCALARS = 48
+
+
 def materialise(graph: Graph) -> Graph:
+    #: How many numbers a kernel that needs this one computes, some of them twice.
+    scalars: dict[Node, int] = {}
+
     def replace(node: Node, inputs: tuple[Node, ...]) -> Node:
+        made = prepared(node, inputs)
+        if is_scalar(made):
+            count = 1 + sum(scalars.get(_behind(operand), 0) for operand in made.inputs)
+            if count > MAX_SCALARS:
+                return copied(made)
+            scalars[made] = count
+        return made
+
+    def prepared(node: Node, inputs: tuple[Node, ...]) -> Node:
         if node.op.name in ROW_BY_ROW or node.op.family == "control":
             inputs = tuple(contiguous(operand) for operand in inputs)
         all_of_them = node.op is movement.concatenate or node.op.family == "control"
@@ -58,9 +74,13 @@ def materialise(graph: Graph) -> Graph:
 
 def _is_computed_anew(operand: Node) -> bool:
     """Whether all elements are one number that kernels compute for themselves."""
-    while is_movement(operand):
-        operand = operand.inputs[0]
-    return is_scalar(operand)
+    return is_scalar(_behind(operand))
+
+
+def _behind(node: Node) -> Node:
+    while is_movement(node):
+        node = node.inputs[0]
+    return node
 
 
 def contiguous(node: Node) -> Node:
