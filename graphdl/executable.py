@@ -92,7 +92,7 @@ class Executable:
         self._donated = tuple(donated)
         self._leaves = [self._leaf(i) for i in range(len(graph.inputs))]
         self._results = self._result_leaves()
-        self._tree = _nested(args, iter(self._leaves), entry.StaticSpec(None))
+        self._tree = _nested(args, iter(self._leaves), is_result=False)
         self._debug(_debug_level())
 
     def _debug(self, level: int) -> None:
@@ -138,14 +138,14 @@ class Executable:
             if self.graph.out_tree is not None
             else tuple(range(len(self._results))),
             iter(self._results),
-            entry.Constant(None),
+            is_result=True,
         )
         if self._tree is None or result is None:
             return fallback
         assert isinstance(self._tree, entry.TupleSpec)
-        if not self._native.status:
-            return build.entry_of(self._native, self._tree.items, result, fallback)
-        return self._checked(build.entry_of(self._native, self._tree.items, result), fallback)
+        direct = None if self._native.status else fallback
+        call = build.entry_of(self._native, self._tree.items, result, direct, self._results)
+        return call if direct else self._checked(call, fallback)
 
     def _checked(
         self, call: Callable[..., Any], fallback: Callable[..., Any] | None
@@ -182,7 +182,10 @@ class Executable:
         leaves, tree = flatten(args)
         if self.graph.in_tree is not None and tree != self.graph.in_tree:
             raise TypeError(f"arguments nest as {tree}, not as {self.graph.in_tree}")
-        results = self.flat(*(entry.prepare(leaf) if _is_array(leaf) else leaf for leaf in leaves))
+        prepared = [entry.prepare(leaf) if _is_array(leaf) else leaf for leaf in leaves]
+        results = self.flat(*prepared)
+        if results is NotImplemented:  # donated arrays that are read-only, or another argument too
+            results = self.flat(*self.with_copies(prepared))
         if results is NotImplemented:
             wanted = ", ".join(str(node.type) for node in self.graph.inputs)
             given = ", ".join(_described(leaf) for leaf in leaves)
@@ -295,15 +298,12 @@ def _is_array(leaf: Any) -> bool:
     return not isinstance(leaf, (bool, int, float)) or isinstance(leaf, np.generic)
 
 
-def _nested(tree: Any, leaves: Any, nothing: entry.Tree) -> entry.Tree | None:
-    """The tree of specs of a tree of values; None if it has a node that only optree knows.
-
-    `nothing` is the spec of a None in the tree.
-    """
+def _nested(tree: Any, leaves: Any, is_result: bool) -> entry.Tree | None:
+    """The tree of specs of a tree of values; None if it has a node that only optree knows."""
     if tree is None:
-        return nothing
+        return entry.Constant(None) if is_result else entry.StaticSpec(None)
     if type(tree) in (tuple, list):
-        items = [_nested(item, leaves, nothing) for item in tree]
+        items = [_nested(item, leaves, is_result) for item in tree]
         if any(item is None for item in items):
             return None
         kind = entry.TupleSpec if type(tree) is tuple else entry.ListSpec
@@ -311,8 +311,10 @@ def _nested(tree: Any, leaves: Any, nothing: entry.Tree) -> entry.Tree | None:
     if type(tree) is dict:
         if not all(type(key) is str for key in tree):
             return None
-        keys = tuple(sorted(tree))
-        items = [_nested(tree[key], leaves, nothing) for key in keys]
+        # the leaves come by sorted keys; a result keeps its own order
+        specs = {key: _nested(tree[key], leaves, is_result) for key in sorted(tree)}
+        keys = tuple(tree) if is_result else tuple(specs)
+        items = [specs[key] for key in keys]
         return None if any(i is None for i in items) else entry.DictSpec(keys, tuple(items))  # type: ignore[arg-type]
     if isinstance(tree, (int, float, bool, np.ndarray, np.generic, TensorType)):
         leaf: entry.Tree = next(leaves)

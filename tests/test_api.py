@@ -105,6 +105,16 @@ def test_a_dict_in_another_order_is_the_same_argument():
         np.testing.assert_array_equal(f(p), X - Y)
 
 
+def test_a_dict_of_results_keeps_its_order():
+    f = gd.compile(lambda x: {"z": x, "a": x + 1, "m": {"q": x * 2, "b": x * 3}})
+    for _ in range(2):
+        result = f(X)
+        assert list(result) == ["z", "a", "m"]
+        assert list(result["m"]) == ["q", "b"]
+        for got, want in zip(leaves_of(result), (X + 1, X * 3, X * 2, X), strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
 def test_results_that_repeat_have_memory_of_their_own():
     f = gd.compile(lambda a: (a, a, a + 1, a + 1, a.T, a.T, np.ones(2), np.ones(2), 3.0))
     result = twice(f, X)
@@ -246,6 +256,16 @@ def test_lower_takes_arrays_and_specs():
         assert executable.optimized.nodes
         assert "arena" in str(executable.memory)
         assert "Executable" in repr(executable)
+
+
+def test_an_executable_copies_donated_arrays_that_it_cannot_write():
+    executable = gd.compile(lambda x: x * 2, donate=0).lower(X)
+    x = X.copy()
+    assert executable(x) is x
+    x = X.copy()
+    x.flags.writeable = False
+    np.testing.assert_array_equal(executable(x), X * 2)
+    np.testing.assert_array_equal(x, X)
 
 
 def test_an_executable_takes_only_its_own_shapes():

@@ -175,25 +175,32 @@ def entry_of(
     arguments: Sequence[Tree],
     result: Tree,
     fallback: Callable[..., Any] | None = None,
+    results: Sequence[Tree] | None = None,
 ) -> Callable[..., Any]:
     """The function that takes arguments nested as `arguments` and returns `result`.
 
     Results that are arguments, as the patches, count arrays and numbers only; an entry counts what
-    is static in the arguments as well.
+    is static in the arguments as well. `results` are the leaves of `result` in the program's order,
+    if that is another one than the tree's.
     """
     cost = sum(launch.cost for launch in made.program.launches)
     leaves = entry.leaves(arguments)
     places = [i for i, leaf in enumerate(leaves) if not isinstance(leaf, entry.StaticSpec)]
     tape = made.tape
-    if len(places) < len(leaves):
-        new = range(len(leaves), len(leaves) + len(entry.leaves([result])))
-        numbers = np.array([*places, *new])
+    new = _new_leaves(entry.TupleSpec(tuple(results))) if results else _new_leaves(result)
+    order = {id(leaf): i for i, leaf in enumerate(_new_leaves(result))}
+    numbers = np.array([*places, *(len(leaves) + order[id(leaf)] for leaf in new)], np.int64)
+    if not np.array_equal(numbers, np.arange(len(numbers))):
         patches = tape.patches.copy()
         patches[:, 0] = numbers[patches[:, 0]]
         tape = replace(tape, patches=patches)
         result = _renumbered(result, places)
     spec = entry.ProgramSpec(tuple(arguments), result, tape, is_long=cost > LONG)
     return entry.build(spec, fallback)
+
+
+def _new_leaves(result: Tree) -> list[entry.New]:
+    return [leaf for leaf in entry.leaves([result]) if isinstance(leaf, entry.New)]
 
 
 def _renumbered(tree: Tree, places: Sequence[int]) -> Tree:
