@@ -456,8 +456,10 @@ def vmap(f: Function, in_axes: Any = 0, out_axes: Any = 0) -> Function:
     Raises:
         ShapeError: batch axes of different sizes, or axes that do not nest like the arguments.
         AxisError: an argument that does not have its axis.
-        UnsupportedError: a loop or branch (`scan`, `cond`, ...) that depends on the batch. The same
-            holds for `jacobian` and `hessian`, which are made of vmap.
+        UnsupportedError: an op that has no rule for batches.
+
+    Loops and branches stay loops and branches. Where the examples disagree, a `while_loop` runs
+    until the last one is done, and each branch runs that any example takes.
 
     >>> import numpy as np, graphdl as gd
     >>> dot = gd.vmap(lambda a, b: np.sum(a * b), in_axes=(0, None))

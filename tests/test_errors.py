@@ -68,11 +68,6 @@ CALLS = {
         gd.ArgumentError,
         r"vmap\(sin\): in_axes chooses no argument",
     ),
-    "vmap of a loop": (
-        lambda: gd.vmap(lambda x: gd.fori_loop(0, 3, lambda i, c: c * 2, x))(X),
-        gd.UnsupportedError,
-        r"vmap has no rule for scan; .* gd.map in the place of vmap",
-    ),
     "fori_loop": (
         lambda: gd.fori_loop(0, 3, lambda i, c: (c, c), 1.0),
         gd.ShapeError,

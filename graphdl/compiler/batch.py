@@ -11,42 +11,53 @@ from typing import Any
 
 import numpy as np
 
+from graphdl.compiler.batch_control import Operand, batched_control
 from graphdl.errors import UnsupportedError
 from graphdl.graph import Node, topological
-from graphdl.ops import contraction, indexing, movement, reduction
+from graphdl.ops import contraction, control, indexing, movement, reduction
+from graphdl.ops.op import rebuilt
 from graphdl.tracing import Trace, TracedArray, locate
-
-#: A batched value has one axis more, in front; the flag tells whether a value is batched.
-Operand = tuple[Any, bool]
 
 
 def batched(
-    outputs: Sequence[Node], examples: Mapping[Node, TracedArray], size: int, trace: Trace
+    outputs: Sequence[Node], given: Mapping[Node, Operand], size: int, trace: Trace
 ) -> list[Operand]:
     """The outputs for a whole batch.
 
-    `examples` maps the placeholders of one example to the batches that stand for them.
+    `given` maps placeholders of one example to what stands for them, batches or single values.
     """
-    done: dict[Node, Operand] = {node: (value, True) for node, value in examples.items()}
+    done: dict[Node, Operand] = dict(given)
+    packed: dict[Node, list[Operand]] = {}  # all results of control flow
     for node in topological(outputs):
         if node in done:
             continue
         operands = [done[operand] for operand in node.inputs]
-        if not any(flag for _, flag in operands):
-            done[node] = TracedArray(node, trace), False
-            continue
-        rule = _RULES.get(node.op.name) or _FAMILIES.get(node.op.family)
         source = trace.sources.get(node)
-        if rule is None:
-            hint = (
-                "; write the loop or branch around the batch, or gd.map in the place of vmap"
-                if node.op.family == "control"
-                else ""
-            )
-            raise locate(UnsupportedError(f"vmap has no rule for {node.op.name}{hint}"), source)
-        with trace.at(source):
-            done[node] = rule(node, operands, size), True
+        if not any(flag for _, flag in operands):
+            done[node] = _single(node, operands, trace), False
+        elif node.op.family == "control":
+            with trace.at(source):
+                packed[node] = batched_control(node, operands, size, trace, batched)
+            done[node] = None, True
+        elif node.op is control.item:
+            operation = node.inputs[0]
+            places = control.offsets(control.result_types(operation))
+            done[node] = packed[operation][places.index(node["offset"])]
+        else:
+            rule = _RULES.get(node.op.name) or _FAMILIES.get(node.op.family)
+            if rule is None:
+                raise locate(UnsupportedError(f"vmap has no rule for {node.op.name}"), source)
+            with trace.at(source):
+                done[node] = rule(node, operands, size), True
     return [done[node] for node in outputs]
+
+
+def _single(node: Node, operands: Sequence[Operand], trace: Trace) -> TracedArray:
+    """The node on what stands for its operands."""
+    made = rebuilt(node, tuple(value.node for value, _ in operands))
+    if made is not node and node in trace.sources:
+        trace.sources.setdefault(made, trace.sources[node])
+    return TracedArray(made, trace)
 
 
 def spread(operand: Operand, size: int) -> Any:

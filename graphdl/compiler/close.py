@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from graphdl.graph import Graph, Node, Source, topological
 from graphdl.ops.op import rebuilt
@@ -10,17 +10,17 @@ from graphdl.tracing import Trace, new_placeholder
 
 
 def closed(
-    outputs: Sequence[Node], inputs: Sequence[Node], trace: Trace
+    outputs: Sequence[Node], inputs: Sequence[Node], trace: Trace, own: Collection[Node] = ()
 ) -> tuple[Graph, list[Node]]:
     """The graph from `inputs` to `outputs`, and the outer nodes that it reads.
 
-    A node that depends on no input is computed outside, once; the graph gets it as one more input,
-    in front of the given ones. Constants stay inside.
+    A node that depends on no input is computed outside, once, unless it is one of `own`; the graph
+    gets it as one more input, in front of the given ones. Constants stay inside.
     """
     inside: set[Node] = set(inputs)
     order = topological(outputs)
     for node in order:
-        if any(operand in inside for operand in node.inputs):
+        if node in own or any(operand in inside for operand in node.inputs):
             inside.add(node)
     outer: dict[Node, Node] = {}
     new: dict[Node, Node] = {node: node for node in inputs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -217,6 +218,7 @@ def _choose(
     values, tree = _leaves(args, trace, f"an argument of {what}")
     inputs = _placeholders(values, trace)
     results = []
+    start = len(trace.sources)
     for branch in branches:
         leaves, out_tree = _leaves(
             branch(*unflatten(tree, inputs)), trace, f"a result of {name_of(branch)}"
@@ -234,7 +236,9 @@ def _choose(
             )
     nodes = [value.node for value in inputs]
     every = [leaf.node for leaves, _ in results for leaf in leaves]
-    whole, outer = closed(every, nodes, trace)
+    # what a branch computes stays in it, where an index may be in bounds that is not elsewhere
+    own = set(itertools.islice(trace.sources, start, None))
+    whole, outer = closed(every, nodes, trace, own)
     count = len(first)
     graphs = tuple(_part(whole, i * count, count) for i in range(len(branches)))
     operands = [cast(choice, np.dtype(np.int64)), *(TracedArray(n, trace) for n in outer), *values]

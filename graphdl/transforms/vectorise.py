@@ -8,6 +8,7 @@ from typing import Any
 import optree
 
 from graphdl.compiler import batch
+from graphdl.compiler.batch_control import Operand
 from graphdl.errors import ArgumentError, AxisError, ShapeError
 from graphdl.ops import movement
 from graphdl.tracing import TracedArray, locate, new_placeholder
@@ -27,7 +28,7 @@ def vmap(f: Function, in_axes: Any = 0, out_axes: Any = 0) -> Function:
         axes = _axes_of(in_axes, args, f"in_axes of vmap({name})")
         values = [as_leaf(leaf, trace, f"an argument of {name}") for leaf in leaves]
         size = _batch_size(values, axes, name)
-        examples: dict[Any, TracedArray] = {}
+        examples: dict[Any, Operand] = {}
         ones = []
         for value, axis in zip(values, axes, strict=True):
             if axis is None:
@@ -36,7 +37,7 @@ def vmap(f: Function, in_axes: Any = 0, out_axes: Any = 0) -> Function:
             place = axis % value.ndim
             shape = (*value.shape[:place], *value.shape[place + 1 :])
             example = new_placeholder(TensorType(value.dtype, shape), trace)
-            examples[example.node] = _moved(value, place, 0)
+            examples[example.node] = _moved(value, place, 0), True
             ones.append(example)
         outputs, out_tree = results(f, f(*unflatten(tree, ones)), trace)
         whole = batch.batched([output.node for output in outputs], examples, size, trace)
@@ -52,7 +53,7 @@ def vmap(f: Function, in_axes: Any = 0, out_axes: Any = 0) -> Function:
     return vectorised
 
 
-def _placed(operand: batch.Operand, axis: int | None, size: int, name: str) -> Any:
+def _placed(operand: Operand, axis: int | None, size: int, name: str) -> Any:
     value, is_batched = operand
     if axis is None:
         if is_batched:

@@ -1,0 +1,284 @@
+"""Loops and branches for a whole batch: the same loop or branch, around a batched body.
+
+A carry, a result or a branch's operand is batched only where it has to be. Where the examples
+disagree (on which branch to take, on when to stop) each step computes for all of them and keeps the
+results of those that take part. The others meanwhile compute what an example does that takes part,
+so that none meets an index out of bounds, a division by zero or an endless loop of its own; their
+gradient is zero, not NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphdl.compiler.close import closed
+from graphdl.graph import Graph, Node
+from graphdl.ops import control, indexing, movement, pointwise
+from graphdl.ops.op import Op, node_of
+from graphdl.tracing import Trace, TracedArray, broadcast_to, new_placeholder
+from graphdl.types import TensorType
+
+#: A value, and whether it is batched: then it has one axis more, in front.
+Operand = tuple[Any, bool]
+#: (outputs, given, size, trace) -> the outputs for a batch: graphdl.compiler.batch.batched.
+Batched = Callable[[Sequence[Node], Mapping[Node, Operand], int, Trace], list[Operand]]
+
+_INDEX = np.dtype(np.int64)
+
+
+def batched_control(
+    node: Node, operands: Sequence[Operand], size: int, trace: Trace, batched: Batched
+) -> list[Operand]:
+    """All results of a loop or branch for a batch."""
+    return _RULES[node.op.name](node, operands, _Batch(size, trace, batched))
+
+
+class _Batch:
+    """A batch: its size, the trace that it is made in, and how its pieces are made."""
+
+    def __init__(self, size: int, trace: Trace, batched: Batched) -> None:
+        self.size, self.trace, self._batched = size, trace, batched
+
+    def parameter(self, type: TensorType, flag: bool) -> TracedArray:
+        """A placeholder of a value, or of a batch of such values."""
+        shape = (self.size, *type.shape) if flag else type.shape
+        return new_placeholder(TensorType(type.dtype, shape), self.trace)
+
+    def apply(self, graph: Graph, values: Sequence[Operand]) -> list[Operand]:
+        """The outputs of a body for these inputs."""
+        self.trace.sources.update(graph.sources)
+        given = dict(zip(graph.inputs, values, strict=True))
+        return self._batched(graph.outputs, given, self.size, self.trace)
+
+    def spread(self, operand: Operand) -> Any:
+        """A value as a batch."""
+        value, flag = operand
+        return value if flag else broadcast_to(value, (self.size, *value.shape))
+
+    def fitted(self, operand: Operand, flag: bool) -> Any:
+        return self.spread(operand) if flag else operand[0]
+
+    def run(
+        self, op: Op, operands: Sequence[TracedArray], attrs: dict[str, Any]
+    ) -> list[TracedArray]:
+        """The results of a loop or branch."""
+        packed = TracedArray(node_of(op, [x.node for x in operands], attrs), self.trace)
+        self.trace.record(packed.node)
+        return control.items(packed, control.result_types(packed.node))
+
+    def closed(
+        self, outputs: Sequence[TracedArray], inputs: Sequence[TracedArray]
+    ) -> tuple[Graph, list[TracedArray]]:
+        graph, outer = closed([x.node for x in outputs], [x.node for x in inputs], self.trace)
+        return graph, [TracedArray(node, self.trace) for node in outer]
+
+    def chosen(self, mask: Any, x: Any, y: Any) -> Any:
+        """x for the examples in the mask, y for the others."""
+        return np.where(np.reshape(mask, (self.size,) + (1,) * (x.ndim - 1)), x, y)
+
+    def participating(self, mask: Any, x: Any) -> Any:
+        """x, and for examples that are not in the mask what the first one has that is in it."""
+        first = indexing.gather(x, np.argmax(mask).astype(_INDEX))
+        if first.type.is_float:
+            first = pointwise.stop_gradient(first)
+        return self.chosen(mask, x, broadcast_to(first, x.shape))
+
+
+def _scan(node: Node, operands: Sequence[Operand], batch: _Batch) -> list[Operand]:
+    body: Graph = node["body"]
+    consts, carries = node["consts"], node["carries"]
+    flags = [flag for _, flag in operands]
+    while True:
+        parameters = [
+            batch.parameter(x.type, flag) for x, flag in zip(body.inputs, flags, strict=True)
+        ]
+        results = batch.apply(body, list(zip(parameters, flags, strict=True)))
+        wider = [k for k in range(carries) if results[k][1] and not flags[consts + k]]
+        if not wider:
+            break
+        for k in wider:
+            flags[consts + k] = True
+    carried = flags[consts : consts + carries]
+    outputs = [batch.fitted(result, flag) for result, flag in zip(results, carried, strict=False)]
+    outputs += [value for value, _ in results[carries:]]
+    graph, outer = batch.closed(outputs, parameters)
+    values = [batch.fitted(operand, flag) for operand, flag in zip(operands, flags, strict=True)]
+    first_x = consts + carries
+    stacked = [
+        _swapped(value) if flag else value
+        for value, flag in zip(values[first_x:], flags[first_x:], strict=True)
+    ]
+    attrs = dict(node.attrs) | {"body": graph, "consts": len(outer) + consts}
+    found = batch.run(control.scan, [*outer, *values[:first_x], *stacked], attrs)
+    kept = [flag for _, flag in results[carries:]]
+    stacks = [_swapped(y) if flag else y for y, flag in zip(found[carries:], kept, strict=True)]
+    return list(zip([*found[:carries], *stacks], [*carried, *kept], strict=True))
+
+
+def _swapped(x: Any) -> Any:
+    """The axes of steps and of examples in the other order."""
+    return movement.transpose(x, perm=(1, 0, *range(2, x.ndim)))
+
+
+def _while(node: Node, operands: Sequence[Operand], batch: _Batch) -> list[Operand]:
+    condition: Graph = node["condition"]
+    body: Graph = node["body"]
+    reads, consts = node["condition_consts"], node["consts"]
+    flags = [flag for _, flag in operands]
+    first = reads + consts
+    while True:
+        carried = flags[first:]
+        parameters = [
+            batch.parameter(x.type, flag)
+            for x, flag in zip((*condition.inputs[:reads], *body.inputs), flags, strict=True)
+        ]
+        seen, read, carry = parameters[:reads], parameters[reads:first], parameters[first:]
+        (test,) = batch.apply(
+            condition, list(zip((*seen, *carry), (*flags[:reads], *carried), strict=True))
+        )
+        results = batch.apply(body, list(zip((*read, *carry), flags[reads:], strict=True)))
+        wanted = [flag or test[1] for _, flag in results]
+        if all(flag or not want for flag, want in zip(carried, wanted, strict=True)):
+            break
+        flags[first:] = [a or b for a, b in zip(carried, wanted, strict=True)]
+    values = [batch.fitted(operand, flag) for operand, flag in zip(operands, flags, strict=True)]
+    if test[1]:
+        return _masked_while(node, values, flags, batch)
+    outputs = [batch.fitted(result, flag) for result, flag in zip(results, carried, strict=True)]
+    tests, test_outer = batch.closed([test[0]], (*seen, *carry))
+    graph, outer = batch.closed(outputs, (*read, *carry))
+    attrs = {
+        "condition": tests,
+        "body": graph,
+        "condition_consts": len(test_outer) + reads,
+        "consts": len(outer) + consts,
+    }
+    found = batch.run(
+        control.while_,
+        [*test_outer, *values[:reads], *outer, *values[reads:]],
+        attrs,
+    )
+    return list(zip(found, carried, strict=True))
+
+
+def _masked_while(
+    node: Node, values: Sequence[Any], flags: Sequence[bool], batch: _Batch
+) -> list[Operand]:
+    """A loop that runs until the last example is done.
+
+    An example that is done computes its first step anew, or, if it takes none, that of one that
+    does. The condition of the next step is a carry.
+    """
+    reads = node["condition_consts"]
+    first = reads + node["consts"]
+    ready = _tested(node, values[:reads], values[first:], flags, batch)
+    starts = [
+        batch.participating(ready, x) if flag else x
+        for x, flag in zip(values[reads:], flags[reads:], strict=True)
+    ]
+    parameters = [batch.parameter(x.type, False) for x in (ready, *values[first:])]
+    going, carry = parameters[0], parameters[1:]
+    consts, safe = starts[: first - reads], starts[first - reads :]
+    inner = [batch.chosen(going, x, y) for x, y in zip(carry, safe, strict=True)]
+    results = batch.apply(node["body"], list(zip((*consts, *inner), flags[reads:], strict=True)))
+    after = [
+        batch.chosen(going, batch.spread(new), old) for new, old in zip(results, carry, strict=True)
+    ]
+    still = going & _tested(node, values[:reads], after, flags, batch)
+    ongoing: Any = np.any(going)
+    tests, test_outer = batch.closed([ongoing], parameters)
+    graph, outer = batch.closed([still, *after], parameters)
+    attrs = {
+        "condition": tests,
+        "body": graph,
+        "condition_consts": len(test_outer),
+        "consts": len(outer),
+    }
+    found = batch.run(control.while_, [*test_outer, *outer, ready, *values[first:]], attrs)
+    return [(value, True) for value in found[1:]]
+
+
+def _tested(
+    node: Node, reads: Sequence[Any], carry: Sequence[Any], flags: Sequence[bool], batch: _Batch
+) -> Any:
+    """Which examples take another step."""
+    values = [*zip(reads, flags, strict=False), *((x, True) for x in carry)]
+    (test,) = batch.apply(node["condition"], values)
+    return batch.spread(test)
+
+
+def _switch(node: Node, operands: Sequence[Operand], batch: _Batch) -> list[Operand]:
+    branches: tuple[Graph, ...] = node["branches"]
+    (index, differs), *rest = operands
+    if differs:
+        return _chosen_switch(branches, index, rest, batch)
+    flags = [flag for _, flag in rest]
+    parameters = [
+        batch.parameter(x.type, flag) for x, flag in zip(branches[0].inputs, flags, strict=True)
+    ]
+    given = list(zip(parameters, flags, strict=True))
+    results = [batch.apply(branch, given) for branch in branches]
+    kept = [any(flag for _, flag in every) for every in zip(*results, strict=True)]
+    outputs = [
+        batch.fitted(operand, flag)
+        for found in results
+        for operand, flag in zip(found, kept, strict=True)
+    ]
+    graphs, outer = _parts(batch, outputs, parameters, len(kept))
+    values = [index, *outer, *(value for value, _ in rest)]
+    found = batch.run(control.switch, values, {"branches": graphs})
+    return list(zip(found, kept, strict=True))
+
+
+def _parts(
+    batch: _Batch, outputs: Sequence[Any], parameters: Sequence[Any], count: int
+) -> tuple[tuple[Graph, ...], list[TracedArray]]:
+    """Branches of `count` outputs each, which take the same operands."""
+    whole, outer = batch.closed(outputs, parameters)
+    graphs = tuple(
+        Graph(whole.inputs, whole.outputs[i : i + count], sources=whole.sources)
+        for i in range(0, len(outputs), count)
+    )
+    return graphs, outer
+
+
+def _chosen_switch(
+    branches: Sequence[Graph], index: Any, operands: Sequence[Operand], batch: _Batch
+) -> list[Operand]:
+    """Each branch for all examples, if any takes it; each example keeps what its branch gave."""
+    wanted = np.clip(index, 0, len(branches) - 1)
+    results: list[Any] | None = None
+    for number, branch in enumerate(branches):
+        mask = wanted == number
+        found = _if_any(branch, mask, operands, batch)
+        if results is None:
+            results = found
+        else:
+            results = [batch.chosen(mask, x, y) for x, y in zip(found, results, strict=True)]
+    return [(value, True) for value in results or ()]
+
+
+def _if_any(branch: Graph, mask: Any, operands: Sequence[Operand], batch: _Batch) -> list[Any]:
+    """The results of a branch for the examples in the mask, zeros if there is none."""
+    flags = [flag for _, flag in operands]
+    values = [mask, *(value for value, _ in operands)]
+    parameters = [batch.parameter(x.type, False) for x in values]
+    given = [
+        (batch.participating(parameters[0], x) if flag else x, flag)
+        for x, flag in zip(parameters[1:], flags, strict=True)
+    ]
+    taken = [batch.spread(result) for result in batch.apply(branch, given)]
+    skipped = [np.zeros_like(x) for x in taken]
+    graphs, outer = _parts(batch, [*skipped, *taken], parameters, len(taken))
+    number: Any = np.any(mask).astype(_INDEX)
+    return batch.run(control.switch, [number, *outer, *values], {"branches": graphs})
+
+
+_RULES: dict[str, Callable[[Node, Sequence[Operand], _Batch], list[Operand]]] = {
+    control.scan.name: _scan,
+    control.while_.name: _while,
+    control.switch.name: _switch,
+}
