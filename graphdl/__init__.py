@@ -4,6 +4,7 @@ from graphdl import data, losses, nn, optim, visualize
 from graphdl import numpy_functions as _numpy_functions
 from graphdl.api import (
     Compiled,
+    checkpoint,
     compile,
     cond,
     custom_jvp,
@@ -62,6 +63,7 @@ __all__ = [
     "ShapeError",
     "UnsupportedError",
     "check_grads",
+    "checkpoint",
     "compile",
     "cond",
     "custom_jvp",

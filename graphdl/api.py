@@ -413,29 +413,38 @@ def hvp(f: Function, argnums: int = 0) -> Function:
     return _hvp(f, argnums)
 
 
-def jacobian(f: Function, argnums: int = 0) -> Function:
+def jacobian(f: Function, argnums: int | Sequence[int] = 0, mode: str | None = None) -> Function:
     """The derivatives of each output of f with respect to each input.
+
+    Args:
+        f: a function of arrays, or of trees of them, that returns an array or a tree of arrays.
+        argnums: the argument, or arguments, to differentiate with respect to.
+        mode: "forward", one product of the Jacobian with a unit vector for each input; "reverse",
+            one for each output; by default, whichever are fewer.
 
     Returns:
         A function of the arguments of f. For an output of shape s and an input of shape t the
-        derivatives have shape s + t; outputs nest outside, inputs inside. Forward mode is used
-        where there are fewer inputs than outputs, otherwise reverse mode.
+        derivatives have shape s + t; outputs nest outside, inputs inside, as a tuple if `argnums`
+        is a sequence. Where most of the derivatives are zero see `sparse_jacobian`.
 
     Raises:
-        GradientError: the argument `argnums` is no float, or does not exist.
+        GradientError: an argument of `argnums` is no float, or does not exist.
+        ArgumentError: another mode.
 
     >>> import numpy as np, graphdl as gd
     >>> gd.jacobian(lambda x: x[:2] * x[1:])(np.array([1.0, 2.0, 3.0]))
     array([[2., 1., 0.],
            [0., 3., 2.]])
     """
-    return _jacobian(f, argnums)
+    return _jacobian(f, argnums, mode)
 
 
-def hessian(f: Function, argnums: int = 0) -> Function:
+def hessian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     """The second derivatives of a scalar function: for an input of shape t, of shape t + t.
 
-    Of a tree of inputs, a tree of trees. Raises what `grad` raises.
+    Of a tree of inputs, a tree of trees; of several arguments, tuples of tuples. It is the Jacobian
+    of the gradient in forward mode. Where most of it is zero see `sparse_hessian`. Raises what
+    `grad` raises.
 
     >>> import numpy as np, graphdl as gd
     >>> gd.hessian(lambda x: x[0] ** 2 * x[1])(np.array([1.0, 2.0]))
@@ -586,6 +595,30 @@ def stop_gradient(tree: Any) -> Any:
     return tree if current_trace() is None else transforms.stop_gradient(tree)
 
 
+def checkpoint(f: Function) -> Function:
+    """The function f, of which a gradient keeps the arguments and computes the rest anew.
+
+    A gradient reads values from inside of functions that ran long before, and all of them are kept
+    until then. Those inside of a checkpointed function are not: when the backward pass comes to it
+    the function is computed a second time from its arguments (and from what it reads from outside).
+    So memory is traded for time; with a checkpoint around each of n layers, and around groups of
+    sqrt(n) of them, it grows with sqrt(n) at the price of a third forward pass.
+
+    The value, and derivatives of any order, are those of f; forward mode computes nothing twice.
+    Checkpoints may nest, and stand in loops. Outside a trace it is f.
+
+    Args:
+        f: a function of arrays, or of trees of them; all else among its arguments is static.
+
+    >>> import numpy as np, graphdl as gd
+    >>> layer = gd.checkpoint(lambda x: np.tanh(np.sin(x) * x))
+    >>> gradient = gd.grad(lambda x: np.sum(layer(layer(x))))
+    >>> np.round(gradient(np.array([0.5, 1.0])), 4)
+    array([0.3994, 0.7081])
+    """
+    return transforms.checkpoint(f)
+
+
 def set_num_threads(n: int) -> None:
     """Let programs use at most `n` threads; results do not depend on it, to the bit.
 
@@ -603,6 +636,7 @@ def set_num_threads(n: int) -> None:
 
 __all__ = [
     "Compiled",
+    "checkpoint",
     "compile",
     "cond",
     "custom_jvp",

@@ -73,6 +73,7 @@ SHAPED: dict[str, list[tuple[tuple[tuple[int, ...], ...], dict[str, Any]]]] = {
         (((2, 3), ()), {"shape": (5, 4), "starts": (1, 3), "steps": (2, -1)}),
         (((0,), ()), {"shape": (3,), "starts": (0,), "steps": (1,)}),
     ],
+    "after": [(((2, 3), (4,)), {}), (((), (2,)), {})],
     "concatenate": [
         (((2, 3), (1, 3), (0, 3)), {"axis": 0}),
         (((2, 3), (2, 1)), {"axis": 1}),

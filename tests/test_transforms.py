@@ -148,6 +148,37 @@ def test_jacobian_of_trees_chooses_a_mode() -> None:
     np.testing.assert_array_equal(jacobian["b"]["y"], 0)
 
 
+def test_jacobian_and_hessian_of_several_arguments_in_either_mode() -> None:
+    def f(x: Any, p: Any) -> Any:
+        return {"a": np.sin(x) * p["y"], "b": [x @ x * p["z"]]}
+
+    x, p = np.array([1.0, 2.0, 0.5]), {"y": np.array([2.0, -1.0, 3.0]), "z": np.array(0.7)}
+    modes = [gd.jacobian(f, (1, 0), mode)(x, p) for mode in (None, "forward", "reverse")]
+    for jacobian in modes:
+        by_p, by_x = jacobian["a"]
+        np.testing.assert_allclose(by_p["y"], np.diag(np.sin(x)), atol=1e-15)
+        np.testing.assert_allclose(by_p["z"], np.zeros(3), atol=1e-15)
+        np.testing.assert_allclose(by_x, np.diag(np.cos(x) * p["y"]), atol=1e-15)
+        np.testing.assert_allclose(jacobian["b"][0][1], 2 * x * p["z"], rtol=1e-15)
+        np.testing.assert_allclose(jacobian["b"][0][0]["z"], x @ x, rtol=1e-15)
+    hessian = gd.hessian(lambda x, y: np.sum(x**2 * y), (0, 1))(x, p["y"])
+    np.testing.assert_allclose(hessian[0][0], 2 * np.diag(p["y"]))
+    np.testing.assert_allclose(hessian[0][1], 2 * np.diag(x))
+    np.testing.assert_allclose(hessian[1][0], 2 * np.diag(x))
+    np.testing.assert_array_equal(hessian[1][1], np.zeros((3, 3)))
+    with pytest.raises(gd.ArgumentError, match="mode='backward'; write 'forward', 'reverse'"):
+        gd.jacobian(f, mode="backward")
+
+
+def test_jacobian_takes_the_cheaper_mode() -> None:
+    def steps(f: Any, x: Any) -> set[Any]:
+        graph = gd.trace(gd.jacobian(f), x)
+        return {node.shape[0] for node in graph.operations if node.op.name == "iota"}
+
+    assert steps(lambda x: np.stack([x, x * x]), np.ones(3)) == {3}  # forward: one for each input
+    assert steps(lambda x: np.sin(x)[:2], np.ones(3)) == {2}  # reverse: one for each output
+
+
 def test_custom_vjp_replaces_the_gradient() -> None:
     @gd.custom_vjp
     def clipped(x: Any, bound: Any) -> Any:

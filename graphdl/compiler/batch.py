@@ -124,6 +124,12 @@ def _pad(node: Node, operands: Sequence[Operand], size: int) -> Any:
     return np.where(inside, movement.pad(x, np.zeros((), x.dtype), **window), around)
 
 
+def _after(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    (x, _), *others = operands
+    waiting = movement.after(x, *(other for other, _ in others))
+    return spread((waiting, operands[0][1]), size)
+
+
 def _concatenate(node: Node, operands: Sequence[Operand], size: int) -> Any:
     parts = [spread(operand, size) for operand in operands]
     return movement.concatenate(*parts, axis=node["axis"] + 1)
@@ -201,6 +207,7 @@ _RULES: dict[str, Rule] = {
     movement.broadcast.name: _broadcast,
     movement.slice_.name: _slice,
     movement.pad.name: _pad,
+    movement.after.name: _after,
     movement.concatenate.name: _concatenate,
     contraction.contract.name: _contract,
     indexing.gather.name: _gather,

@@ -277,8 +277,20 @@ def _if_any(branch: Graph, mask: Any, operands: Sequence[Operand], batch: _Batch
     return batch.run(control.switch, [number, *outer, *values], {"branches": graphs})
 
 
+def _checkpoint(node: Node, operands: Sequence[Operand], batch: _Batch) -> list[Operand]:
+    body: Graph = node["body"]
+    flags = [flag for _, flag in operands]
+    parameters = [batch.parameter(x.type, flag) for x, flag in zip(body.inputs, flags, strict=True)]
+    results = batch.apply(body, list(zip(parameters, flags, strict=True)))
+    graph, outer = batch.closed([value for value, _ in results], parameters)
+    values = [*outer, *(value for value, _ in operands)]
+    found = batch.run(control.checkpoint, values, {"body": graph})
+    return list(zip(found, [flag for _, flag in results], strict=True))
+
+
 _RULES: dict[str, Callable[[Node, Sequence[Operand], _Batch], list[Operand]]] = {
     control.scan.name: _scan,
     control.while_.name: _while,
     control.switch.name: _switch,
+    control.checkpoint.name: _checkpoint,
 }

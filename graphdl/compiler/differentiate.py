@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from graphdl.compiler.checkpoint import checkpoint_vjp
 from graphdl.compiler.loop_gradients import scan_vjp, switch_vjp
 from graphdl.compiler.rewrite import simplified
 from graphdl.errors import GradientError, GraphError
@@ -90,6 +91,8 @@ def _control_rule(node: Node, trace: Trace) -> Callable[..., Sequence[TracedArra
         return scan_vjp
     if node.op is control.switch:
         return switch_vjp
+    if node.op is control.checkpoint:
+        return checkpoint_vjp
     raise _no_gradient(node, trace)
 
 
@@ -114,7 +117,8 @@ def _depending(order: Sequence[Node], sought: set[Node]) -> set[Node]:
     """The float nodes that depend on a sought one: only they carry cotangents."""
     active: set[Node] = set()
     for node in order:
-        depends = node in sought or any(operand in active for operand in node.inputs)
+        operands = node.inputs[:1] if node.op is movement.after else node.inputs
+        depends = node in sought or any(operand in active for operand in operands)
         if depends and (node.type.is_float or node.op.family == "control"):
             active.add(node)
     return active

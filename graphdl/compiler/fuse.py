@@ -129,6 +129,8 @@ def through(operand: Node, axes: Axes) -> tuple[Node, Axes] | None:
             axes = tuple(moved)
         elif node.op is movement.broadcast:
             axes = tuple(axes[dim] for dim in node["dims"])
+        elif node.op is movement.after:
+            pass
         elif node.op is movement.reshape:
             kept = [(a, n) for a, n in zip(axes, node.shape, strict=True) if n != 1]
             sizes = [n for n in inner.shape if n != 1]
@@ -164,6 +166,23 @@ def origins(operand: Node) -> list[Node]:
     return found
 
 
+def awaited(operand: Node) -> list[Node]:
+    """The values that have to be there before an operand may be read: see movement.after."""
+    found: list[Node] = []
+    stack = [operand]
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        while is_movement(node):
+            if node.op is movement.after:
+                found += [origin for other in node.inputs[1:] for origin in origins(other)]
+            node = node.inputs[0]
+        if is_scalar(node) and node not in seen:
+            seen.add(node)
+            stack.extend(node.inputs)
+    return found
+
+
 class _Fusion:
     """The drafts so far, and which must run before which."""
 
@@ -189,7 +208,7 @@ class _Fusion:
         """The computed values that the node is made from, and their drafts."""
         found = []
         for operand in node.inputs:
-            for origin in origins(operand):
+            for origin in (*origins(operand), *awaited(operand)):
                 draft = self.draft_of.get(origin)
                 if draft is not None:
                     found.append((origin, draft))

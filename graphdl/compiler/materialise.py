@@ -85,7 +85,10 @@ def _behind(node: Node) -> Node:
 
 def contiguous(node: Node) -> Node:
     """The node, or a copy of it if it is a view of something else."""
-    if node.op is movement.iota or (is_movement(node) and node.op is not control.item):
+    behind = node
+    while behind.op is movement.after:
+        behind = behind.inputs[0]
+    if behind.op is movement.iota or (is_movement(behind) and behind.op is not control.item):
         return copied(node)
     return node
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from graphdl.compiler.checkpoint import inlined
 from graphdl.compiler.contract import normalise
 from graphdl.compiler.loop_gradients import merge_scans
 from graphdl.compiler.materialise import materialise
@@ -15,6 +16,7 @@ Pass = Callable[[Graph], Graph]
 
 #: What happens to a graph between tracing and fusion.
 PASSES: Sequence[tuple[str, Pass]] = (
+    ("inline checkpoints", inlined),
     ("simplify", simplify),
     ("merge scans", merge_scans),
     ("contract", normalise),

@@ -401,6 +401,26 @@ def _pad(node: Node) -> Node | None:
     return None
 
 
+def _after(node: Node) -> Node | None:
+    """Nothing waits for zeros, which forward mode starts from; numbers need no waiting.
+
+    What waits is the array in memory: movement is done afterwards, where other rules see it.
+    """
+    x, *others = node.inputs
+    left = [other for other in dict.fromkeys(others) if not _is_zero(other)]
+    if not left or (not x.inputs and x.op.family == "constant"):
+        return x
+    if is_movement(x) and x.op is not movement.after:
+        waiting = node_of(movement.after, (x.inputs[0], *left))
+        return node_of(x.op, (waiting, *x.inputs[1:]), dict(x.attrs))
+    return node_of(movement.after, (x, *left)) if len(left) < len(others) else None
+
+
+def _is_zero(node: Node) -> bool:
+    value = uniform(node)
+    return value is not None and not value.any()
+
+
 def _concatenate(node: Node) -> Node | None:
     axis = node["axis"]
     parts = tuple(operand for operand in node.inputs if operand.shape[axis])
@@ -512,6 +532,7 @@ _STRUCTURAL: dict[str, Callable[[Node], Node | None]] = {
     "broadcast": _broadcast,
     "slice": _slice,
     "pad": _pad,
+    "after": _after,
     "concatenate": _concatenate,
     "contract": _contract,
 }

@@ -14,6 +14,7 @@ MOVEMENT = (
     movement.transpose,
     movement.broadcast,
     movement.slice_,
+    movement.after,
     control.item,
 )
 
@@ -56,6 +57,8 @@ def view_of(node: Node) -> View | None:
             strides = tuple(
                 stride * jump for stride, jump in zip(strides, step["steps"], strict=True)
             )
+        elif step.op is movement.after:
+            continue
         else:
             reshaped = reshaped_strides(step.inputs[0].shape, strides, step.shape)
             if reshaped is None:

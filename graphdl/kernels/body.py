@@ -9,6 +9,7 @@ import numpy as np
 
 from graphdl.compiler.fuse import is_number
 from graphdl.compiler.materialise import copy
+from graphdl.compiler.view import is_movement
 from graphdl.errors import GraphError
 from graphdl.graph import Node
 from graphdl.ops import movement, pointwise
@@ -89,7 +90,7 @@ def expression(node: Node, operands: list[str]) -> str:
 
 def constant_of(node: Node) -> Node | None:
     """The constant that a node is everywhere, seen through movement; None if it is not one."""
-    while node.op in (movement.broadcast, movement.reshape, movement.transpose, movement.slice_):
+    while is_movement(node):
         node = node.inputs[0]
     return node if is_number(node) else None
 

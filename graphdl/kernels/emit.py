@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphdl.compiler.fuse import Group, fuse, stored
+from graphdl.compiler.order import ordered
 from graphdl.compiler.pipeline import optimise
 from graphdl.graph import Graph, Node
 from graphdl.kernels.control import control_launch
@@ -22,6 +23,7 @@ def compiled(graph: Graph) -> Program:
 
 def emit(graph: Graph, groups: Sequence[Group]) -> Program:
     """The program that computes the outputs of a graph, group by group."""
+    groups = ordered(graph, groups)
     kept = stored(graph, groups)
     status = Buffer(8, None, "whether an index was out of bounds")
     launches: list[Launch] = []

@@ -198,12 +198,36 @@ switch = Op(
 )
 
 
+# --- checkpoint -------------------------------------------------------------------------------
+
+
+def _infer_checkpoint(*operands: TensorType, body: Graph) -> TensorType:
+    if [node.type for node in body.inputs] != list(operands):
+        raise ShapeError("checkpoint: the body takes other operands")
+    return packed_type([output.type for output in body.outputs])
+
+
+def _evaluate_checkpoint(*operands: Any, body: Graph) -> Any:
+    return _pack(evaluate(body, operands), [node.type for node in body.outputs])
+
+
+#: The outputs of `body`, of which a gradient keeps the operands only and computes the rest anew.
+checkpoint = Op(
+    "checkpoint",
+    "control",
+    _infer_checkpoint,
+    _evaluate_checkpoint,
+    None,
+    "see graphdl.compiler.checkpoint",
+)
+
+
 def result_types(node: Any) -> list[TensorType]:
     """The results that a control-flow node packs."""
     attrs = dict(node.attrs)
     if node.op is scan:
         attrs.pop("reverse")
         return scan_results(**attrs)
-    if node.op is while_:
+    if node.op in (while_, checkpoint):
         return [output.type for output in attrs["body"].outputs]
     return [output.type for output in attrs["branches"][0].outputs]

@@ -172,6 +172,16 @@ concatenate = Op(
     _concatenate_rule,
 )
 
+#: x, not to be had before the other operands are computed: what is made of `after` is never one
+#: with what is made of x itself. So it can be computed anew, and late, in a backward pass.
+after = Op(
+    "after",
+    "movement",
+    lambda x, *others: x,
+    lambda x, *others: x,
+    lambda g, out, x, *others: (g, *(None for _ in others)),
+)
+
 constant = Op(
     "constant",
     "constant",

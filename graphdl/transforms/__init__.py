@@ -4,6 +4,7 @@ graphdl.api gives users the same names, which also compile themselves when they 
 real arrays.
 """
 
+from graphdl.transforms.checkpoint import checkpoint
 from graphdl.transforms.common import name_of
 from graphdl.transforms.custom import custom_jvp, custom_vjp, stop_gradient
 from graphdl.transforms.forward import hvp, jvp
@@ -13,6 +14,7 @@ from graphdl.transforms.reverse import grad, value_and_grad, vjp
 from graphdl.transforms.vectorise import vmap
 
 __all__ = [
+    "checkpoint",
     "cond",
     "custom_jvp",
     "custom_vjp",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphdl.compiler import differentiate
+from graphdl.compiler.checkpoint import without_regions
 from graphdl.errors import GradientError, ShapeError
 from graphdl.tracing import TracedArray, as_traced, broadcast_to, locate
 from graphdl.transforms.common import Function, as_leaf, as_variable, name_of, results, running
@@ -48,6 +49,9 @@ def push_forward(
     """The tangents of `outputs`, given those of `variables`; zeros for what is no float."""
     trace = variables[0].owner
     floats = [output for output in outputs if output.type.is_float]
+    # nothing is kept for a way back that is not gone: checkpoints have no part in forward mode
+    plain = without_regions([output.node for output in floats], trace.sources)
+    floats = [TracedArray(node, trace) for node in plain]
     if not floats:
         return [differentiate.zeros(output.type, output) for output in outputs]
     cotangents = []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from graphdl.compiler import differentiate
+from graphdl.errors import ArgumentError
 from graphdl.ops import movement
 from graphdl.tracing import TracedArray
 from graphdl.transforms.common import Function, as_variable, name_of, positions_of, results, running
@@ -17,24 +19,36 @@ from graphdl.transforms.vectorise import vmap
 from graphdl.trees import flatten, unflatten
 
 
-def jacobian(f: Function, argnums: int = 0) -> Function:
+def jacobian(f: Function, argnums: int | Sequence[int] = 0, mode: str | None = None) -> Function:
     """The derivatives of each output with respect to each input: see gd.jacobian."""
+    if mode not in (None, "forward", "reverse"):
+        raise ArgumentError(f"jacobian: mode={mode!r}; write 'forward', 'reverse' or None")
 
     @functools.wraps(f)
     def with_jacobian(*args: Any, **kwargs: Any) -> Any:
         trace = running()
-        (position,) = positions_of(argnums, len(args), f)
-        leaves, tree = flatten(args[position])
-        variables = [
-            as_variable(leaf, trace, f"argument {position} of {name_of(f)}") for leaf in leaves
-        ]
-        marked = [*args[:position], unflatten(tree, variables), *args[position + 1 :]]
+        marked = list(args)
+        variables: list[TracedArray] = []
+        for i in (positions := positions_of(argnums, len(args), f)):
+            leaves, tree = flatten(args[i])
+            what = f"argument {i} of {name_of(f)}"
+            own = [as_variable(leaf, trace, what) for leaf in leaves]
+            marked[i] = unflatten(tree, own)
+            variables += own
+        inside = tuple(marked[i] for i in positions)
+        tree = flatten(inside[0] if isinstance(argnums, int) else inside)[1]
         outputs, out_tree = results(f, f(*marked, **kwargs), trace)
-        forward = sum(x.size for x in variables) < sum(y.size for y in outputs)
-        blocks = (_columns if forward else _rows)(outputs, variables)
+        is_forward = mode == "forward" or (mode is None and _is_forward_cheaper(outputs, variables))
+        blocks = (_columns if is_forward else _rows)(outputs, variables)
         return unflatten(out_tree, [unflatten(tree, row) for row in blocks])
 
     return with_jacobian
+
+
+def _is_forward_cheaper(outputs: list[TracedArray], variables: list[TracedArray]) -> bool:
+    """One product for each input against one for each output; at a draw, the one without a way
+    back, which keeps nothing."""
+    return sum(x.size for x in variables) <= sum(y.size for y in outputs)
 
 
 def _basis(like: TracedArray) -> Any:
@@ -86,6 +100,6 @@ def _pushed(
     return list(push_forward(outputs, variables, tangents))
 
 
-def hessian(f: Function, argnums: int = 0) -> Function:
-    """The second derivatives of f: see gd.hessian."""
-    return jacobian(grad(f, argnums), argnums)
+def hessian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
+    """The second derivatives of f, forward over reverse: see gd.hessian."""
+    return jacobian(grad(f, argnums), argnums, "forward")
