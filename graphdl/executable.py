@@ -19,11 +19,15 @@ from graphdl.errors import GraphIndexError
 from graphdl.graph import Graph
 from graphdl.kernels import emit, memory
 from graphdl.kernels.cpu import build, entry
+from graphdl.kernels.cpu.native import Kernel
 from graphdl.kernels.program import Launch, Memory, Program
-from graphdl.ops import indexing
+from graphdl.ops import indexing, update
 from graphdl.tracing import where_text
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType
+
+#: The ops that find an index out of bounds when a program runs.
+_CHECKED = (indexing.position, indexing.gather, indexing.scatter_add, update.scatter)
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ class Executable:
                 lines = {
                     where_text(self.graph.sources[node])
                     for node in self.graph.operations
-                    if node.op in indexing.CHECKED and node in self.graph.sources
+                    if node.op in _CHECKED and node in self.graph.sources
                 }
                 raise GraphIndexError(f"an index array is out of bounds{''.join(sorted(lines))}")
             return result
@@ -196,7 +200,7 @@ class Executable:
 
     @cached_property
     def kernels(self) -> tuple[KernelInfo, ...]:
-        """Every launch, in order."""
+        """Every launch that runs, in order."""
         return tuple(
             KernelInfo(
                 launch.source.name,
@@ -207,8 +211,14 @@ class Executable:
                 launch.iterations,
                 launch.cost > build.SHARE and launch.iterations > 1,
             )
-            for launch, kernel in zip(self._program.launches, self._native.kernels, strict=True)
+            for launch, kernel in self._running
         )
+
+    @property
+    def _running(self) -> list[tuple[Launch, Kernel | None]]:
+        """The launches that have something to do, and their kernels."""
+        pairs = zip(self._program.launches, self._native.kernels, strict=True)
+        return [pair for pair in pairs if not memory.is_idle(pair[0], self.memory)]
 
     def _annotated(self, launch: Launch, path: str) -> str:
         """The text of a kernel below what it computes, from which line of the user's."""
@@ -246,9 +256,7 @@ class Executable:
             f"memory: {self.memory}",
             "time to make: " + ", ".join(f"{k} {v:.3f} s" for k, v in self.seconds.items()),
         ]
-        for i, (kernel, launch) in enumerate(
-            zip(self.kernels, self._program.launches, strict=True)
-        ):
+        for i, (kernel, (launch, _)) in enumerate(zip(self.kernels, self._running, strict=True)):
             shared = "shared by threads" if kernel.parallel else "one thread"
             lines.append(
                 f"kernel {i}: {kernel.name} ({shared}, {kernel.iterations} iterations, "

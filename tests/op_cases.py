@@ -78,6 +78,12 @@ SHAPED: dict[str, list[tuple[tuple[tuple[int, ...], ...], dict[str, Any]]]] = {
         (((2, 3), (1, 3), (0, 3)), {"axis": 0}),
         (((2, 3), (2, 1)), {"axis": 1}),
     ],
+    "update": [
+        (((5, 4), (2, 4)), {"starts": (1, 3), "steps": (2, -1)}),
+        (((5, 6), (3, 4)), {"starts": (1, 1), "steps": (1, 1)}),
+        (((), ()), {"starts": (), "steps": ()}),
+        (((5,), (0,)), {"starts": (0,), "steps": (1,)}),
+    ],
     "contract": [
         (((3, 4), (4, 5)), {"la": (0, 1), "lb": (1, 2), "lo": (0, 2)}),
         (((2, 3, 4), (2, 5, 4)), {"la": (0, 1, 2), "lb": (0, 3, 2), "lo": (0, 3, 1)}),
@@ -93,6 +99,11 @@ def others(rng: np.random.Generator) -> dict[str, list[Case]]:
     mask = rng.random((3, 4)) < 0.5
     value = {"value": Literal(rng.normal(size=(2, 3)))}
     scattered = {"size": 5}
+    rows = {"axes": (0,), "starts": (0, 0), "steps": (1, 1)}
+    once = {**rows, "mode": "set", "unique": True}
+    cube, pair = rng.normal(size=(4, 3, 5)), rng.integers(0, 3, (2, 2))
+    inner = {"axes": (1,), "starts": (3, 0, 1), "steps": (-1, 1, 2)}
+    both = {"axes": (0, 2), "starts": (0, 0, 0), "steps": (1, 1, 1)}
     return {
         "any": [Case(OPS["any"], (mask,), {"axes": axes}) for axes in ((0,), (0, 1))],
         "all": [Case(OPS["all"], (mask,), {"axes": (1,)})],
@@ -109,6 +120,28 @@ def others(rng: np.random.Generator) -> dict[str, list[Case]]:
         "scatter_add": [
             Case(OPS["scatter_add"], (rng.normal(size=(2, 4, 3)), index), scattered),
             Case(OPS["scatter_add"], (rng.normal(size=4), index[0]), scattered),
+        ],
+        "scatter": [
+            Case(OPS["scatter"], (x, rng.normal(size=3), np.array(2)), once),
+            Case(OPS["scatter"], (x, rng.normal(size=(2, 3)), np.array([3, 0])), once),
+            *(
+                Case(
+                    OPS["scatter"],
+                    (cube, rng.normal(size=(2, 2, 3, 2)), pair),
+                    {**inner, "mode": mode, "unique": False},
+                )
+                for mode in ("set", "add", "multiply", "maximum", "minimum")
+            ),
+            Case(
+                OPS["scatter"],
+                (cube, rng.normal(size=(3, 3)), np.array([3, 1, 3]), np.array([4, 0, 4])),
+                {**both, "mode": "set", "unique": False},
+            ),
+            Case(
+                OPS["scatter"],
+                (np.array([1.0, 2.0]), rng.normal(size=0), np.zeros(0, int)),
+                {"axes": (0,), "starts": (0,), "steps": (1,), "mode": "add", "unique": False},
+            ),
         ],
         "ldexp": [Case(OPS["ldexp"], (x, rng.integers(-3, 4, (5, 3)).astype(np.int32)))],
         "constant": [Case(OPS["constant"], (), value)],

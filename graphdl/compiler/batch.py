@@ -14,7 +14,7 @@ import numpy as np
 from graphdl.compiler.batch_control import Operand, batched_control
 from graphdl.errors import UnsupportedError
 from graphdl.graph import Node, topological
-from graphdl.ops import contraction, control, indexing, movement, reduction
+from graphdl.ops import contraction, control, indexing, movement, reduction, update
 from graphdl.ops.op import rebuilt
 from graphdl.tracing import Trace, TracedArray, locate
 
@@ -193,6 +193,26 @@ def _scatter_add(node: Node, operands: Sequence[Operand], size: int) -> Any:
     return movement.reshape(sums, shape=(size, rows, *sums.shape[1:]))
 
 
+def _update(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    x, values = (spread(operand, size) for operand in operands)
+    window = {"starts": (0, *node["starts"]), "steps": (1, *node["steps"])}
+    return update.update(x, values, **window)
+
+
+def _scatter(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    """The batch is one more axis of the windows or, where indices differ, one more index."""
+    x, values = (spread(operand, size) for operand in operands[:2])
+    attrs = dict(node.attrs) | {"starts": (0, *node["starts"]), "steps": (1, *node["steps"])}
+    axes = _shifted(node["axes"])
+    if not any(flag for _, flag in operands[2:]):
+        indices = [index for index, _ in operands[2:]]
+        values = _behind_first(values, indices[0].ndim)
+        return update.scatter(x, values, *indices, **attrs | {"axes": axes})
+    indices = [spread(operand, size) for operand in operands[2:]]
+    first = movement.broadcast(np.arange(size), shape=indices[0].shape, dims=(0,))
+    return update.scatter(x, values, first, *indices, **attrs | {"axes": (0, *axes)})
+
+
 Rule = Callable[[Node, Sequence[Operand], int], Any]
 
 _FAMILIES: dict[str, Rule] = {
@@ -212,4 +232,6 @@ _RULES: dict[str, Rule] = {
     contraction.contract.name: _contract,
     indexing.gather.name: _gather,
     indexing.scatter_add.name: _scatter_add,
+    update.update.name: _update,
+    update.scatter.name: _scatter,
 }

@@ -14,13 +14,14 @@ its `inner` loops are one row. What a reduction in the group does follows from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from graphdl.compiler.view import is_movement
+from graphdl.compiler.view import View, is_movement, view_of
 from graphdl.graph import Graph, Node, users
 from graphdl.ops import contraction, indexing, movement
-from graphdl.types import Shape
+from graphdl.ops.update import UPDATES, changed_shape, update
+from graphdl.types import Shape, contiguous_strides
 
 #: The loop of each axis of a value; None for an axis of size one, which needs none.
 Axes = tuple[int | None, ...]
@@ -67,10 +68,11 @@ class _Draft:
     reductions: dict[Node, str] = field(default_factory=dict)
     outer: tuple[int, ...] | None = None
     inner: tuple[int, ...] | None = None
+    updates: list[Node] = field(default_factory=list)
 
     def is_closed(self, node: Node) -> bool:
         """Whether a member's value is complete only when the kernel ends."""
-        return self.reductions.get(node, ROW) != ROW
+        return self.reductions.get(node, ROW) != ROW or node.op is update
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class _Fit:
 #: Groups in a row that one does not fit before it gives up: there may be thousands.
 _TRIES = 16
 _FUSIBLE = ("pointwise", "reduction")
+_IN_LOOPS = (indexing.gather, movement.pad, update)
 _POSITION = ("argmax", "argmin")
 
 
@@ -183,6 +186,47 @@ def awaited(operand: Node) -> list[Node]:
     return found
 
 
+def changed_view(node: Node) -> View:
+    """The part of its own memory that an `update` writes anew."""
+    strides = contiguous_strides(node.shape)
+    offset = sum(start * stride for start, stride in zip(node["starts"], strides, strict=True))
+    steps = zip(strides, node["steps"], strict=True)
+    return View(node, offset, tuple(stride * step for stride, step in steps))
+
+
+def overwritten(node: Node) -> Node | None:
+    """The value in memory that an update may be written over: all of it, in the same order."""
+    view = view_of(node.inputs[0])
+    if view is None or view.offset or view.base.dtype != node.dtype:
+        return None
+    if view.base.type.size != node.type.size:
+        return None
+    return view.base if view.strides == contiguous_strides(node.shape) else None
+
+
+def spoils(node: Node, members: Iterable[Node]) -> bool:
+    """Whether an `update` could not be written in place in one kernel with `members`.
+
+    It could where they read of its base only the element that is replaced. A new array instead
+    costs as much as a pass over all of it: less than keeping the new part in memory of its own if
+    that is the larger part, as the inside of a grid is.
+    """
+    base = overwritten(node)
+    if base is None or 2 * node.inputs[1].type.size > node.type.size:
+        return False
+    place = changed_view(node)
+    for member in members:
+        for operand in member.inputs:
+            if member is node and operand is node.inputs[0]:
+                continue
+            if base in origins(operand):
+                view = view_of(operand)
+                same = (place.offset, place.strides, changed_shape(node))
+                if view is None or (view.offset, view.strides, operand.shape) != same:
+                    return True
+    return False
+
+
 class _Fusion:
     """The drafts so far, and which must run before which."""
 
@@ -247,6 +291,8 @@ class _Fusion:
         if fit.outer is not None:
             draft.outer, draft.inner = fit.outer, fit.inner
         self.draft_of[node] = draft
+        if node.op is update:
+            draft.updates.append(node)
         mask = 0
         for _, other in self.needs(node):
             if other is not draft:
@@ -265,13 +311,17 @@ class _Fusion:
         in_product = node.op.family == "pointwise" and node.op is not indexing.position
         if draft.kind == "product" and not in_product:
             return None
+        if node.op is update and spoils(node, (*draft.axes, node)):
+            return None
+        if any(spoils(made, (node,)) for made in draft.updates):
+            return None
         for axes in self._candidates(node, draft):
             if self._agrees(node, axes, draft):
                 return _Fit(axes)
         return None
 
     def _candidates(self, node: Node, draft: _Draft) -> list[Axes]:
-        shape = node.shape
+        shape = changed_shape(node)
         found: list[Axes] = []
         if shape == draft.dims:
             found.append(tuple(range(len(shape))))
@@ -302,7 +352,7 @@ class _Fusion:
                         return False
                     continue
                 seen = axes[: operand.type.ndim]
-            elif node.op is movement.pad:
+            elif node.op is movement.pad or (node.op is update and position == 0):
                 if any(origin in draft.axes for origin in origins(operand)):
                     return False
                 continue
@@ -361,7 +411,7 @@ class _Fusion:
                 continue
             if node.op is contraction.contract:
                 self._start_product(node)
-            elif family in _FUSIBLE or node.op in (indexing.gather, movement.pad):
+            elif family in _FUSIBLE or node.op in _IN_LOOPS:
                 self._fuse(node)
             else:
                 draft = self.new(node.op.name, node.shape)
@@ -392,14 +442,14 @@ class _Fusion:
                 draft = self._merged(draft, other)
 
     def _start(self, node: Node) -> None:
-        operand = node.inputs[0] if node.op.family == "reduction" else node
-        draft = self.new("loops", operand.shape)
+        dims = node.inputs[0].shape if node.op.family == "reduction" else changed_shape(node)
+        draft = self.new("loops", dims)
         if node.op.family == "reduction":
             fit = self._fit_reduction(node, draft)
             assert fit is not None, f"a reduction fits loops of its own: {node!r}"
             self.place(node, draft, fit)
         else:
-            self.place(node, draft, _Fit(tuple(range(node.type.ndim))))
+            self.place(node, draft, _Fit(tuple(range(len(draft.dims)))))
 
     # --- merging --------------------------------------------------------------------------
 
@@ -412,6 +462,7 @@ class _Fusion:
         a.axes.update(b.axes)
         a.operand_axes.update(b.operand_axes)
         a.reductions.update(b.reductions)
+        a.updates += b.updates
         if a.outer is None:
             a.outer, a.inner = b.outer, b.inner
         for node in b.axes:
@@ -442,6 +493,8 @@ class _Fusion:
         if len(a.axes) + len(b.axes) > MAX_MEMBERS:
             return False
         if len(a.reductions) + len(b.reductions) > MAX_REDUCTIONS:
+            return False
+        if any(spoils(node, two.axes) for one, two in ((a, b), (b, a)) for node in one.updates):
             return False
         for one, two in ((a, b), (b, a)):
             between = self.before[two.number]
@@ -530,8 +583,32 @@ class _Fusion:
     def _ordered(self, a: _Draft, b: _Draft) -> bool:
         return bool(self.before[a.number] >> b.number & 1 or self.before[b.number] >> a.number & 1)
 
+    def _update_last(self) -> None:
+        """What reads an array runs before what replaces a part of it, where it can."""
+        changing: dict[Node, list[_Draft]] = {}
+        for draft in self.drafts.values():
+            for node in draft.axes:
+                base = overwritten(node) if node.op in UPDATES else None
+                if base is not None:
+                    changing.setdefault(base, []).append(draft)
+        if not changing:
+            return
+        for draft in self.drafts.values():
+            for base in dict.fromkeys(
+                origin
+                for node in draft.axes
+                for operand in node.inputs
+                for origin in origins(operand)
+                if origin in changing
+            ):
+                for last in changing[base]:
+                    if last is not draft and not self.before[draft.number] >> last.number & 1:
+                        mask = self.before[draft.number] | 1 << draft.number
+                        self.add_before(last.number, mask)
+
     def _finished(self) -> list[Group]:
         """The groups in an order in which they can run."""
+        self._update_last()
         position = {node: i for i, node in enumerate(self.graph.operations)}
         done = 0
         waiting = sorted(
@@ -635,7 +712,8 @@ def stored(graph: Graph, groups: Sequence[Group]) -> set[Node]:
                 for origin in origins(operand):
                     if origin in group_of and group_of[origin] is not group:
                         found.add(origin)
-            if group.reductions.get(node, ROW) != ROW or group.kind not in ("loops", "product"):
+            reduced = group.reductions.get(node, ROW) != ROW
+            if reduced or node.op is update or group.kind not in ("loops", "product"):
                 found.add(node)
     return found
 
@@ -650,7 +728,7 @@ def unfused(graph: Graph) -> list[Group]:
             continue
         if node.op is contraction.contract:
             fusion._start_product(node)
-        elif node.op.family in _FUSIBLE or node.op in (indexing.gather, movement.pad):
+        elif node.op.family in _FUSIBLE or node.op in _IN_LOOPS:
             fusion._start(node)
         else:
             draft = fusion.new(node.op.name, node.shape)

@@ -6,17 +6,18 @@ output of the graph is computed by a kernel and by no other output.
 
 from __future__ import annotations
 
-from graphdl.compiler.fuse import is_scalar
+from graphdl.compiler.fuse import is_scalar, spoils
 from graphdl.compiler.view import is_movement, view_of
 from graphdl.graph import Graph, Node, rebuild
 from graphdl.ops import control, movement
 from graphdl.ops.op import Op, node_of, rebuilt
+from graphdl.ops.update import scatter, update
 
 #: Ops whose kernels read their operands as they lie in memory, row by row.
 ROW_BY_ROW = ("scatter_add", "cumsum")
 #: How many operands, from the first on, kernels read from memory whatever they are. All others may
 #: also be numbers that a kernel computes for itself.
-IN_MEMORY = {"gather": 1, "pad": 1, "contract": 2, "scatter_add": 2, "cumsum": 1}
+IN_MEMORY = {"gather": 1, "pad": 1, "contract": 2, "scatter_add": 2, "cumsum": 1, "update": 1}
 
 #: The same values in memory of their own; `again` counts the copies of one value.
 copy = Op(
@@ -48,13 +49,18 @@ def materialise(graph: Graph) -> Graph:
     def prepared(node: Node, inputs: tuple[Node, ...]) -> Node:
         if node.op.name in ROW_BY_ROW or node.op.family == "control":
             inputs = tuple(contiguous(operand) for operand in inputs)
-        all_of_them = node.op is movement.concatenate or node.op.family == "control"
+        if node.op is scatter:
+            x, *others = inputs
+            inputs = (x, *(contiguous(operand) for operand in others))
+        all_of_them = node.op in (movement.concatenate, scatter) or node.op.family == "control"
         count = len(inputs) if all_of_them else IN_MEMORY.get(node.op.name, 0)
         inputs = tuple(
             copied(operand) if i < count and _is_computed_anew(operand) else operand
             for i, operand in enumerate(inputs)
         )
         made = rebuilt(node, inputs)
+        if made.op is update and spoils(made, (made,)):
+            return rebuilt(node, (inputs[0], copied(inputs[1])))
         if made.op is movement.reshape and view_of(made) is None:
             return node_of(movement.reshape, (copied(inputs[0]),), dict(made.attrs))
         return made

@@ -17,8 +17,9 @@ from graphdl.compiler import rules
 from graphdl.compiler.stability import stabilised
 from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node, Source, rebuild, topological
-from graphdl.ops import contraction, movement, pointwise, reduction
+from graphdl.ops import contraction, indexing, movement, pointwise, reduction
 from graphdl.ops.op import node_of, rebuilt
+from graphdl.ops.update import scatter, update
 from graphdl.tracing import Trace
 from graphdl.types import Shape
 
@@ -383,10 +384,110 @@ def _slice(node: Node) -> Node | None:
             "steps": tuple(a * b for a, b in zip(x["steps"], steps, strict=True)),
         }
         return node_of(movement.slice_, x.inputs, attrs)
+    if x.op is update:
+        return _slice_of_update(node, x)
     same = (x["starts"], x["steps"]) == (starts, steps) if x.op is movement.pad else False
     if same and x.inputs[0].shape == sizes:
         return x.inputs[0]
     return None
+
+
+#: Updates in a row that are looked through for where an element comes from; and up to how many
+#: elements are taken from there: more would be written twice, as the values and into the array.
+_LOOK_BACK, _LOOK_UP = 256, 64
+
+
+def _slice_of_update(node: Node, x: Node) -> Node | None:
+    """What is read was written as a whole by one update: then it is read there.
+
+    What no update has changed is read from the last one all the same: an older array that is read
+    later could not be overwritten in place.
+    """
+    wanted = _places(node["starts"], node.shape, node["steps"])
+    if node.type.size > _LOOK_UP:
+        return None
+    for _ in range(_LOOK_BACK):
+        changed = _places(x["starts"], x.inputs[1].shape, x["steps"])
+        if all(_within(a, b) for a, b in zip(wanted, changed, strict=True)):
+            pairs = list(zip(wanted, changed, strict=True))
+            attrs = {
+                "starts": tuple(b.index(a[0]) for a, b in pairs),
+                "sizes": node.shape,
+                "steps": tuple(a.step // b.step if len(a) > 1 else 1 for a, b in pairs),
+            }
+            return node_of(movement.slice_, (x.inputs[1],), attrs)
+        if not any(_disjoint(a, b) for a, b in zip(wanted, changed, strict=True)):
+            return None
+        x = x.inputs[0]
+        if x.op is not update:
+            return None
+    return None
+
+
+def _places(starts: Shape, sizes: Shape, steps: Shape) -> list[range]:
+    """The positions of a window along each axis."""
+    return [
+        range(start, start + size * step, step)
+        for start, size, step in zip(starts, sizes, steps, strict=True)
+    ]
+
+
+def _disjoint(a: range, b: range) -> bool:
+    """Whether two progressions are seen to have no element in common."""
+    if max(min(a[0], a[-1]), min(b[0], b[-1])) > min(max(a[0], a[-1]), max(b[0], b[-1])):
+        return True
+    common = math.gcd(a.step, b.step)  # they meet only where they agree modulo this
+    return len(a) > 1 and len(b) > 1 and (a[0] - b[0]) % common != 0
+
+
+def _update(node: Node) -> Node | None:
+    """An update of nothing, or of everything."""
+    x, values = node.inputs
+    if values.type.size == 0:
+        return x
+    places = _places(node["starts"], values.shape, node["steps"])
+    if values.shape == x.shape and all(p == range(n) for p, n in zip(places, x.shape, strict=True)):
+        return values
+    return None
+
+
+def _within(a: range, b: range) -> bool:
+    """Whether a progression is a part of another one."""
+    return a[0] in b and a[-1] in b and (len(a) == 1 or a.step % b.step == 0)
+
+
+def _scatter(node: Node) -> Node | None:
+    return node.inputs[0] if node.inputs[1].type.size == 0 else None
+
+
+def _added_to(node: Node) -> Node | None:
+    """x + scatter_add(v), and x + pad(v), where x stays x but for a few elements.
+
+    Gradients of reads of parts add up like this.
+    """
+    for x, sums in (node.inputs, node.inputs[::-1]):
+        if sums.op is indexing.scatter_add and node.type.is_float:
+            updates, index = sums.inputs
+            attrs = {"axes": (0,), "mode": "add", "unique": False}
+            attrs |= {"starts": (0,) * x.type.ndim, "steps": (1,) * x.type.ndim}
+            return node_of(scatter, (x, updates, index), attrs)
+        if sums.op is movement.pad and _is_small(sums.inputs[0], node):
+            padded, fill = sums.inputs
+            nothing = uniform(fill)
+            if nothing is None or nothing:
+                continue
+            window = {"starts": sums["starts"], "steps": sums["steps"]}
+            old = node_of(movement.slice_, (x,), {**window, "sizes": padded.shape})
+            return node_of(update, (x, node_of(pointwise.add, (old, padded))), window)
+    return None
+
+
+def _is_small(part: Node, whole: Node) -> bool:
+    """Whether a launch for a part alone costs less than a pass over the whole array.
+
+    Where it does not, sums of padded arrays are one kernel.
+    """
+    return whole.type.size >= 512 and 8 * part.type.size <= whole.type.size
 
 
 def _pad(node: Node) -> Node | None:
@@ -534,5 +635,8 @@ _STRUCTURAL: dict[str, Callable[[Node], Node | None]] = {
     "pad": _pad,
     "after": _after,
     "concatenate": _concatenate,
+    "update": _update,
+    "scatter": _scatter,
+    "add": _added_to,
     "contract": _contract,
 }

@@ -13,6 +13,7 @@ from graphdl.compiler.view import is_movement
 from graphdl.errors import GraphError
 from graphdl.graph import Node
 from graphdl.ops import movement, pointwise
+from graphdl.ops.update import update
 from graphdl.types import Dtype
 
 SUFFIX: dict[Dtype, str] = {
@@ -79,7 +80,7 @@ def identity(op: str, dtype: Dtype) -> str:
 
 def expression(node: Node, operands: list[str]) -> str:
     """The scalar expression of a pointwise node on the names of its operands."""
-    if node.op in (copy, pointwise.variable, pointwise.stop_gradient):
+    if node.op in (copy, update, pointwise.variable, pointwise.stop_gradient):
         return operands[0]
     if node.op is pointwise.cast:
         return f"to_{node.dtype}({operands[0]})"

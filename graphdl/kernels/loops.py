@@ -18,6 +18,7 @@ from graphdl.compiler.fuse import (
     STRIP,
     Axes,
     Group,
+    changed_view,
     is_generator,
     is_scalar,
     through,
@@ -28,6 +29,7 @@ from graphdl.graph import Node
 from graphdl.kernels.body import cost_of
 from graphdl.kernels.program import Address, Buffer, Word
 from graphdl.ops import indexing, movement
+from graphdl.ops.update import update
 from graphdl.types import Dtype, contiguous_strides
 
 #: Nanoseconds an element beyond which a value is kept for the next stage, not computed again.
@@ -91,7 +93,7 @@ class Loops:
     def members_of(self, node: Node) -> list[Node]:
         """The members that a member's value is made from."""
         found = []
-        for position, operand in enumerate(node.inputs):
+        for position, operand in read_by(node):
             behind = through(operand, self.seen(node, position))
             if behind is not None and behind[0] in self.member_set:
                 found.append(behind[0])
@@ -174,7 +176,7 @@ class Loops:
         """Loops whose index itself is needed."""
         found: set[int] = set()
         for node in self.group.members:
-            for position, operand in enumerate(node.inputs):
+            for position, operand in read_by(node):
                 axes = self.seen(node, position)
                 behind = through(operand, axes)
                 if behind is not None and behind[0].op is movement.iota:
@@ -202,13 +204,15 @@ class Loops:
         """Where a stored member goes: its own memory, or partial results a block."""
         kind = self.group.reductions.get(node, ROW)
         strides = [0] * len(self.group.dims)
-        for axis, stride in zip(self.group.axes[node], contiguous_strides(node.shape), strict=True):
+        view = changed_view(node) if node.op is update else None
+        steps = contiguous_strides(node.shape) if view is None else view.strides
+        for axis, stride in zip(self.group.axes[node], steps, strict=True):
             if axis is not None:
                 strides[axis] = stride
         where: Node | Buffer = node
         if kind in (ALL, COLUMN):
             where = self.partials.setdefault(node, Buffer(0, None, "partial results"))
-        return Access(where, node.dtype, 0, tuple(strides))
+        return Access(where, node.dtype, 0 if view is None else view.offset, tuple(strides))
 
     def row_access(self, node: Node) -> Access:
         """The row of scratch that a kept member lives in."""
@@ -223,7 +227,7 @@ class Loops:
 
     def _all_accesses(self) -> Iterable[Access]:
         for node in self.group.members:
-            for position, operand in enumerate(node.inputs):
+            for position, operand in read_by(node):
                 if self._is_read(node, position, operand):
                     if node.op is indexing.gather and position == 0:
                         yield self.gathered(node)
@@ -299,6 +303,15 @@ class Loops:
 
     def loop_size(self, d: int) -> str:
         return self.word(f"n{d}", self.size[d])
+
+
+def read_by(node: Node) -> Iterable[tuple[int, Node]]:
+    """The operands whose elements a kernel reads, and their positions.
+
+    What an `update` leaves as it is, the kernel does not touch.
+    """
+    skipped = int(node.op is update)
+    return enumerate(node.inputs[skipped:], skipped)
 
 
 def is_whole(node: Node, axis: int) -> bool:

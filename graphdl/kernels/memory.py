@@ -2,12 +2,15 @@
 
 All intermediate values share one arena that lives as long as the program, so a call allocates its
 results and nothing else. A value takes the place of one that is read for the last time where it is
-written, element by element (in place), or the lowest free place that is large enough.
+written, element by element (in place), or the lowest free place that is large enough. An array of
+which a part is replaced takes the place of the old one from the first launch on that writes it,
+if no other launch reads the old one from then on; and what a result is made of in this way is made
+where the result lies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from graphdl.graph import Node
 from graphdl.kernels.program import Launch, Memory, Place, Program, Value
@@ -60,34 +63,35 @@ def plan(program: Program, donated: Sequence[int] = ()) -> Memory:
     places: dict[Value, Place] = {node: Place("argument", i) for i, node in enumerate(graph.inputs)}
     for i, node in enumerate(program.constants):
         places[node] = Place("constant", i)
-    last: dict[Value, int] = {}
-    for step, launch in enumerate(program.launches):
-        for value in (*launch.reads, *launch.writes):
-            last[value] = step
-    given = _donations(program, donated, last)
+    use = _Use(program)
+    last = use.last
+    given = _donations(program, donated, use)
     results = [node for node in dict.fromkeys(graph.outputs) if node not in given]
     for i, node in enumerate(results):
         places[node] = Place("result", i)
     for node, argument in given.items():
         places[node] = Place("argument", argument)
+    _place_origins(program, use, places)
     arena = _Arena()
     extent: dict[int, int] = {}  # offset in the arena -> size
     total = 0
+    replaced: set[Value] = set()
     if program.status is not None:
         places[program.status] = Place("arena", 0, arena.take(ALIGNMENT))
     for step, launch in enumerate(program.launches):
         ending = [
             value
             for value in dict.fromkeys((*launch.reads, *launch.writes))
-            if last[value] == step and value is not program.status
+            if last[value] == step and value is not program.status and value not in replaced
         ]
         for value in launch.writes:
             if value in places:
                 continue
             total += _size(value)
-            spare = _replaced(value, launch, step, last, places)
+            spare = _replaced(value, launch, step, use, places)
             if spare is not None:
                 places[value] = places[spare]
+                replaced.add(spare)
                 if spare in ending:
                     ending.remove(spare)
                 continue
@@ -108,42 +112,101 @@ def plan(program: Program, donated: Sequence[int] = ()) -> Memory:
     )
 
 
+class _Use:
+    """When the launches of a program touch its values."""
+
+    def __init__(self, program: Program) -> None:
+        self.launches = program.launches
+        self.steps: dict[Value, list[int]] = {}
+        for step, launch in enumerate(program.launches):
+            for value in dict.fromkeys((*launch.reads, *launch.writes)):
+                self.steps.setdefault(value, []).append(step)
+        self.last = {value: steps[-1] for value, steps in self.steps.items()}
+
+    def ends_in(self, read: Value, written: Value, step: int) -> bool:
+        """Whether from `step` on, `read` is only read where `written` may lie in its place."""
+        pair = (written, read)
+        return all(pair in self.launches[at].in_place for at in self.steps[read] if at >= step)
+
+
+def is_idle(launch: Launch, memory: Memory) -> bool:
+    """Whether a launch would only copy an array over itself."""
+    return launch.moves and any(
+        memory.places[written] == memory.places[read] for written, read in launch.in_place
+    )
+
+
+def _place_origins(program: Program, use: _Use, places: dict[Value, Place]) -> None:
+    """Place what a result replaces a part of where the result lies, and so on back."""
+    arguments = {Place("argument", i): node for i, node in enumerate(program.graph.inputs)}
+    for step in reversed(range(len(program.launches))):
+        launch = program.launches[step]
+        for written, read in launch.in_place if launch.moves else ():
+            place = places.get(written)
+            if place is None or read in places or use.steps[written][0] != step:
+                continue
+            if read not in use.steps or not use.ends_in(read, written, step):
+                continue
+            argument = arguments.get(place)
+            first = use.steps[read][0]
+            if argument in use.steps and not use.ends_in(argument, read, first):
+                continue
+            places[read] = place
+
+
+def _updated(program: Program) -> Iterator[tuple[Node, Node]]:
+    """The outputs that are what became of another value, and that value."""
+    older: dict[Node, Node] = {}
+    for launch in program.launches:
+        for written, read in launch.in_place if launch.moves else ():
+            older[written] = read
+    for node in program.graph.outputs:
+        origin = node
+        while origin in older:
+            origin = older[origin]
+        if origin is not node:
+            yield node, origin
+
+
 def _replaced(
-    value: Value, launch: Launch, step: int, last: Mapping[Value, int], places: dict[Value, Place]
+    value: Value, launch: Launch, step: int, use: _Use, places: dict[Value, Place]
 ) -> Node | None:
     """The value in the arena whose place `value` may take while it is computed."""
     for written, read in launch.in_place:
         place = places.get(read)
         if (
             written is value
-            and last[read] == step
             and place is not None
             and place.kind == "arena"
+            and use.ends_in(read, written, step)
             and all(places.get(other) != place for other in launch.writes)
         ):
             return read
     return None
 
 
-def _donations(
-    program: Program, donated: Sequence[int], last: Mapping[Value, int]
-) -> dict[Node, int]:
+def _donations(program: Program, donated: Sequence[int], use: _Use) -> dict[Node, int]:
     """Outputs that may be written over a donated argument, which nothing reads any more."""
     graph = program.graph
     free = {graph.inputs[i]: i for i in donated}
     outputs = set(graph.outputs)
     found: dict[Node, int] = {}
+    for node, origin in _updated(program):
+        first = use.steps[node][0]
+        fits = node not in found and origin in free and origin.type == node.type
+        if fits and (use.last[origin] < first or use.ends_in(origin, node, first)):
+            found[node] = free.pop(origin)
     for step, launch in enumerate(program.launches):
         for written, read in launch.in_place:
             wanted = written in outputs and written not in found and read in free
-            if wanted and last.get(read) == step and read.type == written.type:
+            if wanted and use.ends_in(read, written, step) and read.type == written.type:
                 found[written] = free.pop(read)
     for step, launch in enumerate(program.launches):
         for value in launch.writes:
             if not isinstance(value, Node) or value not in outputs or value in found:
                 continue
             for argument in list(free):
-                if argument.type == value.type and last.get(argument, -1) < step:
+                if argument.type == value.type and use.last.get(argument, -1) < step:
                     found[value] = free.pop(argument)
                     break
     return found

@@ -30,10 +30,12 @@ from graphdl.kernels.body import (
     identity,
     plain,
 )
-from graphdl.kernels.loops import Access, Level, Loops, is_whole
+from graphdl.kernels.loops import Access, Level, Loops, is_whole, read_by
 from graphdl.kernels.program import Address, Buffer, Launch, Word
+from graphdl.kernels.replace import kept_launches
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import indexing, movement
+from graphdl.ops.update import update
 
 #: Elements of a block: at most so many that the rows of a multi-pass kernel stay in the second
 #: level of cache, at least so many that starting a block (some ns) does not count, and in between
@@ -374,8 +376,7 @@ class _Text:
         if node.op is indexing.position:
             return self._position(node, index, local, level)
         operands = [
-            self._operand(node, position, index, local, level)
-            for position in range(len(node.inputs))
+            self._operand(node, position, index, local, level) for position, _ in read_by(node)
         ]
         text = expression(node, operands)
         if text in operands:
@@ -691,7 +692,7 @@ def _launch(
     if loops.uses_status:
         writes.append(loops.status)
     cost = elements * sum(cost_of(node) for node in loops.group.members)
-    moved = sum(x.type.nbytes for x in (*reads, *loops.stored) if isinstance(x, Node))
+    moved = _traffic(loops, elements)
     return Launch(
         source,
         words,
@@ -704,6 +705,18 @@ def _launch(
         moved,
         elements * len(loops.group.members),
         spare=tuple(dict.fromkeys(spare)),
+    )
+
+
+def _traffic(loops: Loops, elements: int) -> int:
+    """Bytes read and written, at the least: of an array that is larger than the loops, a part."""
+    reads = {access.where: 0 for access in loops.accesses}
+    for access in loops.accesses:
+        reads[access.where] += elements * access.dtype.itemsize
+    return sum(
+        min(value.type.nbytes, reads.get(value, value.type.nbytes))
+        for value in (*loops.reads, *loops.stored)
+        if isinstance(value, Node)
     )
 
 
@@ -725,7 +738,7 @@ def _in_place(loops: Loops) -> Iterable[tuple[Node, Node]]:
                 isinstance(other, Node)
                 and other in loops.reads
                 and access.dtype.itemsize == own.dtype.itemsize
-                and (access.offset, access.strides) == (0, own.strides)
+                and (access.offset, access.strides) == (own.offset, own.strides)
                 and other.type.size == node.type.size
                 and sum(a.where is other for a in loops.accesses) == 1
             ):
@@ -743,8 +756,9 @@ def nest_launches(group: Group, stored: set[Node], status: Buffer) -> list[Launc
     loops = Loops(group, stored, status)
     if 0 in group.dims and not group.reductions:
         return []
+    kept = [copy for node in group.members if node.op is update for copy in kept_launches(node)]
     launch = _nest(loops)
-    return [launch, *(_finish(node, loops, launch) for node in loops.partials)]
+    return [*kept, launch, *(_finish(node, loops, launch) for node in loops.partials)]
 
 
 def _finish(node: Node, loops: Loops, launch: Launch) -> Launch:

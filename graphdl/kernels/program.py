@@ -50,9 +50,10 @@ class Launch:
     `bodies` are the programs that a control-flow launch runs: then `source` only names it.
     `cost` estimates the work in nanoseconds on one core: it decides whether threads share it.
     `reads`, `writes`: values and buffers, for lifetimes; `in_place`: pairs (written, read) of the
-    same size, of which each element is read before it is written. `spare`: texts that this launch
-    does without, but that the same function of larger arrays needs: so that new sizes compile
-    nothing.
+    same size, of which each element is read before it is written. `moves`: it only copies what it
+    reads to the same places of what it writes, so it is not run where both are one. `spare`: texts
+    that this launch does without, but that the same function of larger arrays needs: so that new
+    sizes compile nothing.
     """
 
     source: KernelSource
@@ -68,6 +69,7 @@ class Launch:
     core: str | None = None
     bodies: tuple[Body, ...] = ()
     spare: tuple[KernelSource, ...] = ()
+    moves: bool = False
 
 
 Value = Node | Buffer

@@ -1,84 +1,38 @@
-"""Kernels of the ops that are no loop nest of scalar code: concatenate, scatter-add, cumsum."""
+"""Kernels of the ops that are no loop nest of scalar code: concatenate, cumsum, scatter-add."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-from graphdl.compiler.view import view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX, identity
+from graphdl.kernels.copying import copy_launch, place_of
 from graphdl.kernels.program import Address, Buffer, Launch
+from graphdl.kernels.replace import scatter
 from graphdl.kernels.source import KernelSource
 from graphdl.types import contiguous_strides
-
-
-def _place(operand: Node) -> tuple[Address, tuple[int, ...], Node]:
-    view = view_of(operand)
-    assert view is not None, f"{operand!r} is no view of memory"
-    offset = view.offset * operand.dtype.itemsize
-    return Address(view.base, offset), view.strides, view.base
 
 
 def concatenate(node: Node, status: Buffer) -> list[Launch]:
     """Each part is copied into its slab of the result."""
     axis: int = node["axis"]
     places = contiguous_strides(node.shape)
-    size = node.dtype.itemsize
     launches = []
     start = 0
     for operand in node.inputs:
-        where, strides, base = _place(operand)
-        slab = Address(node, start * places[axis] * size)
-        start += operand.shape[axis]
         if operand.type.size:
-            launches.append(
-                Launch(
-                    _copy_source(SUFFIX[node.dtype], size, operand.type.ndim, strides),
-                    (where, slab, *operand.shape, *strides, *places),
-                    math.prod(operand.shape[:-1]),
-                    operand.type.size * 0.3,
-                    (base,),
-                    (node,),
-                    (),
-                    (node,),
-                    2 * operand.type.nbytes,
-                )
-            )
+            source, to = place_of(operand), start * places[axis]
+            launches.append(copy_launch("concatenate", node, operand.shape, source, to, places))
+        start += operand.shape[axis]
     return launches
-
-
-def _copy_source(suffix: str, size: int, ndim: int, strides: tuple[int, ...]) -> KernelSource:
-    """Copy an array of `ndim` axes from any strides to any strides; iterations are its rows."""
-    lines = ["def kernel(table, lo, hi):"]
-    lines += [f"    n{i} = table[{2 + i}]" for i in range(ndim)]
-    lines += [f"    s{i} = table[{2 + ndim + i}]" for i in range(ndim)]
-    lines += [f"    d{i} = table[{2 + 2 * ndim + i}]" for i in range(ndim)]
-    lines += ["    for r in range(lo, hi):"]
-    lines += ["        rest = r", "        source = 0", "        to = 0"]
-    for i in reversed(range(ndim - 1)):
-        lines += [
-            f"        q = rest // n{i}",
-            f"        i{i} = rest - q * n{i}",
-            f"        source += i{i} * s{i}",
-            f"        to += i{i} * d{i}",
-            "        rest = q",
-        ]
-    element = "x[j]" if strides and strides[-1] == 1 else f"x[j * s{ndim - 1}]"
-    lines += [
-        f"        x = {suffix}_at(table[0] + source * {size})",
-        f"        y = {suffix}_at(table[1] + to * {size})",
-        f"        for j in lanes(0, n{ndim - 1}):",
-        f"            y[j] = {element}",
-    ]
-    return KernelSource("concatenate", "\n".join(lines) + "\n")
 
 
 def scatter_add(node: Node, status: Buffer) -> list[Launch]:
     """Zeros, then the updates in order: one thread, so that the sums have one order."""
     updates, index = node.inputs
-    where, _, base = _place(updates)
-    at, _, index_base = _place(index)
+    where, _, base = place_of(updates)
+    at, _, index_base = place_of(index)
     row = math.prod(node.shape[1:])
     suffix, size = SUFFIX[node.dtype], node.dtype.itemsize
     combine = "logical_or" if node.dtype.kind == "b" else "add"
@@ -118,7 +72,7 @@ def scatter_add(node: Node, status: Buffer) -> list[Launch]:
 def cumsum(node: Node, status: Buffer) -> list[Launch]:
     """Running sums along an axis; iterations are the places before it."""
     x = node.inputs[0]
-    where, _, base = _place(x)
+    where, _, base = place_of(x)
     axis: int = node["axis"]
     outer, length = math.prod(x.shape[:axis]), x.shape[axis]
     inner = math.prod(x.shape[axis + 1 :])
@@ -171,5 +125,6 @@ def cumsum(node: Node, status: Buffer) -> list[Launch]:
 SPECIAL: dict[str, Callable[[Node, Buffer], list[Launch]]] = {
     "concatenate": concatenate,
     "scatter_add": scatter_add,
+    "scatter": scatter,
     "cumsum": cumsum,
 }

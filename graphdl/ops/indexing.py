@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from graphdl.errors import DtypeError, GraphIndexError, ShapeError
+from graphdl.ops import movement
 from graphdl.ops.op import Op
 from graphdl.types import TensorType
 
@@ -57,6 +60,35 @@ gather = Op(
 )
 
 
+def gather_rows(x: Any, axes: Sequence[int], indices: Sequence[Any]) -> Any:
+    """x at `indices` along `axes`: the indexed axes are merged into one in front, and gathered.
+
+    The result has the axes of an index, then the others of x. The indices broadcast.
+    """
+    others = [axis for axis in range(x.ndim) if axis not in axes]
+    order = (*axes, *others)
+    if order != tuple(range(x.ndim)):
+        x = movement.transpose(x, perm=order)
+    if len(axes) > 1:
+        count = len(axes)
+        merged = math.prod(x.shape[:count])
+        sizes = x.shape[1:count]
+        x = movement.reshape(x, shape=(merged, *x.shape[count:]))
+    else:
+        sizes = ()
+    flat = indices[0]
+    for index, size in zip(indices[1:], sizes, strict=True):
+        flat = flat * size + index
+    return gather(x, flat)
+
+
+def check_bounds(index: Any, size: int) -> None:
+    """Refuse an index outside of 0 <= index < size."""
+    bad = (index < 0) | (index >= size)
+    if np.any(bad):
+        raise GraphIndexError(f"index {index[bad].flat[0]} is out of bounds for size {size}")
+
+
 def _infer_scatter(updates: TensorType, index: TensorType, *, size: int) -> TensorType:
     if index.dtype != _INDEX:
         raise DtypeError(f"scatter_add: indices must be int64, not {index}")
@@ -79,7 +111,3 @@ scatter_add: Op = Op(
     _scatter,
     lambda g, out, updates, index, *, size: (gather(g, index), None),
 )
-
-
-#: The ops that find an index out of bounds when a program runs.
-CHECKED = (position, gather, scatter_add)

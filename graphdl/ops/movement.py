@@ -80,7 +80,7 @@ def _broadcast_rule(g: Any, out: Any, x: Any, *, shape: Shape, dims: Ints) -> tu
 broadcast = Op("broadcast", "movement", _infer_broadcast, _broadcast, _broadcast_rule)
 
 
-def _check_window(name: str, shape: Shape, starts: Ints, sizes: Ints, steps: Ints) -> None:
+def check_window(name: str, shape: Shape, starts: Ints, sizes: Ints, steps: Ints) -> None:
     if not len(shape) == len(starts) == len(sizes) == len(steps):
         raise ShapeError(f"{name}: starts {starts}, sizes {sizes}, steps {steps} for shape {shape}")
     for size, start, count, step in zip(shape, starts, sizes, steps, strict=True):
@@ -99,7 +99,7 @@ def window(starts: Ints, sizes: Ints, steps: Ints) -> tuple[slice, ...]:
 
 
 def _infer_slice(x: TensorType, *, starts: Ints, sizes: Ints, steps: Ints) -> TensorType:
-    _check_window("slice", x.shape, starts, sizes, steps)
+    check_window("slice", x.shape, starts, sizes, steps)
     return TensorType(x.dtype, sizes)
 
 
@@ -118,7 +118,7 @@ slice_ = Op(
 def _infer_pad(
     x: TensorType, fill: TensorType, *, shape: Shape, starts: Ints, steps: Ints
 ) -> TensorType:
-    _check_window("pad", shape, starts, x.shape, steps)
+    check_window("pad", shape, starts, x.shape, steps)
     if fill != TensorType(x.dtype, ()):
         raise DtypeError(f"pad: fills {x} with {fill}")
     return TensorType(x.dtype, shape)

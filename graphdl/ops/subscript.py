@@ -228,7 +228,7 @@ def _advanced(x: Any, items: list[_Item]) -> Any:
     before = [i for i in rest if side_by_side and i < places[0]]
     result = _selected(x, items, picks, shape)
     if result is None:
-        result = _gathered(x, items, picks)
+        result = indexing.gather_rows(x, picks, [items[i].array for i in picks])
     # now the axes of the index arrays lead; then come, in order, those that had none
     others = [i for i in range(len(items)) if i not in picks]
     width = len(shape)
@@ -241,17 +241,6 @@ def _advanced(x: Any, items: list[_Item]) -> Any:
     return _reshaped(result, (*sizes[: len(before)], *shape, *sizes[len(before) :]))
 
 
-def _gathered(x: Any, items: list[_Item], picks: list[int]) -> Any:
-    """The rows of x at the arrays' positions: the indexed axes are merged into one in front."""
-    others = [i for i in range(x.ndim) if i not in picks]
-    merged = math.prod(x.shape[i] for i in picks)
-    rows = _reshaped(_transposed(x, (*picks, *others)), (merged, *(x.shape[i] for i in others)))
-    flat: Any = 0
-    for i in picks:
-        flat = flat * x.shape[i] + items[i].array if i != picks[0] else items[i].array
-    return indexing.gather(rows, flat)
-
-
 def _selected(x: Any, items: list[_Item], picks: list[int], shape: Shape) -> Any:
     """x[np.arange(n), y] as the sum of x where iota equals y; None if the index is not like that.
 
@@ -259,7 +248,7 @@ def _selected(x: Any, items: list[_Item], picks: list[int], shape: Shape) -> Any
     and a sum fuse with what made x, and the gradient is a selection again, where that of a gather
     is a scatter.
     """
-    if not all(shape):
+    if math.prod(shape) <= 1:  # one position, which a gather finds without a search
         return None
     runs = {i: _run(items[i].array, x.shape[i], shape) for i in picks}
     free = [i for i in picks if runs[i] is None]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from graphdl.kernels.cpu import control_code, entry, native, product
 from graphdl.kernels.cpu.entry import Tree
 from graphdl.kernels.cpu.tape import MULTI, RUN, Tape, multi_table
-from graphdl.kernels.memory import ALIGNMENT
+from graphdl.kernels.memory import ALIGNMENT, is_idle
 from graphdl.kernels.program import Address, Body, BodyWord, Entry, Launch, Memory, Place, Program
 from graphdl.kernels.schedule import levels
 from graphdl.types import TensorType
@@ -49,8 +49,12 @@ def build(program: Program, memory: Memory) -> Native:
     for thread in waiting:
         thread.start()
     spare = [source for launch in program.launches for source in launch.spare]
-    made = iter(native.compiled([x.source for x in program.launches if not x.bodies] + spare))
-    kernels = [None if launch.bodies else next(made) for launch in program.launches]
+    generated = [not (launch.bodies or is_idle(launch, memory)) for launch in program.launches]
+    wanted = [
+        x.source for x, made_here in zip(program.launches, generated, strict=True) if made_here
+    ]
+    made = iter(native.compiled(wanted + spare))
+    kernels = [next(made) if made_here else None for made_here in generated]
     for thread in waiting:
         thread.join()
     bodies = [[_Inner.of(body) for body in launch.bodies] for launch in program.launches]
@@ -138,8 +142,10 @@ def _rows(
         launches = [
             (_address(program.launches[i], kernels[i]), int(tables[i]), launch.iterations)
             for i in level
-            if (launch := program.launches[i]).iterations
+            if (launch := program.launches[i]).iterations and not is_idle(launch, memory)
         ]
+        if not launches:
+            continue
         cost = sum(program.launches[i].cost for i in level)
         if cost > SHARE and len(launches) > 1:
             table, count = multi_table(launches)
