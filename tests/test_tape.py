@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from native_kernels import KERNELS, address_of, callback
 
 from graphdl.kernels.cpu import pool, tape
-from graphdl.kernels.cpu.tape import MULTI, Tape, multi_table
+from graphdl.kernels.cpu.tape import Tape, multi_table
 
 
 def launches(*rows: tuple[int, np.ndarray, int, int]) -> Tape:
@@ -139,7 +139,7 @@ def test_multi_runs_each_iteration_of_each_kernel_once(sizes: list[int], cut: in
         [(KERNELS["tally"], t.ctypes.data, n) for t, n in zip(tables, sizes, strict=True)]
     )
     assert total == sum(sizes)
-    tape.run(launches((MULTI, table, total, cut)))
+    tape.run(launches((tape.native_functions()["multi"], table, total, cut)))
     for count in counts:
         assert (count[:-1] == 1).all()
         assert count[-1] == 0
@@ -160,7 +160,7 @@ def test_multi_calls_no_kernel_outside_its_part(sizes: list[int], bounds: tuple[
     ]
     table, total = multi_table([(address_of(k), 0, n) for k, n in zip(kernels, sizes, strict=True)])
     whole = callback(lambda *_: None)
-    type(whole)(MULTI)(table.ctypes.data, lo, hi)
+    type(whole)(tape.native_functions()["multi"])(table.ctypes.data, lo, hi)
     assert total == starts[-1]
     assert seen == list(range(lo, hi))
 

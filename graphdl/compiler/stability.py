@@ -24,9 +24,7 @@ def stabilised(node: Node, trace: Trace) -> Node | None:
         if total.op is reduction.sum_ and _is_raw_exp(total.inputs[0]):
             return _log_sum_exp(total, trace)
     if node.op is pointwise.divide and _is_raw_exp(node.inputs[0]):
-        total = node.inputs[1]
-        while total.op in (movement.broadcast, movement.reshape):
-            total = total.inputs[0]
+        total = _beneath(node.inputs[1])
         if total.op is reduction.sum_ and total.inputs[0] is node.inputs[0]:
             return _softmax(node, total, trace)
     return None
@@ -41,16 +39,21 @@ def _is_raw_exp(node: Node) -> bool:
         return x.inputs[0].op not in (pointwise.square, pointwise.absolute)
     if x.op is not pointwise.subtract:
         return True
-    behind = x.inputs[1]
-    while behind.op in (movement.broadcast, movement.reshape, pointwise.stop_gradient):
-        behind = behind.inputs[0]
-    return not any(inner.op is reduction.max_ for inner in _near(behind))
+    return not _is_maximum(x.inputs[1])
 
 
-def _near(node: Node) -> list[Node]:
-    """A node and what it is chosen from: a maximum may be made finite by np.where."""
-    found = [node, *node.inputs]
-    return [inner for one in found for inner in (one, *one.inputs)]
+def _is_maximum(node: Node) -> bool:
+    """Whether a node repeats a maximum, which may have been made finite by np.where."""
+    node = _beneath(node)
+    chosen = node.inputs if node.op is pointwise.select else (node,)
+    return any(_beneath(one).op is reduction.max_ for one in chosen)
+
+
+def _beneath(node: Node) -> Node:
+    """What a node only repeats, reshapes or hides from the gradient."""
+    while node.op in (movement.broadcast, movement.reshape, pointwise.stop_gradient):
+        node = node.inputs[0]
+    return node
 
 
 def _shift(total: Node, trace: Trace) -> tuple[Any, Any, Any]:

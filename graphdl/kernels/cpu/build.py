@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphdl.kernels.cpu import control_code, entry, native, product
+from graphdl.kernels.cpu import control_code, entry, entry_code, native, product
 from graphdl.kernels.cpu.entry import Tree
-from graphdl.kernels.cpu.tape import MULTI, RUN, Tape, multi_table
+from graphdl.kernels.cpu.tape import Tape, multi_table, native_functions
 from graphdl.kernels.memory import ALIGNMENT, is_idle
 from graphdl.kernels.program import Address, Body, BodyWord, Entry, Launch, Memory, Place, Program
 from graphdl.kernels.schedule import levels
@@ -43,11 +43,9 @@ class Native:
 
 def build(program: Program, memory: Memory) -> Native:
     """Compile what the cache does not hold, and fill the tables."""
-    # LLVM works on the core of products while Numba, if it is needed, is being imported
-    cores = sorted({launch.core for launch in program.launches if launch.core is not None})
-    waiting = [Thread(target=product.core_address, args=(core,)) for core in cores]
-    for thread in waiting:
-        thread.start()
+    # LLVM works on what all programs share while Numba, if it is needed, is being imported
+    shared = Thread(target=_load_shared, args=(program,))
+    shared.start()
     spare = [source for launch in program.launches for source in launch.spare]
     generated = [not (launch.bodies or is_idle(launch, memory)) for launch in program.launches]
     wanted = [
@@ -55,8 +53,7 @@ def build(program: Program, memory: Memory) -> Native:
     ]
     made = iter(native.compiled(wanted + spare))
     kernels = [next(made) if made_here else None for made_here in generated]
-    for thread in waiting:
-        thread.join()
+    shared.join()
     bodies = [[_Inner.of(body) for body in launch.bodies] for launch in program.launches]
     arena = np.zeros(memory.arena_bytes + ALIGNMENT, np.uint8)
     arena_at = -(-arena.ctypes.data // ALIGNMENT) * ALIGNMENT
@@ -104,6 +101,13 @@ def build(program: Program, memory: Memory) -> Native:
     return Native(program, memory, kernels, tape, status)
 
 
+def _load_shared(program: Program) -> None:
+    """Load, or compile, the native code that a program calls beside its own kernels."""
+    for core in sorted({launch.core for launch in program.launches if launch.core is not None}):
+        product.core_address(core)
+    entry_code.entry_address()
+
+
 @dataclass(frozen=True)
 class _Inner:
     """The body of a loop or a branch with addresses, as six words of a table name it."""
@@ -124,7 +128,7 @@ class _Inner:
             len(patches),
             launches.ctypes.data,
             len(launches),
-            RUN,
+            native_functions()["run"],
         )
         return _Inner(made, bases, words)
 
@@ -150,7 +154,9 @@ def _rows(
         if cost > SHARE and len(launches) > 1:
             table, count = multi_table(launches)
             keep.append(table)
-            rows.append((MULTI, table.ctypes.data, count, min(count, PARTS * 2)))
+            rows.append(
+                (native_functions()["multi"], table.ctypes.data, count, min(count, PARTS * 2))
+            )
         else:
             parts = PARTS if cost > SHARE else 1
             rows += [(*launch, min(launch[2], parts)) for launch in launches]
@@ -159,7 +165,7 @@ def _rows(
 
 def _address(launch: Launch, kernel: native.Kernel | None) -> int:
     if kernel is None:
-        return control_code.ADDRESSES[launch.source.name]
+        return control_code.addresses()[launch.source.name]
     return kernel.address if launch.core is None else product.core_address(launch.core)
 
 

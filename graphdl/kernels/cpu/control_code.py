@@ -6,6 +6,9 @@ bases, of its patches and their number, of its launches and their number, and th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
+
 from graphdl.kernels.cpu import assembler
 from graphdl.kernels.cpu.assembler import Function, Module, Value
 
@@ -134,7 +137,7 @@ def _write(module: Module) -> None:
     _define_switch(module)
 
 
-#: The addresses of the kernels by the names of their ops.
-ADDRESSES: dict[str, int] = assembler.load(
-    "graphdl_control", ["scan", "while", "switch"], _write, effort=0
-)
+@cache
+def addresses() -> Mapping[str, int]:
+    """The addresses of the kernels by the names of their ops."""
+    return assembler.load("graphdl_control", ["scan", "while", "switch"], _write, effort=0)

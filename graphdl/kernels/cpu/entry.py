@@ -346,7 +346,7 @@ def build(spec: ProgramSpec, fallback: Entry | None = None) -> Entry:
     if _native_problem() is not None:
         return _PythonEntry(spec, fallback)
     function: Entry = _new_function(
-        ctypes.addressof(_method), (tables.words, tuple(tables.keep)), "graphdl"
+        ctypes.addressof(_method()), (tables.words, tuple(tables.keep)), "graphdl"
     )
     return function
 
@@ -363,7 +363,13 @@ class _MethodDef(ctypes.Structure):
 
 
 _FASTCALL, _KEYWORDS = 0x80, 0x02
-_method = _MethodDef(b"program", code.ENTRY, _FASTCALL | _KEYWORDS, b"A compiled graphdl program.")
+
+
+@cache  # functions refer to it for as long as they live
+def _method() -> _MethodDef:
+    documentation = b"A compiled graphdl program."
+    return _MethodDef(b"program", code.entry_address(), _FASTCALL | _KEYWORDS, documentation)
+
 
 _new_function = ctypes.PYFUNCTYPE(
     ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object

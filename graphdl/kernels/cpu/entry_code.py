@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -611,9 +612,11 @@ def _numpy_function(index: int) -> int:
     return ctypes.c_int64.from_address(pointer_of(capsule, None) + 8 * index).value
 
 
-def _load() -> int:
+@cache
+def entry_address() -> int:
+    """The address of the function."""
     addresses = {
-        "run": tape.RUN,
+        "run": tape.native_functions()["run"],
         "pool": pool.state_address(),
         **_nap(),
         **{name: _numpy_function(index) for name, index in _NUMPY.items()},
@@ -637,7 +640,3 @@ def _nap() -> dict[str, int]:
 
 def _python_function(name: str) -> int:
     return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
-
-
-#: The address of the function.
-ENTRY: int = _load()

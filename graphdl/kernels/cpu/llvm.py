@@ -60,7 +60,7 @@ def optimised(text: str) -> Any:
         module.triple = host()[0]
         module.data_layout = str(machine.target_data)
         module.verify()
-        options = llvm.create_pipeline_tuning_options(speed_level=3)
+        options = llvm.create_pipeline_tuning_options(speed_level=2)
         options.loop_vectorization = True
         options.slp_vectorization = True
         builder = llvm.create_pass_builder(machine, options)

@@ -23,8 +23,9 @@ late finds less to do, and a launch ends when its parts are done. Then a launch 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,18 +238,19 @@ def _write(module: Module) -> None:
         define(module)
 
 
-def _load() -> tuple[int, int]:
-    addresses = assembler.load("graphdl_tape", ["run", "multi"], _write, [pool.state_address()])
-    return addresses["run"], addresses["multi"]
+@cache
+def native_functions() -> Mapping[str, int]:
+    """The addresses of the two native functions.
+
+    run    void run(int64 *bases, int64 *patches, int64 count, int64 *tape, int64 rows)
+    multi  the kernel that runs many kernels as one launch
+    """
+    return assembler.load("graphdl_tape", ["run", "multi"], _write, [pool.state_address()])
 
 
-#: Address of `void run(int64 *bases, int64 *patches, int64 count, int64 *tape, int64 rows)`.
-RUN: int
-#: Address of the kernel that runs many kernels as one launch.
-MULTI: int
-RUN, MULTI = _load()
-
-_run = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 5)(RUN)
+@cache
+def _run() -> Callable[..., None]:
+    return ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 5)(native_functions()["run"])
 
 
 @dataclass(frozen=True)
@@ -293,11 +295,11 @@ def run(tape: Tape, bases: Sequence[int] = ()) -> None:
     Other Python threads run meanwhile; so a tape whose tables they use must not be run by two
     threads at once. `graphdl.kernels.cpu.entry` runs tapes without letting go of the interpreter.
     """
-    addresses = np.array(bases, np.int64)
-    if len(tape.patches) and int(tape.patches[:, 0].max()) >= len(addresses):
-        raise IndexError(f"a patch names argument {tape.patches[:, 0].max()} of {len(addresses)}")
-    _run(
-        addresses.ctypes.data,
+    places = np.array(bases, np.int64)
+    if len(tape.patches) and int(tape.patches[:, 0].max()) >= len(places):
+        raise IndexError(f"a patch names argument {tape.patches[:, 0].max()} of {len(places)}")
+    _run()(
+        places.ctypes.data,
         tape.patches.ctypes.data,
         len(tape.patches),
         tape.launches.ctypes.data,
@@ -306,7 +308,7 @@ def run(tape: Tape, bases: Sequence[int] = ()) -> None:
 
 
 def multi_table(launches: Iterable[tuple[int, int, int]]) -> tuple[NDArray[np.int64], int]:
-    """The table and the number of iterations of one `MULTI` launch of many (kernel, table, n)."""
+    """The table and the number of iterations of one "multi" launch of many (kernel, table, n)."""
     rows, start = [], 0
     for kernel, table, n in launches:
         rows.append((kernel, table, start, n))
