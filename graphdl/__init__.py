@@ -42,6 +42,7 @@ from graphdl.errors import (
 )
 from graphdl.executable import Executable
 from graphdl.graph import Graph
+from graphdl.numpy_functions import top_k
 from graphdl.testing import check_grads
 from graphdl.types import spec
 
@@ -84,6 +85,7 @@ __all__ = [
     "spec",
     "stop_gradient",
     "switch",
+    "top_k",
     "trace",
     "value_and_grad",
     "visualize",

@@ -55,6 +55,18 @@ SHAPED: dict[str, list[tuple[tuple[tuple[int, ...], ...], dict[str, Any]]]] = {
     "argmax": [(((3, 4),), {"axis": 1}), (((2, 3, 4),), {"axis": 0})],
     "argmin": [(((3, 4),), {"axis": 1}), (((2, 3, 4),), {"axis": 0})],
     "cumsum": [(((3, 4),), {"axis": 0, "reverse": False}), (((5,),), {"axis": 0, "reverse": True})],
+    "cummax": [(((3, 4),), {"axis": 0}), (((2, 5),), {"axis": 1}), (((1,),), {"axis": 0})],
+    "cummin": [(((3, 4),), {"axis": 1}), (((4, 2, 3),), {"axis": 0})],
+    "recurrence": [
+        (((3, 4), (3, 4)), {"axis": 0, "reverse": False}),
+        (((2, 5), (2, 5)), {"axis": 1, "reverse": True}),
+        (((1,), (1,)), {"axis": 0, "reverse": False}),
+    ],
+    "sort": [(((7,),), {}), (((3, 5),), {}), (((2, 0),), {})],
+    "argsort": [(((7,),), {}), (((3, 5),), {}), (((2, 0),), {}), (((2, 60),), {})],
+    "searchsorted": [
+        (((1,), (4,)), {"side": "left"}), (((2, 0), (2, 3)), {"side": "right"}),
+    ],
     "reshape": [
         (((3, 4),), {"shape": (2, 6)}), (((),), {"shape": (1, 1)}), (((0, 3),), {"shape": (0,)}),
     ],

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from graphdl.errors import AxisError, DtypeError, GraphError, ShapeError
+from graphdl.errors import ArgumentError, AxisError, DtypeError, GraphError, ShapeError
 from graphdl.graph import Literal
 from graphdl.ops import movement, reduction
 from graphdl.ops.contraction import product
@@ -30,6 +30,7 @@ from tests.op_cases import (
 
 FAMILIES = {
     "pointwise", "movement", "reduction", "cumulative", "constant", "contraction", "indexing",
+    "sorting",
 }  # fmt: skip
 
 
@@ -106,6 +107,17 @@ BAD = [
     ("argmax", (TensorType(F8, (0, 2)),), {"axis": 0}, ShapeError),
     ("argmax", (X,), {"axis": -1}, AxisError),
     ("cumsum", (X,), {"axis": 5, "reverse": False}, AxisError),
+    ("cummax", (X,), {"axis": 2}, AxisError),
+    ("recurrence", (X, X), {"axis": 2, "reverse": False}, AxisError),
+    ("recurrence", (X, S), {"axis": 0, "reverse": False}, ShapeError),
+    ("recurrence", (X, BOOLS), {"axis": 0, "reverse": False}, DtypeError),
+    ("recurrence", (BOOLS, BOOLS), {"axis": 0, "reverse": False}, DtypeError),
+    ("sort", (S,), {}, ShapeError),
+    ("argsort", (S,), {}, ShapeError),
+    ("searchsorted", (X, X), {"side": "middle"}, ArgumentError),
+    ("searchsorted", (X, BOOLS), {"side": "left"}, DtypeError),
+    ("searchsorted", (X, S), {"side": "left"}, ShapeError),
+    ("searchsorted", (S, S), {"side": "left"}, ShapeError),
     ("reshape", (X,), {"shape": (5, 5)}, ShapeError),
     ("transpose", (X,), {"perm": (0, 0)}, AxisError),
     ("broadcast", (X,), {"shape": (3, 4, 2), "dims": (0, 2)}, ShapeError),

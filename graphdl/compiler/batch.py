@@ -14,7 +14,7 @@ import numpy as np
 from graphdl.compiler.batch_control import Operand, batched_control
 from graphdl.errors import UnsupportedError
 from graphdl.graph import Node, topological
-from graphdl.ops import contraction, control, indexing, movement, reduction, update
+from graphdl.ops import contraction, control, cumulative, indexing, movement, sorting, update
 from graphdl.ops.op import rebuilt
 from graphdl.tracing import Trace, TracedArray, locate
 
@@ -213,15 +213,32 @@ def _scatter(node: Node, operands: Sequence[Operand], size: int) -> Any:
     return update.scatter(x, values, first, *indices, **attrs | {"axes": (0, *axes)})
 
 
+def _recurrence(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    attrs = dict(node.attrs)
+    attrs["axis"] += 1
+    return node.op(*(spread(operand, size) for operand in operands), **attrs)
+
+
+def _searchsorted(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    """One line for all examples is searched for all values at once, not copied."""
+    (line, line_is_batched), (values, _) = operands
+    if line_is_batched or line.ndim > 1:
+        return _all_spread(node, operands, size)
+    flat = movement.reshape(values, shape=(values.size,))
+    return movement.reshape(node.op(line, flat, side=node["side"]), shape=values.shape)
+
+
 Rule = Callable[[Node, Sequence[Operand], int], Any]
 
 _FAMILIES: dict[str, Rule] = {
     "pointwise": _all_spread,
     "custom": _all_spread,
     "reduction": _reduced,
+    "cumulative": _reduced,
+    "sorting": _all_spread,
 }
 _RULES: dict[str, Rule] = {
-    reduction.cumsum.name: _reduced,
+    cumulative.recurrence.name: _recurrence,
     movement.reshape.name: _reshape,
     movement.transpose.name: _transpose,
     movement.broadcast.name: _broadcast,
@@ -234,4 +251,5 @@ _RULES: dict[str, Rule] = {
     indexing.scatter_add.name: _scatter_add,
     update.update.name: _update,
     update.scatter.name: _scatter,
+    sorting.searchsorted.name: _searchsorted,
 }

@@ -8,6 +8,7 @@ from graphdl.compiler.checkpoint import inlined
 from graphdl.compiler.contract import normalise
 from graphdl.compiler.loop_gradients import merge_scans
 from graphdl.compiler.materialise import materialise
+from graphdl.compiler.orders import share_orders
 from graphdl.compiler.rewrite import simplify
 from graphdl.compiler.verify import verify
 from graphdl.graph import Graph
@@ -19,6 +20,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("inline checkpoints", inlined),
     ("simplify", simplify),
     ("merge scans", merge_scans),
+    ("share orders", share_orders),
     ("contract", normalise),
     ("simplify again", simplify),
     ("materialise", materialise),

@@ -175,8 +175,11 @@ def _empty(node: Node) -> Node | None:
     return repeated(constant(np.asarray(value, node.dtype)), node.shape)
 
 
-#: Reductions of no elements; a contraction over an axis of size 0, and updates that are none.
-_OF_NOTHING = {"sum": 0, "prod": 1, "any": False, "all": True, "contract": 0, "scatter_add": 0}
+#: Reductions of no elements; a contraction over an axis of size 0; no updates; searches in nothing.
+_OF_NOTHING = {
+    "sum": 0, "prod": 1, "any": False, "all": True, "contract": 0, "scatter_add": 0,
+    "searchsorted": 0,
+}  # fmt: skip
 
 
 def _one_value(node: Node) -> Node | None:

@@ -1,4 +1,4 @@
-"""Kernels of the ops that are no loop nest of scalar code: concatenate, cumsum, scatter-add."""
+"""Kernels of the ops that are no loop nest of scalar code, and the list of all of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Callable
 from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX, identity
 from graphdl.kernels.copying import copy_launch, place_of
+from graphdl.kernels.cumulative import CUMULATIVE
 from graphdl.kernels.program import Address, Buffer, Launch
 from graphdl.kernels.replace import scatter
+from graphdl.kernels.sorting import SORTING
 from graphdl.kernels.source import KernelSource
 from graphdl.types import contiguous_strides
 
@@ -69,62 +71,11 @@ def scatter_add(node: Node, status: Buffer) -> list[Launch]:
     return [launch]
 
 
-def cumsum(node: Node, status: Buffer) -> list[Launch]:
-    """Running sums along an axis; iterations are the places before it."""
-    x = node.inputs[0]
-    where, _, base = place_of(x)
-    axis: int = node["axis"]
-    outer, length = math.prod(x.shape[:axis]), x.shape[axis]
-    inner = math.prod(x.shape[axis + 1 :])
-    suffix, size = SUFFIX[node.dtype], node.dtype.itemsize
-    first, step = ("length - 1", "-1") if node["reverse"] else ("0", "1")
-    if inner == 1:
-        loop = f"""        x = {suffix}_at(table[0] + r * length * {size})
-        y = {suffix}_at(table[1] + r * length * {size})
-        total = {identity("sum", node.dtype)}
-        place = {first}
-        for i in range(length):
-            total = add(total, x[place])
-            y[place] = total
-            place += {step}
-"""
-    else:
-        loop = f"""        place = {first}
-        for i in range(length):
-            x = {suffix}_at(table[0] + (r * length + place) * inner * {size})
-            y = {suffix}_at(table[1] + (r * length + place) * inner * {size})
-            if i == 0:
-                for j in lanes(0, inner):
-                    y[j] = x[j]
-            else:
-                z = {suffix}_at(table[1] + (r * length + place - {step}) * inner * {size})
-                for j in lanes(0, inner):
-                    y[j] = add(z[j], x[j])
-            place += {step}
-"""
-    text = (
-        "def kernel(table, lo, hi):\n    length, inner = table[2], table[3]\n"
-        "    for r in range(lo, hi):\n" + loop
-    )
-    launch = Launch(
-        KernelSource("cumsum", text),
-        (where, Address(node), length, inner),
-        outer,
-        x.type.size * 1.0,
-        (base,),
-        (node,),
-        (),
-        (node,),
-        2 * x.type.nbytes,
-        x.type.size,
-    )
-    return [launch] if x.type.size else []
-
-
 #: The ops whose operands must lie in memory row by row, and their launches.
 SPECIAL: dict[str, Callable[[Node, Buffer], list[Launch]]] = {
     "concatenate": concatenate,
     "scatter_add": scatter_add,
     "scatter": scatter,
-    "cumsum": cumsum,
+    **CUMULATIVE,
+    **SORTING,
 }

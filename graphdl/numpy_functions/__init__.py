@@ -5,6 +5,7 @@ reductions    sum, mean, var, argmax, cumsum, ...; ufunc.reduce and ufunc.accumu
 manipulation  reshape, concatenate, split, roll, tile, pad, ...
 selection     take, take_along_axis, diagonal, tril, diff, ...
 products      matmul, dot, tensordot, einsum, ...
+sorting       sort, argsort, searchsorted, digitize, top_k, ...
 creation      zeros_like, linspace, ...; np.shape, np.result_type, ...
 special       scipy.special.expit, erf, xlogy, ...
 neural        softmax, relu, gelu, one_hot, ...: not in NumPy, for arrays too
@@ -20,6 +21,7 @@ from graphdl.numpy_functions import (
     products,
     reductions,
     selection,
+    sorting,
     special,
 )
 from graphdl.numpy_functions.neural import (
@@ -33,6 +35,7 @@ from graphdl.numpy_functions.neural import (
     softmax,
     softplus,
 )
+from graphdl.numpy_functions.sorting import top_k
 
 __all__ = [
     "creation",
@@ -50,5 +53,7 @@ __all__ = [
     "silu",
     "softmax",
     "softplus",
+    "sorting",
     "special",
+    "top_k",
 ]

@@ -17,7 +17,8 @@ from graphdl.numpy_functions.arguments import (
     float_of,
     lift,
     lift_one,
-    refuse,
+    number,
+    require,
     reshaped,
     sliced,
     with_ones,
@@ -25,7 +26,7 @@ from graphdl.numpy_functions.arguments import (
 from graphdl.numpy_functions.elementwise import choose
 from graphdl.numpy_functions.manipulation import concatenate
 from graphdl.numpy_functions.neural import logsumexp
-from graphdl.ops import movement, reduction
+from graphdl.ops import cumulative, movement, reduction
 from graphdl.ops.op import Op
 from graphdl.tracing import (
     METHOD_HANDLERS,
@@ -286,15 +287,49 @@ def cumsum(a: Any, axis: Any = None, dtype: Any = None, out: None = None) -> Any
     x, axis = _line(a, axis)
     x = cast(x, _total_dtype(x.dtype) if dtype is None else as_dtype(dtype))
     if x.dtype == BOOL:
-        return _scan(np.add, x, axis)
-    return reduction.cumsum(x, axis=axis, reverse=False)
+        return cumulative.cummax(x, axis=axis)
+    return cumulative.cumsum(x, axis=axis, reverse=False)
 
 
 @implements(np.cumprod)
 def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: None = None) -> Any:
     x, axis = _line(a, axis)
     x = cast(x, _total_dtype(x.dtype) if dtype is None else as_dtype(dtype))
-    return _scan(np.multiply, x, axis)
+    if x.dtype == BOOL:
+        return cumulative.cummin(x, axis=axis)
+    return cumulative.running_product(x, axis)
+
+
+def _cumulative(function: Callable[..., Any], identity: int) -> Callable[..., Any]:
+    """np.cumulative_sum and np.cumulative_prod."""
+
+    def implementation(
+        x: Any,
+        /,
+        *,
+        axis: Any = None,
+        dtype: Any = None,
+        out: None = None,
+        include_initial: bool = False,
+    ) -> Any:
+        (value,) = lift(x)
+        require(value.ndim > 0, "a 0-d array has no axis to run along")
+        if axis is None:
+            require(value.ndim == 1, f"shape {value.shape} has several axes: choose one, axis=")
+            axis = 0
+        axis = axis_of(axis, value.shape)
+        result = function(value, axis, dtype)
+        if not include_initial:
+            return result
+        shape = tuple(1 if i == axis else n for i, n in enumerate(value.shape))
+        start = broadcast_to(number(identity, result.dtype, result), shape)
+        return concatenate((start, result), axis)
+
+    return implementation
+
+
+implements(np.cumulative_sum)(_cumulative(cumsum, 0))
+implements(np.cumulative_prod)(_cumulative(cumprod, 1))
 
 
 def _line(a: Any, axis: Any) -> tuple[TracedArray, int]:
@@ -335,6 +370,7 @@ def _ignoring_nan(function: Callable[..., Any], instead: float) -> Callable[...,
 implements(np.nansum)(_ignoring_nan(sum_, 0.0))
 implements(np.nanprod)(_ignoring_nan(prod, 1.0))
 implements(np.nancumsum)(_ignoring_nan(cumsum, 0.0))
+implements(np.nancumprod)(_ignoring_nan(cumprod, 1.0))
 
 
 @implements(np.nanmean)
@@ -433,8 +469,13 @@ def _accumulate_method(ufunc: np.ufunc) -> Callable[..., Any]:
         (x,) = lift(array)
         if ufunc in (np.add, np.multiply):
             return (cumsum if ufunc is np.add else cumprod)(x, axis, dtype)
-        refuse(dtype is not None, f"np.{ufunc.__name__}.accumulate: dtype= is not traced")
-        return _scan(ufunc, x, axis_of(axis, x.shape))
+        if dtype is not None:
+            x = cast(x, as_dtype(dtype))
+        axis = axis_of(axis, x.shape)
+        if ufunc in (np.maximum, np.minimum):
+            op = cumulative.cummax if ufunc is np.maximum else cumulative.cummin
+            return op(x, axis=axis)
+        return _scan(ufunc, x, axis)
 
     return accumulate
 

@@ -1,4 +1,4 @@
-"""Reductions over axes, without keepdims (a reshape), and cumulative sums.
+"""Reductions over axes, without keepdims (a reshape).
 
 `max` and `min` share a cotangent equally among ties. The gradient of `prod` is exact at zeros and
 to any order: it replays the product as a tree of halves.
@@ -115,24 +115,3 @@ def _position(name: str, reference: Callable[..., Any]) -> Op:
 
 argmax = _position("argmax", np.argmax)
 argmin = _position("argmin", np.argmin)
-
-
-def _infer_cumsum(x: TensorType, *, axis: int, reverse: bool) -> TensorType:
-    _check_axes("cumsum", x, (axis,))
-    return x
-
-
-def _cumsum(x: Any, *, axis: int, reverse: bool) -> Any:
-    if reverse:
-        return np.flip(np.cumsum(np.flip(x, axis), axis, dtype=x.dtype), axis)
-    return np.cumsum(x, axis, dtype=x.dtype)
-
-
-#: Sums of all elements up to and with each one, from the end where `reverse`.
-cumsum: Op = Op(
-    "cumsum",
-    "cumulative",
-    _infer_cumsum,
-    _cumsum,
-    lambda g, out, x, *, axis, reverse: (cumsum(g, axis=axis, reverse=not reverse),),
-)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from graphdl.ops import contraction, indexing, movement, pointwise, reduction, update
+from graphdl.ops import (
+    contraction,
+    cumulative,
+    indexing,
+    movement,
+    pointwise,
+    reduction,
+    sorting,
+    update,
+)
 from graphdl.ops.op import Op
 
+_FAMILIES = (
+    pointwise, reduction, cumulative, movement, contraction, indexing, sorting, update,
+)  # fmt: skip
 OPS: dict[str, Op] = {
     value.name: value
-    for module in (pointwise, reduction, movement, contraction, indexing, update)
+    for module in _FAMILIES
     for value in vars(module).values()
     if isinstance(value, Op)
 }
