@@ -546,6 +546,12 @@ class TracedArray:
     def fill(self, value: Any) -> NoReturn:
         self[...] = value
 
+    def sort(self, axis: Any = -1, **kwargs: Any) -> None:
+        self[...] = _numpy.sort(self, axis, **kwargs)
+
+    def partition(self, kth: Any, axis: Any = -1, **kwargs: Any) -> None:
+        self[...] = _numpy.partition(self, kth, axis, **kwargs)
+
     def clip(self, min: Any = None, max: Any = None, out: None = None) -> Any:
         return np.clip(self, min, max, out)
 
@@ -622,7 +628,7 @@ def _method(name: str) -> Callable[..., Any]:
 for _attribute in (
     "sum", "prod", "max", "min", "mean", "var", "std", "any", "all", "argmax", "argmin", "cumsum",
     "cumprod", "ravel", "squeeze", "swapaxes", "repeat", "round", "take", "diagonal",
-    "trace", "sort", "argsort", "nonzero", "searchsorted", "partition", "choose",
+    "trace", "argsort", "argpartition", "nonzero", "searchsorted", "choose",
 ):  # fmt: skip
     setattr(TracedArray, _attribute, _method(_attribute))
 

@@ -146,7 +146,6 @@ REFUSED = [
     ("np.pad(x, 1, 'maximum')", (UnsupportedError, TypeError), "mode='maximum' is not traced"),
     ("np.repeat(x, i[0])", (UnsupportedError, TypeError), "repeats must be static"),
     ("np.full((3, 4), s)", (GraphError, TypeError), ""),
-    ("x.sort()", (UnsupportedError, TypeError), "np.sort cannot be traced"),
 ]  # fmt: skip
 
 
