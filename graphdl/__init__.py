@@ -1,6 +1,6 @@
 """graphdl: NumPy code as compiled, differentiable graphs."""
 
-from graphdl import data, losses, nn, optim, visualize
+from graphdl import data, losses, nn, optim, random, visualize
 from graphdl import numpy_functions as _numpy_functions
 from graphdl.api import (
     Compiled,
@@ -80,6 +80,7 @@ __all__ = [
     "map",
     "nn",
     "optim",
+    "random",
     "scan",
     "set_num_threads",
     "spec",

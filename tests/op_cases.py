@@ -105,6 +105,12 @@ SHAPED: dict[str, list[tuple[tuple[tuple[int, ...], ...], dict[str, Any]]]] = {
 }  # fmt: skip
 
 
+def _counters(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Two keys, a first block, a stream and an index."""
+    keys = rng.integers(0, 2**32, (2, 3, 4), dtype=np.uint32)
+    return (*keys, *rng.integers(0, 2**64, (3, 3, 4), dtype=np.uint64))
+
+
 def others(rng: np.random.Generator) -> dict[str, list[Case]]:
     """Ops whose operands or attributes are of a kind of their own."""
     x, index = rng.normal(size=(5, 3)), rng.integers(0, 5, (2, 4))
@@ -155,6 +161,8 @@ def others(rng: np.random.Generator) -> dict[str, list[Case]]:
                 {"axes": (0,), "starts": (0,), "steps": (1,), "mode": "add", "unique": False},
             ),
         ],
+        "philox": [Case(OPS["philox"], _counters(rng))],
+        "philox_wide": [Case(OPS["philox_wide"], _counters(rng))],
         "ldexp": [Case(OPS["ldexp"], (x, rng.integers(-3, 4, (5, 3)).astype(np.int32)))],
         "constant": [Case(OPS["constant"], (), value)],
         "iota": [Case(OPS["iota"], (), {"size": 4, "dtype": F4})],

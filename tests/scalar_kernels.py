@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from graphdl.kernels.arithmetic import ARITHMETIC
 from graphdl.kernels.cpu.llvm import assembly, load, object_code
 from graphdl.kernels.cpu.scalar_code import emit
-from graphdl.kernels.elementary import ELEMENTARY
 from graphdl.kernels.scalar import Scalar
+from graphdl.kernels.scalars import SCALARS
 from graphdl.kernels.value import element_type
 
-SCALARS = ELEMENTARY | ARITHMETIC
 I64 = ir.IntType(64)
 
 

@@ -150,6 +150,31 @@ def erfcx(x: Real) -> Real:
     return mp.exp(x * x) * mp.erfc(x)
 
 
+def quantile_ratio(w: Real) -> Real:
+    """z / (p - 1/2), where p is the normal distribution function of z and w = -log(4 p (1 - p))."""
+    if w == 0:
+        return mp.sqrt(2 * mp.pi)
+    x = mp.sqrt(-mp.expm1(-w))  # 2 p - 1
+    if w < 1:
+        return 2 * mp.sqrt(2) * mp.erfinv(x) / x
+    p = mp.exp(-w) / (2 * (1 + x))  # 1 - p, without cancellation
+    z = mp.findroot(
+        lambda z: mp.log(mp.erfc(z / mp.sqrt(2)) / 2) - mp.log(p),
+        mp.sqrt(2 * w),
+        tol=mp.mpf(10) ** -70,
+    )
+    return 2 * z / x
+
+
+def quantile_of_root(s: Real) -> Real:
+    return quantile_ratio(s * s)
+
+
+def of_relative_error(function: Function) -> Function:
+    """The weight that makes an error relative."""
+    return lambda x: 1 / function(x)
+
+
 FITS = [
     Fit(
         "EXPM1_TAIL",
@@ -273,6 +298,23 @@ FITS = [
         {"float32": (-1, mp.mpf("2.0")), "float64": (-1, mp.mpf("4.0"))},
         {"float32": 8, "float64": 21},
         "1 - erf(x) = exp(-x^2) P(x - 2), x >= 1 until erf(x) rounds to 1; absolute error",
+    ),
+    Fit(
+        "NDTRI_NEAR",
+        lambda u: (quantile_ratio(u + 3) - mp.sqrt(2 * mp.pi)) / (u + 3),
+        lambda u: (u + 3) / quantile_ratio(u + 3),
+        (mp.mpf("-2.999999"), mp.mpf("3.26")),
+        {"float32": 10, "float64": 23},
+        "ndtri(p) = (p - 1/2) (sqrt(2 pi) + w P(w - 3)), w = -log(4 p (1 - p)) <= 6.25; "
+        "relative error",
+    ),
+    Fit(
+        "NDTRI_MIDDLE",
+        lambda u: quantile_of_root(u + 3),
+        of_relative_error(lambda u: quantile_of_root(u + 3)),
+        (mp.mpf("-0.51"), mp.mpf(2)),
+        {"float32": 9},
+        "ndtri(p) = (p - 1/2) P(sqrt(w) - 3), 2.5 <= sqrt(w) <= 5; relative error",
     ),
 ]
 

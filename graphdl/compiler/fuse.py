@@ -103,6 +103,16 @@ def is_number(node: Node) -> bool:
     return node.op is movement.extent or (node.op is movement.constant and node.type.size == 1)
 
 
+def counts(operand: Node) -> bool:
+    """Whether an operand is an iota seen through movement that a kernel computes from its loops:
+    the number of an element in an array of several axes, or every other number.
+    """
+    if through(operand, tuple(range(operand.type.ndim))) is not None:
+        return False
+    view = view_of(operand)
+    return view is not None and view.base.op is movement.iota
+
+
 def is_scalar(node: Node) -> bool:
     """Whether each kernel that needs the node computes it anew: one number, from numbers.
 
@@ -308,8 +318,7 @@ class _Fusion:
             if draft.kind != "loops" or len(draft.reductions) >= MAX_REDUCTIONS:
                 return None
             return self._fit_reduction(node, draft)
-        in_product = node.op.family == "pointwise" and node.op is not indexing.position
-        if draft.kind == "product" and not in_product:
+        if draft.kind == "product" and not _may_follow_product(node):
             return None
         if node.op is update and spoils(node, (*draft.axes, node)):
             return None
@@ -515,10 +524,7 @@ class _Fusion:
             loops.kind == "loops"
             and not self.before[product.number] >> loops.number & 1
             and all(axes == everything for axes in loops.axes.values())
-            and all(
-                node.op.family == "pointwise" and node.op is not indexing.position
-                for node in loops.axes
-            )
+            and all(_may_follow_product(node) for node in loops.axes)
         )
 
     def _reads_agree(self, reader: _Draft, writer: _Draft) -> bool:
@@ -626,6 +632,15 @@ class _Fusion:
             assert len(rest) < len(waiting), "groups wait for each other: fusion is not convex"
             waiting = rest
         return groups
+
+
+def _may_follow_product(node: Node) -> bool:
+    """Whether a node can be computed in the loops of a matrix product."""
+    return (
+        node.op.family == "pointwise"
+        and node.op is not indexing.position
+        and not any(counts(operand) for operand in node.inputs)
+    )
 
 
 def reduced_axes(node: Node) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ COST: dict[str, float] = {
     **dict.fromkeys(("power", "arctan2", "hypot", "cbrt", "logaddexp", "logaddexp2"), 4.0),
     **dict.fromkeys(("divide", "sqrt", "reciprocal", "floor_divide", "remainder", "fmod"), 0.5),
     **dict.fromkeys(("gcd", "lcm"), 20.0),
+    **dict.fromkeys(("philox", "philox_wide", "ndtri"), 2.0),
 }
 
 IDENTITY = {"sum": 0, "prod": 1, "any": False, "all": True}

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphdl.kernels.arithmetic import ARITHMETIC
-from graphdl.kernels.elementary import ELEMENTARY
+from graphdl.kernels.scalars import SCALARS
 from graphdl.kernels.source import KernelSource
 
 _DTYPES = {
@@ -64,7 +63,7 @@ def python_names(arrays: Sequence[NDArray[Any]] | None = None) -> Mapping[str, A
         "few_lanes": range,
         "min_i64": min,
         "max_i64": max,
-        **{name: scalar.python for name, scalar in (ELEMENTARY | ARITHMETIC).items()},
+        **{name: scalar.python for name, scalar in SCALARS.items()},
     }
     for suffix, dtype in _DTYPES.items():
         names[suffix] = dtype

@@ -8,7 +8,7 @@ than loading it (KEEP). Loops that every array walks as one are joined.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphdl.compiler.fuse import (
@@ -19,6 +19,7 @@ from graphdl.compiler.fuse import (
     Axes,
     Group,
     changed_view,
+    counts,
     is_generator,
     is_scalar,
     through,
@@ -59,6 +60,7 @@ class Loops:
         self.words: list[Word] = []
         self.word_names: dict[str, int] = {}
         self.accesses: dict[Access, str] = {}
+        self.countings: dict[Access, int] = {}
         self.member_set = set(group.members)
         self.reads: dict[Node | Buffer, None] = {}
         self.partials: dict[Node, Buffer] = {}
@@ -235,6 +237,8 @@ class Loops:
                         yield self.padded(node)
                     else:
                         yield self.access(operand, self.seen(node, position))
+                elif counts(operand):
+                    yield self.access(operand, self.seen(node, position))
             if node in self.stored:
                 yield self.store_access(node)
             if node in self.keeps and node not in self.stored:
@@ -243,7 +247,7 @@ class Loops:
     def _is_read(self, node: Node, position: int, operand: Node) -> bool:
         behind = through(operand, self.seen(node, position))
         if behind is None:
-            return True
+            return not counts(operand)
         base = behind[0]
         return not (base in self.member_set or is_generator(base) or is_scalar(base))
 
@@ -282,6 +286,18 @@ class Loops:
             self.word_names[name] = len(self.words)
             self.words.append(value)
         return name
+
+    def counting(self, access: Access, index: Mapping[int, str]) -> str:
+        """The number that an iota, seen from the loops, holds at `index`, as text."""
+        number = self.countings.setdefault(access, len(self.countings))
+        terms = [self.word(f"first{number}", access.offset)] if access.offset else []
+        for d, place in index.items():
+            stride = access.strides[d] if d >= 0 else 0
+            if stride == 1 and d == self.inner[-1]:
+                terms.append(place)
+            elif stride:
+                terms.append(f"{place} * {self.word(f'jump{number}_{d}', stride)}")
+        return f"to_{access.dtype}(i64({' + '.join(terms) or '0'}))"
 
     def array(self, access: Access) -> str:
         """The number of an access, as text."""

@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group, is_scalar, through
+from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group, counts, is_scalar, through
 from graphdl.compiler.view import is_movement, view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import (
@@ -412,6 +412,8 @@ class _Text:
                 return f"to_{base.dtype}({place})"
             if is_scalar(base):
                 return self._scalar(base)
+        elif counts(operand):
+            return nest.counting(nest.access(operand, axes), index)
         return self._load(nest.access(operand, axes), index, local)
 
     def _constant(self, constant: Node) -> str:

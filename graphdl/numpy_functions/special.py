@@ -64,6 +64,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "erf": pointwise.erf,
     "erfc": pointwise.erfc,
     "ndtr": _ndtr,
+    "ndtri": pointwise.ndtri,
     "xlogy": _xlogy,
     "xlog1py": _xlog1py,
     "entr": _entr,

@@ -278,6 +278,14 @@ erf = _smooth(
 erfc = _smooth(
     "erfc", _scipy("erfc"), lambda g, out, x: (g * (-2 / math.sqrt(math.pi)) * np.exp(-x * x),)
 )
+ndtri = Op(
+    "ndtri",
+    "pointwise",
+    _float("ndtri"),
+    _scipy("ndtri"),
+    lambda g, out, p: (g * math.sqrt(2 * math.pi) * np.exp(0.5 * out * out),),
+    domain=((0.05, 0.95),),
+)
 
 
 def _infer_select(condition: TensorType, x: TensorType, y: TensorType) -> TensorType:

@@ -8,6 +8,7 @@ from graphdl.ops import (
     indexing,
     movement,
     pointwise,
+    random,
     reduction,
     sorting,
     update,
@@ -16,6 +17,7 @@ from graphdl.ops.op import Op
 
 _FAMILIES = (
     pointwise, reduction, cumulative, movement, contraction, indexing, sorting, update,
+    random,
 )  # fmt: skip
 OPS: dict[str, Op] = {
     value.name: value

@@ -18,10 +18,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.core.types import Type
 
-from graphdl.kernels.arithmetic import ARITHMETIC
 from graphdl.kernels.cpu.scalar_code import emit
-from graphdl.kernels.elementary import ELEMENTARY
 from graphdl.kernels.scalar import Scalar
+from graphdl.kernels.scalars import SCALARS
 
 DTYPES = ("bool", *(f"{s}int{w}" for s in ("", "u") for w in (8, 16, 32, 64)), "float32", "float64")
 NUMBA_TYPES: dict[str, Type] = {
@@ -55,12 +54,15 @@ def numba_definition(scalar: Scalar) -> Callable[..., Any]:
     def ternary(context: Any, x: Type, y: Type, z: Type) -> Any:
         return define((x, y, z))
 
-    by_arity: dict[int, Any] = {1: unary, 2: binary, 3: ternary}
+    def quinary(context: Any, a: Type, b: Type, c: Type, d: Type, e: Type) -> Any:
+        return define((a, b, c, d, e))
+
+    by_arity: dict[int, Any] = {1: unary, 2: binary, 3: ternary, 5: quinary}
     typed: Callable[..., Any] = by_arity[scalar.arity]
     typed.__name__ = typed.__qualname__ = scalar.name
     return typed
 
 
 DEFINITIONS: dict[str, Callable[..., Any]] = {
-    name: numba_definition(scalar) for name, scalar in (ELEMENTARY | ARITHMETIC).items()
+    name: numba_definition(scalar) for name, scalar in SCALARS.items()
 }
