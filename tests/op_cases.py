@@ -34,7 +34,11 @@ class Case:
     @property
     def floats(self) -> tuple[int, ...]:
         """The operands that can have a gradient."""
-        return tuple(i for i, x in enumerate(self.operands) if x.dtype.kind == "f")
+        return tuple(
+            i
+            for i, x in enumerate(self.operands)
+            if x.dtype.kind == "f" and i not in self.op.undifferentiated
+        )
 
     def __call__(self, *operands: Any) -> Any:
         return self.op(*operands, **self.attrs)

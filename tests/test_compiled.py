@@ -46,6 +46,8 @@ def special_values(dtype: np.dtype) -> Any:
 LOOSE = {"erfc": 8, "power": 32, "logaddexp2": 64, "logaddexp": 64, "hypot": 8, "arctan2": 8}
 #: What these do to operands outside of their domain is not defined, in NumPy neither.
 UNDEFINED = ("ldexp", "left_shift", "right_shift")
+#: SciPy computes these in float32 throughout, which is far off here and there; ours in float64.
+WIDER = ("betainc", "betaincc", "betaincinv", "betainccinv", "stdtr", "kv")
 FLOATS_ONLY = ("power", "reciprocal")
 
 
@@ -54,7 +56,11 @@ def fitting(dtype: np.dtype) -> list[tuple[Op, int]]:
     found = []
     for op in DRAWN:
         count = len(op.domain)
-        if op.name in UNDEFINED or (op.name in FLOATS_ONLY and dtype.kind != "f"):
+        if (
+            op.name in UNDEFINED
+            or (op.name in WIDER and dtype == F4)
+            or (op.name in FLOATS_ONLY and dtype.kind != "f")
+        ):
             continue
         try:
             op.infer(*[TensorType(dtype, (3,))] * count)
@@ -72,7 +78,7 @@ def test_pointwise_ops_at_special_values(dtype):
     ops = fitting(dtype)
 
     def f(x, y):
-        return tuple(op(*(x, y)[:count]) for op, count in ops)
+        return tuple(op(*(x, y, x[::-1])[:count]) for op, count in ops)
 
     graph = gd.trace(f, x, y)
     want = graph.evaluate(x, y)

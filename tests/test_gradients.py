@@ -42,7 +42,13 @@ def differentiable() -> list[Case]:
 
 @pytest.mark.parametrize("case", differentiable(), ids=str)
 def test_the_gradient_of_an_op_is_its_slope(case):
-    check_grads(case, *case.operands)
+    fixed = {i: case.operands[i] for i in case.op.undifferentiated}
+
+    def f(*operands):
+        rest = iter(operands)
+        return case(*(fixed[i] if i in fixed else next(rest) for i in range(len(case.operands))))
+
+    check_grads(f, *(x for i, x in enumerate(case.operands) if i not in fixed))
 
 
 def test_every_op_with_a_rule_is_checked():

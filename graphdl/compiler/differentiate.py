@@ -64,6 +64,9 @@ def vjp(
         source = trace.sources.get(node)
         if node.op.vjp is None:
             raise _no_gradient(node, trace)
+        for position, why in node.op.undifferentiated.items():
+            if node.inputs[position] in active:
+                raise _no_gradient(node, trace, f" by operand {position}", why)
         operands = [TracedArray(operand, trace) for operand in node.inputs]
         with trace.at(source):
             parts = node.op.vjp(
@@ -76,10 +79,10 @@ def vjp(
     ]
 
 
-def _no_gradient(node: Node, trace: Trace) -> GraphError:
+def _no_gradient(node: Node, trace: Trace, by: str = "", why: str = "") -> GraphError:
     return locate(
         GradientError(
-            f"{node.op.name} has no gradient ({node.op.no_gradient}); "
+            f"{node.op.name} has no gradient{by} ({why or node.op.no_gradient}); "
             f"wrap its argument in gd.stop_gradient if that is meant"
         ),
         trace.sources.get(node),

@@ -12,6 +12,7 @@ from graphdl.compiler.materialise import copy
 from graphdl.compiler.view import is_movement
 from graphdl.errors import GraphError
 from graphdl.graph import Node
+from graphdl.kernels.special_functions import SPECIAL_FUNCTIONS
 from graphdl.ops import movement, pointwise
 from graphdl.ops.update import update
 from graphdl.types import Dtype
@@ -35,6 +36,7 @@ COST: dict[str, float] = {
     **dict.fromkeys(("power", "arctan2", "hypot", "cbrt", "logaddexp", "logaddexp2"), 4.0),
     **dict.fromkeys(("divide", "sqrt", "reciprocal", "floor_divide", "remainder", "fmod"), 0.5),
     **dict.fromkeys(("gcd", "lcm"), 20.0),
+    **dict.fromkeys(SPECIAL_FUNCTIONS, 50.0),
     **dict.fromkeys(("philox", "philox_wide", "ndtri"), 2.0),
 }
 

@@ -6,5 +6,6 @@ from graphdl.kernels.arithmetic import ARITHMETIC
 from graphdl.kernels.elementary import ELEMENTARY
 from graphdl.kernels.randomness import RANDOM
 from graphdl.kernels.scalar import Scalar
+from graphdl.kernels.special_functions import SPECIAL_FUNCTIONS
 
-SCALARS: Final[dict[str, Scalar]] = ELEMENTARY | ARITHMETIC | RANDOM
+SCALARS: Final[dict[str, Scalar]] = ELEMENTARY | ARITHMETIC | RANDOM | SPECIAL_FUNCTIONS

@@ -194,6 +194,29 @@ class Value:
     def copysign(self, sign: Value | Number) -> Value:
         return self.intrinsic("copysign", sign)
 
+    def external(self, symbol: str, *others: Value) -> Value:
+        """Call the C function `double symbol(..., int)`, its last argument 0, on float64 and int64.
+
+        It is taken to have no effect but its result. Elements of vectors are taken one by one.
+        """
+        handles = [self.handle, *(other.handle for other in others)]
+        kinds = [element_type(operand.dtype) for operand in (self, *others)]
+        double, flag = _FLOATS["float64"], ir.IntType(32)
+        function = self.builder.module.globals.get(symbol)
+        if function is None:
+            kind = ir.FunctionType(double, [*kinds, flag])
+            function = ir.Function(self.builder.module, kind, symbol)
+            for attribute in ("nounwind", "readnone", "willreturn"):
+                set.add(function.attributes, attribute)  # llvmlite does not know all of them
+        if not self.lanes:
+            return self._new(self.builder.call(function, [*handles, flag(0)]), "float64")
+        result = ir.Constant(self._type("float64"), ir.Undefined)
+        for lane in map(flag, range(self.lanes)):
+            elements = [self.builder.extract_element(handle, lane) for handle in handles]
+            one = self.builder.call(function, [*elements, flag(0)])
+            result = self.builder.insert_element(result, one, lane)
+        return self._new(result, "float64")
+
     # Bits
 
     def _bitwise(self, other: Value | Number, emit: Callable[..., ir.Value]) -> Value:

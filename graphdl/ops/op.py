@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +43,8 @@ class Op:
     no_gradient: str = ""
     #: Where to test a pointwise op: an interval for each operand.
     domain: tuple[tuple[float, float], ...] = ()
+    #: The operands, by position, that `vjp` has no formula for, and why.
+    undifferentiated: Mapping[int, str] = field(default_factory=dict)
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
         """Build a node if an argument is traced, otherwise compute with NumPy."""

@@ -11,12 +11,13 @@ from graphdl.ops import (
     random,
     reduction,
     sorting,
+    special,
     update,
 )
 from graphdl.ops.op import Op
 
 _FAMILIES = (
-    pointwise, reduction, cumulative, movement, contraction, indexing, sorting, update,
+    pointwise, special, reduction, cumulative, movement, contraction, indexing, sorting, update,
     random,
 )  # fmt: skip
 OPS: dict[str, Op] = {

@@ -1,7 +1,7 @@
 """LLVM, through llvmlite alone: optimise a module, write it as object code, load objects.
 
-An object is ordinary position-independent code for this processor. It refers to nothing but libc
-and libm, so it can be linked into a C program as well as loaded here.
+An object is ordinary position-independent code for this processor. It refers to nothing but libc,
+libm and SciPy's special functions (graphdl.kernels.cpu.external).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from itertools import count
 from typing import Any
 
 import llvmlite.binding as llvm
+
+from graphdl.kernels.cpu import external
 
 _lock = threading.RLock()
 _library_number = count()
@@ -103,6 +105,8 @@ def load(objects: Mapping[str, bytes]) -> dict[str, int]:
         for symbol, code in objects.items():
             library.add_object_img(code)
             library.export_symbol(symbol)
+            for name, address in external.symbols_in(code).items():
+                library.import_symbol(name, address)
         library.add_current_process()
         loaded = library.link(_linker(), f"graphdl {next(_library_number)}")
         _loaded.append(loaded)
