@@ -22,6 +22,7 @@ from graphdl.kernels.cpu import pool
 from graphdl.kernels.cpu.entry import prepare
 from graphdl.tracing import TracedArray, as_traced, current_trace, locate, new_input, tracing
 from graphdl.transforms import custom_jvp, custom_vjp
+from graphdl.transforms.common import called
 from graphdl.trees import flatten, leaf_names, leaf_type, leaves_of, unflatten
 
 Function = Callable[..., Any]
@@ -51,7 +52,7 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Graph:
     with tracing(name) as run:
         inputs = [new_input(type, i, run, weak) for i, (type, weak) in enumerate(types)]
         traced_args, traced_kwargs = unflatten(tree, inputs)
-        result = f(*traced_args, **traced_kwargs)
+        result = called(f, *traced_args, **traced_kwargs)
         values, out_tree = flatten(result)
         if not values:
             raise locate(
@@ -121,7 +122,7 @@ class Compiled:
     def _dispatch(self, *args: Any, **kwargs: Any) -> Any:
         """The call in general: any nesting, keywords, arrays of any layout, a running trace."""
         if current_trace() is not None:  # traced arguments, or a closure over traced values
-            return self._f(*args, **kwargs)
+            return called(self._f, *args, **kwargs)
         leaves, tree = flatten((args, kwargs))
         leaves = [self._prepared(leaf, i, args, kwargs) for i, leaf in enumerate(leaves)]
         executable, new = self._specialised(leaves, tree)

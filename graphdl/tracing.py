@@ -4,6 +4,11 @@
 functions (`__array_function__`, looked up in `HANDLERS`, which graphdl.numpy_functions fills) and
 to the methods and attributes of an array. Every operation becomes a node of the graph, together
 with the line of the user's code that asked for it.
+
+A traced array is a place for a value, as an array of NumPy is: what is assigned into it replaces
+the node that it holds. A view of it is the chain of slices, transposes and reshapes that leads
+there; it reads the node that its array holds now, and writes through to it. The graph knows
+nothing of all this: it only has the nodes.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import getitem, setitem
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -33,8 +39,9 @@ from graphdl.errors import (
     UnsupportedError,
 )
 from graphdl.graph import Node, Source, intern
-from graphdl.ops import movement, pointwise, subscript
+from graphdl.ops import movement, pointwise, views
 from graphdl.ops.op import Op, node_of
+from graphdl.ops.views import Step
 from graphdl.types import Dtype, Shape, TensorType, as_dtype
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -83,11 +90,13 @@ def locate(error: GraphError, source: Source | None = None) -> GraphError:
 class Trace:
     """One run of a user's function on traced values: whether it still runs, and its lines."""
 
-    __slots__ = ("alive", "function", "sources", "standin")
+    __slots__ = ("alive", "function", "scope", "sources", "standin")
 
     def __init__(self, function: str) -> None:
         self.alive = True
         self.function = function
+        #: The bodies of loops, branches and maps that are being traced, the innermost last.
+        self.scope: tuple[str, ...] = ()
         self.sources: dict[Node, Source] = {}
         #: The line to use instead of the caller's, while a gradient rule runs.
         self.standin: Source | None = None
@@ -100,6 +109,15 @@ class Trace:
             yield
         finally:
             self.standin = before
+
+    @contextmanager
+    def inside(self, what: str) -> Iterator[None]:
+        """Trace the body of a loop, a branch or a map: arrays from outside stay as they are."""
+        before, self.scope = self.scope, (*self.scope, f"{what} {next(_places)}")
+        try:
+            yield
+        finally:
+            self.scope = before
 
     def record(self, node: Node) -> None:
         if node not in self.sources:
@@ -309,42 +327,117 @@ class TracedArray:
     """A value in a trace: it has a dtype and a shape, but no numbers.
 
     `weak` marks a Python scalar that was handed to the traced function: NEP 50 lets the arrays
-    that it meets decide the dtype.
+    that it meets decide the dtype. `is_array` marks what NumPy makes an array and not a number,
+    of which a 0-d one is a rare case: `x += 1` changes an array, and makes a new number.
     """
 
-    __slots__ = ("node", "owner", "weak")
+    __slots__ = (
+        "_node", "_parent", "_root", "_scope", "_step", "_version", "is_array", "owner", "weak",
+    )  # fmt: skip
     __array_priority__ = 1000.0
 
     def __init__(self, node: Node, trace: Trace, weak: bool = False) -> None:
-        self.node = node
+        self._node = node
         self.owner = trace
         self.weak = weak
+        self.is_array = len(node.type.shape) > 0
+        self._scope = trace.scope
+        #: The array that this is a view of, the step that leads here, and where all views end.
+        self._parent: TracedArray | None = None
+        self._step: Step | None = None
+        self._root = self
+        #: How often the root had been written when `_node` was looked up, or the root itself was.
+        self._version = 0
 
     # --- what it is -------------------------------------------------------------------------
 
     @property
+    def node(self) -> Node:
+        """The value that it holds now."""
+        if self._version != self._root._version:
+            self._look_up()
+        return self._node
+
+    def _look_up(self) -> None:
+        """Follow the way from the root to this view again, since the root was written."""
+        outdated = []
+        at: TracedArray = self
+        while at._parent is not None and at._version != self._root._version:
+            outdated.append(at)
+            at = at._parent
+        node = at._node
+        for view in reversed(outdated):
+            assert view._step is not None
+            node = node_of(view._step.op, (node,), view._step.attrs)
+            self.owner.record(node)
+            view._node, view._version = node, self._root._version
+
+    def _steps(self) -> list[Step]:
+        """The way from the root to this view."""
+        found = []
+        at: TracedArray = self
+        while at._parent is not None:
+            assert at._step is not None
+            found.append(at._step)
+            at = at._parent
+        return found[::-1]
+
+    def fresh(self) -> TracedArray:
+        """The same value in an array of its own."""
+        result = TracedArray(self.node, self.owner, self.weak)
+        result.is_array = self.is_array
+        return result
+
+    def view_by(self, node: Node, op: Op, attrs: dict[str, Any]) -> TracedArray:
+        """The array that one movement op makes of this one; a view where NumPy makes one."""
+        result = TracedArray(node, self.owner)
+        step = Step(op, attrs, self.shape, node.type.shape)
+        if op is movement.reshape and self._parent is not None:
+            steps = [*self._steps(), step]
+            if views.strides_of(self._root._node.type.shape, steps) is None:
+                return result
+        result._parent, result._step, result._root = self, step, self._root
+        result._version = self._root._version
+        return result
+
+    def assign(self, value: TracedArray) -> None:
+        """Replace all elements by those of a value of the same shape and dtype."""
+        root = self._root
+        if root._scope != self.owner.scope:
+            inner = next(iter(self.owner.scope[len(root._scope) :]), "a function").split()[0]
+            raise UnsupportedError(
+                f"the body of gd.{inner} assigns into an array ({root.type}) from outside of it; "
+                f"take it as an argument and return it as a result (for a loop: in the carry)"
+                f"{root.made_at}"
+            )
+        if self._parent is not None:
+            value = views.written(root.fresh(), self._steps(), value)
+        root._node = value.node
+        root._version += 1
+
+    @property
     def type(self) -> TensorType:
-        return self.node.type
+        return self._node.type
 
     @property
     def dtype(self) -> Dtype:
-        return self.node.type.dtype
+        return self._node.type.dtype
 
     @property
     def shape(self) -> Shape:
-        return self.node.type.shape
+        return self._node.type.shape
 
     @property
     def ndim(self) -> int:
-        return len(self.node.type.shape)
+        return len(self._node.type.shape)
 
     @property
     def size(self) -> int:
-        return self.node.type.size
+        return self._node.type.size
 
     @property
     def nbytes(self) -> int:
-        return self.node.type.nbytes
+        return self._node.type.nbytes
 
     @property
     def itemsize(self) -> int:
@@ -404,7 +497,8 @@ class TracedArray:
         except GraphError as error:
             raise locate(error) from error.__cause__
         trace.record(node)
-        return TracedArray(node, trace)
+        is_view = op in views.VIEWING and args[0] is self
+        return self.view_by(node, op, attrs) if is_view else TracedArray(node, trace)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         try:
@@ -420,29 +514,27 @@ class TracedArray:
         try:
             if handler is None:
                 raise UnsupportedError(_unsupported(name))
-            if _has_out(func, args, kwargs):
-                raise UnsupportedError(
-                    "out= cannot write into an array while tracing; use the returned value"
-                )
-            return handler(*args, **kwargs)
+            args, kwargs, out = _without_out(func, args, kwargs)
+            result = handler(*args, **kwargs)
+            if out is not None:
+                return write_out(name, out, result)
+            return result if func in VIEWING_FUNCTIONS else _owned(result)
         except GraphError as error:
             raise locate(_named(error, name)) from error.__cause__
 
-    def __getitem__(self, index: Any) -> TracedArray:
+    def __getitem__(self, index: Any) -> Any:
         try:
             self.check_alive()
-            result: TracedArray = subscript.getitem(self, index)
-            return result
+            return HANDLERS[getitem](self, index)  # see graphdl.numpy_functions.assignment
         except GraphError as error:
             raise locate(error) from error.__cause__
 
-    def __setitem__(self, index: Any, value: Any) -> NoReturn:
-        raise locate(
-            UnsupportedError(
-                f"x[{_index_text(index)}] = ... on a traced array ({self.type}) is not supported; "
-                f"build the array with np.where, np.concatenate or np.stack instead"
-            )
-        )
+    def __setitem__(self, index: Any, value: Any) -> None:
+        try:
+            self.check_alive()
+            HANDLERS[setitem](self, index, value)
+        except GraphError as error:
+            raise locate(error) from error.__cause__
 
     # --- what has no answer while tracing -----------------------------------------------------
 
@@ -466,7 +558,8 @@ class TracedArray:
         self._needs_value(
             "float()",
             "Keep the 0-d array: arithmetic on it works as on a number. Where it is assigned into "
-            "a plain array, build that with np.stack instead.",
+            f"an array of NumPy: that cannot hold traced values. {CREATE_TRACED}, or build it "
+            f"with np.stack.",
         )
 
     def __int__(self) -> NoReturn:
@@ -517,6 +610,10 @@ class TracedArray:
     def flat(self) -> Any:
         return _numpy.ravel(self)
 
+    @flat.setter
+    def flat(self, values: Any) -> None:
+        self[...] = _numpy.reshape(_numpy.broadcast_to(values, (self.size,)), self.shape)
+
     def astype(self, dtype: Any, **kwargs: Any) -> TracedArray:
         """This array as `dtype`; `copy`, `order`, `casting` as in NumPy, where they can matter."""
         try:
@@ -526,8 +623,9 @@ class TracedArray:
                 raise DtypeError(f"cannot cast {self.dtype} to {wanted} by the rule {casting!r}")
         except GraphError as error:
             raise locate(_named(error, "astype")) from error.__cause__
-        result: TracedArray = cast(self, wanted)
-        return TracedArray(result.node, self.owner) if result is self else result
+        result = TracedArray(cast(self, wanted).node, self.owner)
+        result.is_array = self.is_array
+        return result
 
     def reshape(self, *shape: Any, order: str = "C") -> Any:
         target = shape[0] if len(shape) == 1 else shape
@@ -538,12 +636,14 @@ class TracedArray:
         return _numpy.transpose(self, order)
 
     def copy(self, order: str = "C") -> TracedArray:
-        return TracedArray(self.node, self.owner)
+        result = TracedArray(self.node, self.owner)
+        result.is_array = self.is_array
+        return result
 
     def flatten(self, order: str = "C") -> Any:
-        return _numpy.ravel(self, order=order)
+        return _numpy.ravel(self, order=order).fresh()
 
-    def fill(self, value: Any) -> NoReturn:
+    def fill(self, value: Any) -> None:
         self[...] = value
 
     def sort(self, axis: Any = -1, **kwargs: Any) -> None:
@@ -551,6 +651,9 @@ class TracedArray:
 
     def partition(self, kth: Any, axis: Any = -1, **kwargs: Any) -> None:
         self[...] = _numpy.partition(self, kth, axis, **kwargs)
+
+    def put(self, indices: Any, values: Any, mode: str = "raise") -> None:
+        _numpy.put(self, indices, values, mode)
 
     def clip(self, min: Any = None, max: Any = None, out: None = None) -> Any:
         return np.clip(self, min, max, out)
@@ -567,9 +670,60 @@ class TracedArray:
     conjugate = conj
 
 
-def _has_out(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _without_out(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """The arguments of a NumPy function but for `out`, and that."""
     position = _OUT_POSITION.get(func, len(args))
-    return kwargs.get("out") is not None or (position < len(args) and args[position] is not None)
+    out = kwargs.get("out")
+    if position < len(args):
+        out, args = args[position], (*args[:position], None, *args[position + 1 :])
+    kwargs = {name: value for name, value in kwargs.items() if name != "out"}
+    return args, kwargs, out[0] if isinstance(out, tuple) and len(out) == 1 else out
+
+
+def write_out(name: str, out: Any, result: Any, where: Any = True) -> Any:
+    """Write what a function computes into `out`, which it returns."""
+    if isinstance(out, tuple):
+        pairs = zip(out, result, strict=True)
+        return tuple(y if x is None else write_out(name, x, y, where) for x, y in pairs)
+    if not isinstance(out, TracedArray):
+        raise UnsupportedError(
+            f"{name}: out= is an array of NumPy, which cannot hold traced values. "
+            f"{CREATE_TRACED}, or use the returned value"
+        )
+    result = as_traced(result, out.owner)
+    if result.shape != out.shape and broadcast_shapes(name, [result.shape, out.shape]) != out.shape:
+        raise ShapeError(f"{name}: out= is {out.type} for a result {result.type}")
+    if not np.can_cast(result.dtype, out.dtype, "same_kind"):
+        raise DtypeError(
+            f"{name}: cannot cast the result {result.type} to out= of {out.dtype} by the rule "
+            f"'same_kind'"
+        )
+    if where is not True:
+        result = _numpy.where(where, result, out)
+    out[...] = result
+    return out
+
+
+#: What to write where an array of NumPy should take traced values.
+CREATE_TRACED = (
+    "Make it inside of the traced function: there np.zeros, np.empty, np.array and the like make "
+    "traced arrays (those of graphdl.numpy)"
+)
+
+#: The functions of NumPy whose results may be views of their arguments; all others return arrays
+#: of their own.
+VIEWING_FUNCTIONS: set[Any] = set()
+
+
+def _owned(result: Any) -> Any:
+    """A result of a function as arrays of its own."""
+    if isinstance(result, TracedArray):
+        return result.fresh()
+    if type(result) in (tuple, list):
+        return type(result)(map(_owned, result))
+    return result
 
 
 def _named(error: GraphError, name: str) -> GraphError:
@@ -588,11 +742,6 @@ _INSTEAD = {
     "np.extract": "np.where(mask, x, 0) keeps the shape",
     "np.unique": "gd.nn.one_hot(x, n).sum(axis=0) counts values in range(n)",
     "np.bincount": "gd.nn.one_hot(x, n).sum(axis=0) counts values in range(n)",
-    "np.copyto": "np.where(mask, new, old), or np.broadcast_to(value, shape) for np.full,",
-    "np.putmask": "np.where(mask, new, old) returns the new array",
-    "np.place": "np.where(mask, new, old) returns the new array",
-    "np.put": "np.where(mask, new, old) returns the new array",
-    "np.fill_diagonal": "np.where(np.eye(n, dtype=bool), value, x) returns the new array",
     "np.insert": "np.concatenate joins the parts",
     "np.resize": "np.tile and np.reshape",
     "np.piecewise": "np.select(conditions, choices)",
@@ -606,11 +755,6 @@ def _unsupported(name: str) -> str:
     other = "it with functions that can (graphdl.numpy_functions lists them)"
     hint = f"write {instead or other}"
     return f"{name} cannot be traced; {hint}, or compute it outside of the traced function"
-
-
-def _index_text(index: Any) -> str:
-    text = repr(index)
-    return text if len(text) <= 40 else "..."
 
 
 def _method(name: str) -> Callable[..., Any]:
@@ -687,17 +831,23 @@ def _unary(ufunc: np.ufunc) -> Callable[[Any], Any]:
 
 
 def _in_place(operator: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Any]:
-    """x += y on a name: a new value, of x's dtype and shape as NumPy's in-place result."""
+    """x += y: into the place of x, in its dtype and shape. A number is a new one instead."""
 
     def in_place(self: TracedArray, other: Any) -> Any:
         result = operator(self, other)
-        if self.weak:  # a Python number, which has no place
+        if self.weak or result is NotImplemented:
             return result
         if result.shape != self.shape:
             raise locate(ShapeError(f"in-place {name}: {self.type} cannot hold {result.type}"))
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise locate(DtypeError(f"in-place {name}: {result.dtype} does not fit {self.dtype}"))
-        return cast(result, self.dtype)
+        if not self.is_array:
+            return cast(result, self.dtype)
+        try:
+            self.assign(cast(result, self.dtype))
+        except GraphError as error:
+            raise locate(error) from error.__cause__
+        return self
 
     return in_place
 
@@ -728,13 +878,33 @@ def _call_ufunc_method(
     ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """What NumPy asks through `__array_ufunc__`: a call, or reduce, accumulate, outer, at."""
-    if any(result is not None for result in kwargs.get("out") or ()):
-        raise UnsupportedError(
-            f"np.{ufunc.__name__}(..., out=...) cannot write into an array while tracing; "
-            f"use the returned value"
-        )
+    out = kwargs.pop("out", None) or (None,)
+    if any(place is not None for place in out):
+        where = kwargs.pop("where", True) if method == "__call__" else True
+        casting = kwargs.get("casting", "same_kind")
+        result = _call_without_out(ufunc, method, inputs, kwargs)
+        if casting == "unsafe":
+            result = _cast_to(result, out)
+        name = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
+        return write_out(name, out[0] if len(out) == 1 else out, result, where)
+    return _call_without_out(ufunc, method, inputs, kwargs)
+
+
+def _cast_to(result: Any, out: tuple[Any, ...]) -> Any:
+    """Results in the dtypes of the arrays that take them."""
+    results = result if isinstance(result, tuple) else (result,)
+    pairs = zip(results, out, strict=True)
+    made = tuple(x if y is None else cast(as_traced(x, trace_of(out)), y.dtype) for x, y in pairs)
+    return made if isinstance(result, tuple) else made[0]
+
+
+def _call_without_out(
+    ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """A ufunc whose results are new arrays."""
+    if not any(isinstance(x, TracedArray) for x in inputs):
+        return getattr(ufunc, method)(*inputs, **kwargs)  # it was out= that is traced
     if method != "__call__":
-        kwargs.pop("out", None)
         return _call_method(ufunc, method, inputs, kwargs)
     dtype = kwargs.pop("dtype", None)
     where = kwargs.pop("where", True)
@@ -816,10 +986,12 @@ def _no_reference(**attrs: Any) -> NoReturn:
 INPUT = Op("input", "input", lambda **attrs: NotImplemented, _no_reference)
 
 __all__ = [
+    "CREATE_TRACED",
     "HANDLERS",
     "INPUT",
     "METHOD_HANDLERS",
     "SPECIAL_HANDLERS",
+    "VIEWING_FUNCTIONS",
     "Trace",
     "TracedArray",
     "as_traced",

@@ -21,7 +21,7 @@ from graphdl.errors import (
 )
 from graphdl.numpy_functions import gelu, logsumexp, one_hot, relu, softmax
 from graphdl.ops import pointwise
-from graphdl.tracing import HANDLERS, TracedArray, current_trace, new_input, tracing
+from graphdl.tracing import HANDLERS, Trace, TracedArray, current_trace, new_input, tracing
 from graphdl.types import spec
 from tests.helpers import call_of, check, trace
 
@@ -137,9 +137,9 @@ REFUSED = [
     ("np.piecewise(x, [b], [1, 2])", (UnsupportedError, TypeError), "write np.select"),
     ("np.sum(x, out=np.zeros(()))", (UnsupportedError, TypeError), "use the returned value"),
     ("np.sum(x, None, None, np.zeros(()))", (UnsupportedError, TypeError), "np.sum: out="),
-    ("np.add(x, 1, out=np.zeros((3, 4)))", (UnsupportedError, TypeError), "np.add(..., out=...)"),
+    ("np.add(x, 1, out=np.zeros((3, 4)))", (UnsupportedError, TypeError), "np.add: out= is an"),
     ("np.add(x, 1, where=b)", (UnsupportedError, TypeError), "use np.where(mask, add(...), other)"),
-    ("np.add.at(x, 0, 1)", (UnsupportedError, TypeError), "np.add.at cannot be traced"),
+    ("np.divide.at(x, 0, 1)", (UnsupportedError, TypeError), "those that can: np.add, np.maximum"),
     ("np.subtract.reduce(x)", (UnsupportedError, TypeError), "those that can: np.add"),
     ("np.isnat(x)", (UnsupportedError, TypeError), "np.isnat cannot be traced"),
     ("np.reshape(x, (4, 3), order='K')", (UnsupportedError, TypeError), "order='K'"),
@@ -204,18 +204,6 @@ def test_the_line_stands_once_in_a_message():
     assert str(caught.value).count("\n  at ") == 1
 
 
-@pytest.mark.parametrize("index", [0, slice(None), (0, 1)])
-def test_an_assignment_says_what_to_write(index):
-    def f(x):
-        x[index] = 1
-        return x
-
-    with pytest.raises(UnsupportedError) as caught:
-        trace(f, np.ones((2, 2)))
-    assert "np.where, np.concatenate or np.stack" in str(caught.value)
-    assert "x[index] = 1" in line_of(caught.value)
-
-
 def test_an_assignment_into_an_array_of_numpy_says_what_to_write():
     def f(x):
         y = np.zeros(3)
@@ -225,7 +213,9 @@ def test_an_assignment_into_an_array_of_numpy_says_what_to_write():
     with pytest.raises(ValueError, match="setting an array element") as caught:
         trace(f, np.ones(3))  # NumPy's own message, ours is its cause
     assert isinstance(caught.value.__cause__, ConcreteValueError)
-    assert "build that with np.stack" in str(caught.value.__cause__)
+    assert "np.zeros, np.empty, np.array and the like make traced arrays" in str(
+        caught.value.__cause__
+    )
 
 
 def test_names_that_are_rebound_in_place_are_new_values():
@@ -426,4 +416,4 @@ def test_relu_of_a_constant_bound_has_a_constant_bound():
     """The rule of maximum sees it, and gives a tie no gradient."""
     graph = trace(relu, np.ones(3))
     (node,) = [n for n in graph.operations if n.op is pointwise.maximum]
-    assert TracedArray(node.inputs[1], None).is_constant
+    assert TracedArray(node.inputs[1], Trace("f")).is_constant

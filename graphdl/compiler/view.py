@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graphdl.graph import Node
 from graphdl.ops import control, movement
-from graphdl.types import Shape, contiguous_strides
+from graphdl.types import Shape, contiguous_strides, reshaped_strides
 
 #: Movement that a view expresses (a reshape does not always).
 MOVEMENT = (
@@ -65,35 +65,3 @@ def view_of(node: Node) -> View | None:
                 return None
             strides = reshaped
     return View(base, offset, strides)
-
-
-def reshaped_strides(old: Shape, strides: Shape, new: Shape) -> Shape | None:
-    """The strides of `new` over the memory of `old` in the same order, if there are any."""
-    if 0 in old:
-        return contiguous_strides(new)
-    # runs of axes that lie in memory as one
-    sizes: list[int] = []
-    steps: list[int] = []
-    for size, stride in zip(old, strides, strict=True):
-        if size == 1:
-            continue
-        if sizes and steps[-1] == size * stride:
-            sizes[-1] *= size
-            steps[-1] = stride
-        else:
-            sizes.append(size)
-            steps.append(stride)
-    result: list[int] = []
-    run = len(sizes) - 1
-    left = sizes[run] if sizes else 1
-    step = steps[run] if sizes else 1
-    for size in reversed(new):
-        if left == 1 and size != 1:
-            run -= 1
-            left, step = sizes[run], steps[run]
-        if left % size:
-            return None
-        result.append(step)
-        step *= size
-        left //= size
-    return tuple(reversed(result))

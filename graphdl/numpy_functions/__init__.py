@@ -6,6 +6,8 @@ manipulation  reshape, concatenate, split, roll, tile, pad, ...
 selection     take, take_along_axis, diagonal, tril, diff, ...
 products      matmul, dot, tensordot, einsum, ...
 sorting       sort, argsort, searchsorted, digitize, top_k, ...
+assignment    x[index] = values, np.add.at, np.copyto, np.put, ...
+masks         x[mask] with a traced mask
 creation      zeros_like, linspace, ...; np.shape, np.result_type, ...
 special       scipy.special.expit, erf, xlogy, ...
 neural        softmax, relu, gelu, one_hot, ...: not in NumPy, for arrays too
@@ -15,6 +17,7 @@ enters them in `graphdl.tracing.HANDLERS`.
 """
 
 from graphdl.numpy_functions import (
+    assignment,
     creation,
     elementwise,
     manipulation,
@@ -38,6 +41,7 @@ from graphdl.numpy_functions.neural import (
 from graphdl.numpy_functions.sorting import top_k
 
 __all__ = [
+    "assignment",
     "creation",
     "elementwise",
     "gelu",

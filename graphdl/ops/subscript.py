@@ -1,9 +1,10 @@
-"""x[index] as NumPy means it, from slices, reshapes, selections and gathers.
+"""x[index] as NumPy means it, from slices, reshapes, selections and gathers; x[index] = values.
 
 Written with ops only, so it works on traced values and on arrays alike. Three steps: the index is
 spread out to one item for each axis; slices, integers and arithmetic progressions become one
 `slice`; what index arrays remain become a selection where they pick one element of each line
-(as `x[np.arange(n), y]` does), a `gather` otherwise.
+(as `x[np.arange(n), y]` does), a `gather` otherwise. Assignment goes the same way back, with
+`update` and `scatter`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from graphdl.errors import (
     GraphIndexArrayError,
     GraphIndexError,
     GraphIndexShapeError,
+    ShapeError,
 )
-from graphdl.ops import indexing, movement, pointwise
+from graphdl.ops import indexing, movement, pointwise, update
 from graphdl.types import Shape
 
 _INDEX = np.dtype(np.int64)
@@ -47,16 +49,117 @@ class _Item:
 def getitem(x: Any, index: Any) -> Any:
     """x[index] by NumPy's rules: slices, integers, None, `...`, integer arrays, constant masks."""
     items = _progressions_as_slices(_items(x, index))
-    axes = [item for item in items if not item.new]
-    starts = tuple(item.start if item.size else 0 for item in axes)
-    sizes = tuple(item.size for item in axes)
-    steps = tuple(item.step if item.size > 1 else 1 for item in axes)
+    starts, sizes, steps = _window([item for item in items if not item.new])
     if sizes != x.shape or any(starts) or any(step != 1 for step in steps):
         x = movement.slice_(x, starts=starts, sizes=sizes, steps=steps)
     if any(item.array is not None for item in items):
         # the axes that None adds take part in where the results of index arrays stand
         return _advanced(_reshaped(x, tuple(item.size for item in items)), items)
     return _reshaped(x, tuple(item.size for item in items if not item.integer))
+
+
+def setitem(x: Any, index: Any, values: Any, mode: str = "set") -> Any:
+    """x with `values`, of x's dtype, at `index`; or, by `mode`, with what was there combined.
+
+    The values broadcast to the shape of x[index]. Of several at one place the last one is set.
+    """
+    items = _progressions_as_slices(_items(x, index))
+    picks = [i for i, item in enumerate(items) if item.array is not None]
+    if not picks:
+        return _window_replaced(x, items, values, mode)
+    # the axes that None adds stand in x, too, while it is changed
+    whole = _reshaped(x, _shape_with_new_axes(x.shape, items))
+    layout = _layout(items)
+    values = _trimmed(values, layout.shape)
+    # now the axes of the index arrays lead, then come all others, an integer's too
+    lead = len(layout.before)
+    width = len(layout.index)
+    order = [*range(lead, lead + width), *range(lead), *range(lead + width, values.ndim)]
+    values = _transposed(values, order)
+    others = [i for i in range(len(items)) if i not in picks]
+    values = _reshaped(values, (*layout.index, *(items[i].size for i in others)))
+    starts, _, steps = _window(items)
+    made = update.scatter(
+        whole,
+        values,
+        *(_broadcast(x, items[i].array, layout.index) for i in picks),
+        axes=tuple(picks),
+        starts=tuple(0 if i in picks else start for i, start in enumerate(starts)),
+        steps=tuple(1 if i in picks else step for i, step in enumerate(steps)),
+        mode=mode,
+        unique=_are_unique(items, picks, whole.shape, layout.index),
+    )
+    return _reshaped(made, x.shape)
+
+
+def is_window(x: Any, index: Any) -> bool:
+    """Whether an index names a slice of x: whether x[index] is a view."""
+    return all(item.array is None for item in _progressions_as_slices(_items(x, index)))
+
+
+def _window_replaced(x: Any, items: list[_Item], values: Any, mode: str) -> Any:
+    starts, sizes, steps = _window([item for item in items if not item.new])
+    shape = tuple(item.size for item in items if not item.integer)
+    values = _reshaped(_trimmed(values, shape), sizes)
+    if mode != "set":
+        old = movement.slice_(x, starts=starts, sizes=sizes, steps=steps)
+        values = update.MODES[mode](old, values)  # type: ignore[misc]
+    return update.update(x, values, starts=starts, steps=steps)
+
+
+def _window(items: list[_Item]) -> tuple[Shape, Shape, Shape]:
+    """Starts, sizes and steps of what remains of each axis."""
+    return (
+        tuple(item.start if item.size else 0 for item in items),
+        tuple(item.size for item in items),
+        tuple(item.step if item.size > 1 else 1 for item in items),
+    )
+
+
+def _shape_with_new_axes(shape: Shape, items: list[_Item]) -> Shape:
+    sizes = iter(shape)
+    return tuple(1 if item.new else next(sizes) for item in items)
+
+
+def _trimmed(values: Any, shape: Shape) -> Any:
+    """`values` broadcast to `shape`; leading axes of size one beyond its own go, as in NumPy."""
+    extra = values.ndim - len(shape)
+    if extra > 0 and all(size == 1 for size in values.shape[:extra]):
+        values = movement.reshape(values, shape=values.shape[extra:])
+    new = len(shape) - values.ndim
+    if new < 0 or any(a not in (b, 1) for a, b in zip(values.shape, shape[new:], strict=True)):
+        raise ShapeError(f"cannot assign values of shape {values.shape} to elements {shape}")
+    if values.shape == shape:
+        return values
+    dims = tuple(new + i for i, size in enumerate(values.shape) if size == shape[new + i])
+    values = _reshaped(values, tuple(shape[dim] for dim in dims))
+    return movement.broadcast(values, shape=shape, dims=dims)
+
+
+def _broadcast(x: Any, index: Any, shape: Shape) -> Any:
+    """An index array of int64, repeated to the shape of all together."""
+    if isinstance(index, np.ndarray):
+        return np.broadcast_to(index, shape)
+    return _trimmed(index, shape)
+
+
+def _are_unique(items: list[_Item], picks: list[int], sizes: Shape, shape: Shape) -> bool:
+    """Whether no two positions of the index arrays are known to be the same element."""
+    count = math.prod(shape)
+    if count <= 1:
+        return True
+    arrays = {i: items[i].array for i in picks}
+    runs = [_run(array, sizes[i], shape) for i, array in arrays.items()]
+    along = {axis for run in runs for axis in run or ()}
+    if all(size == 1 or axis in along for axis, size in enumerate(shape)):
+        return True
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        return False
+    flat = np.ravel_multi_index(
+        tuple(np.broadcast_to(array, shape) for array in arrays.values()),
+        tuple(sizes[i] for i in picks),
+    )
+    return bool(np.unique(flat).size == count)
 
 
 def _reshaped(x: Any, shape: Shape) -> Any:
@@ -211,34 +314,48 @@ def _progressions_as_slices(items: list[_Item]) -> list[_Item]:
 
 
 def _advanced(x: Any, items: list[_Item]) -> Any:
-    """x, whose axes are those of `items`, indexed by their arrays.
-
-    Where index arrays and integers stand side by side, the axes of their broadcast shape stand
-    there too, otherwise in front.
-    """
+    """x, whose axes are those of `items`, indexed by their arrays."""
     picks = [i for i, item in enumerate(items) if item.array is not None]
-    places = [i for i, item in enumerate(items) if item.array is not None or item.integer]
-    try:
-        shape = np.broadcast_shapes(*(items[i].array.shape for i in picks))
-    except ValueError:
-        texts = ", ".join(str(items[i].array.shape) for i in picks)
-        raise GraphIndexShapeError(f"index arrays of shapes {texts} do not broadcast") from None
-    side_by_side = places == list(range(places[0], places[-1] + 1))
-    rest = [i for i in range(len(items)) if i not in places]
-    before = [i for i in rest if side_by_side and i < places[0]]
-    result = _selected(x, items, picks, shape)
+    layout = _layout(items)
+    result = _selected(x, items, picks, layout.index)
     if result is None:
         result = indexing.gather_rows(x, picks, [items[i].array for i in picks])
     # now the axes of the index arrays lead; then come, in order, those that had none
     others = [i for i in range(len(items)) if i not in picks]
-    width = len(shape)
-    lead = [width + others.index(i) for i in before]
+    width = len(layout.index)
+    lead = [width + others.index(i) for i in layout.before]
     result = _transposed(
         result,
         [*lead, *range(width), *(k for k in range(width, result.ndim) if k not in lead)],
     )
-    sizes = [items[i].size for i in rest]
-    return _reshaped(result, (*sizes[: len(before)], *shape, *sizes[len(before) :]))
+    return _reshaped(result, layout.shape)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The axes of x[index]: those of the items `before`, of the index arrays, of the others."""
+
+    before: list[int]
+    index: Shape
+    shape: Shape
+
+
+def _layout(items: list[_Item]) -> _Layout:
+    """Where index arrays and integers stand side by side, the axes of their broadcast shape stand
+    there too, otherwise in front."""
+    places = [i for i, item in enumerate(items) if item.array is not None or item.integer]
+    arrays = [item.array for item in items if item.array is not None]
+    try:
+        shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    except ValueError:
+        texts = ", ".join(str(array.shape) for array in arrays)
+        raise GraphIndexShapeError(f"index arrays of shapes {texts} do not broadcast") from None
+    side_by_side = places == list(range(places[0], places[-1] + 1))
+    rest = [i for i in range(len(items)) if i not in places]
+    before = [i for i in rest if side_by_side and i < places[0]]
+    after = [i for i in rest if i not in before]
+    sizes = [[items[i].size for i in part] for part in (before, after)]
+    return _Layout(before, shape, (*sizes[0], *shape, *sizes[1]))
 
 
 def _selected(x: Any, items: list[_Item], picks: list[int], shape: Shape) -> Any:

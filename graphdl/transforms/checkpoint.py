@@ -8,7 +8,7 @@ from typing import Any
 from graphdl.compiler.close import closed
 from graphdl.ops import control
 from graphdl.tracing import TracedArray, current_trace, new_placeholder
-from graphdl.transforms.common import Function, results
+from graphdl.transforms.common import Function, called, results
 from graphdl.trees import flatten, unflatten
 
 
@@ -29,7 +29,8 @@ def checkpoint(f: Function) -> Function:
         left = iter(inputs)
         inside = [next(left) if isinstance(x, TracedArray) else x for x in leaves]
         inner_args, inner_kwargs = unflatten(tree, inside)
-        outputs, out_tree = results(f, f(*inner_args, **inner_kwargs), trace)
+        with trace.inside("checkpoint"):
+            outputs, out_tree = results(f, called(f, *inner_args, **inner_kwargs), trace)
         nodes = [placeholder.node for placeholder in inputs]
         body, outer = closed([output.node for output in outputs], nodes, trace)
         values = [*(TracedArray(node, trace) for node in outer), *operands]

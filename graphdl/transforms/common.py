@@ -12,7 +12,7 @@ import numpy as np
 from graphdl.errors import GradientError
 from graphdl.ops import pointwise
 from graphdl.tracing import Trace, TracedArray, as_traced, current_trace, locate
-from graphdl.trees import flatten
+from graphdl.trees import flatten, unflatten
 
 Function = Callable[..., Any]
 _serials = itertools.count()
@@ -33,10 +33,18 @@ def running() -> Trace:
     return trace
 
 
+def called(f: Function, *args: Any, **kwargs: Any) -> Any:
+    """f(*args), with arrays of its own: what it assigns into them the caller does not see."""
+    leaves, tree = flatten((args, kwargs))
+    own = [leaf.fresh() if isinstance(leaf, TracedArray) else leaf for leaf in leaves]
+    own_args, own_kwargs = unflatten(tree, own)
+    return f(*own_args, **own_kwargs)
+
+
 def as_leaf(value: Any, trace: Trace, what: str) -> TracedArray:
     """An array or a number as a traced value; `what` names it in the error otherwise."""
     if isinstance(value, (TracedArray, np.ndarray, np.generic)):
-        return as_traced(value, trace)
+        return as_traced(value, trace).fresh()
     if isinstance(value, (bool, int, float)):
         return as_traced(np.asarray(value), trace)
     raise locate(GradientError(f"{what} is a {type(value).__name__}, not an array or a number"))

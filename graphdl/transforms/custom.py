@@ -13,7 +13,15 @@ from graphdl.errors import GradientError, ShapeError
 from graphdl.ops import pointwise
 from graphdl.ops.op import Op
 from graphdl.tracing import TracedArray, as_traced, current_trace, locate
-from graphdl.transforms.common import Function, as_leaf, as_variable, name_of, results, running
+from graphdl.transforms.common import (
+    Function,
+    as_leaf,
+    as_variable,
+    called,
+    name_of,
+    results,
+    running,
+)
 from graphdl.trees import flatten, unflatten
 
 
@@ -40,7 +48,7 @@ def _with_rule(
     trace = running()
     leaves, tree = flatten(args)
     values = [as_leaf(leaf, trace, f"an argument of {name_of(f)}") for leaf in leaves]
-    outputs, out_tree = results(f, f(*unflatten(tree, values)), trace)
+    outputs, out_tree = results(f, called(f, *unflatten(tree, values)), trace)
     marked = [
         output.apply_op(_opaque(rule, i), (output, *values), {}) for i, output in enumerate(outputs)
     ]
@@ -89,12 +97,12 @@ class custom_vjp:
         assert self._forward is not None
         assert self._backward is not None
         args = unflatten(tree, leaves)
-        value, residuals = self._forward(*args)
+        value, residuals = called(self._forward, *args)
         outputs, out_tree = flatten(value)
         cotangents = [
             g if i == position else np.zeros_like(output) for i, output in enumerate(outputs)
         ]
-        given = self._backward(residuals, unflatten(out_tree, cotangents))
+        given = called(self._backward, residuals, unflatten(out_tree, cotangents))
         return _cotangents(given, args, name_of(self._f))
 
 
@@ -172,7 +180,7 @@ class custom_jvp:
         ]
         remaining = iter(tangents)
         every = [next(remaining) if leaf.type.is_float else np.zeros(leaf.shape) for leaf in leaves]
-        _, pushed = self._rule(unflatten(tree, leaves), unflatten(tree, every))
+        _, pushed = called(self._rule, unflatten(tree, leaves), unflatten(tree, every))
         outputs = results(self._rule, pushed, trace)[0]
         found = iter(differentiate.vjp([outputs[position]], [g], tangents))
         return [next(found) if leaf.type.is_float else None for leaf in leaves]

@@ -16,7 +16,15 @@ from graphdl.compiler import differentiate
 from graphdl.compiler.checkpoint import without_regions
 from graphdl.errors import GradientError, ShapeError
 from graphdl.tracing import TracedArray, as_traced, broadcast_to, locate
-from graphdl.transforms.common import Function, as_leaf, as_variable, name_of, results, running
+from graphdl.transforms.common import (
+    Function,
+    as_leaf,
+    as_variable,
+    called,
+    name_of,
+    results,
+    running,
+)
 from graphdl.transforms.reverse import grad
 from graphdl.trees import flatten, unflatten
 
@@ -36,7 +44,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
         if value.shape != variable.shape:
             raise locate(ShapeError(f"a tangent is {value.type} for a primal {variable.type}"))
         values.append(value.astype(variable.dtype))
-    outputs, out_tree = results(f, f(*unflatten(tree, variables)), trace)
+    outputs, out_tree = results(f, called(f, *unflatten(tree, variables)), trace)
     pushed = push_forward(outputs, variables, values)
     return unflatten(out_tree, outputs), unflatten(out_tree, pushed)
 

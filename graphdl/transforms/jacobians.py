@@ -12,7 +12,15 @@ from graphdl.compiler import differentiate
 from graphdl.errors import ArgumentError
 from graphdl.ops import movement
 from graphdl.tracing import TracedArray
-from graphdl.transforms.common import Function, as_variable, name_of, positions_of, results, running
+from graphdl.transforms.common import (
+    Function,
+    as_variable,
+    called,
+    name_of,
+    positions_of,
+    results,
+    running,
+)
 from graphdl.transforms.forward import push_forward
 from graphdl.transforms.reverse import grad
 from graphdl.transforms.vectorise import vmap
@@ -37,7 +45,7 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0, mode: str | None = N
             variables += own
         inside = tuple(marked[i] for i in positions)
         tree = flatten(inside[0] if isinstance(argnums, int) else inside)[1]
-        outputs, out_tree = results(f, f(*marked, **kwargs), trace)
+        outputs, out_tree = results(f, called(f, *marked, **kwargs), trace)
         is_forward = mode == "forward" or (mode is None and _is_forward_cheaper(outputs, variables))
         blocks = (_columns if is_forward else _rows)(outputs, variables)
         return unflatten(out_tree, [unflatten(tree, row) for row in blocks])

@@ -15,7 +15,7 @@ from graphdl.errors import DtypeError, ShapeError
 from graphdl.graph import Graph, Node
 from graphdl.ops import control
 from graphdl.tracing import Trace, TracedArray, as_traced, cast, locate, new_placeholder
-from graphdl.transforms.common import Function, as_leaf, name_of, running
+from graphdl.transforms.common import Function, as_leaf, called, name_of, running
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType
 
@@ -88,7 +88,8 @@ def _scan(
     found: dict[str, Any] = {}
 
     def step(carry: list[TracedArray]) -> list[Any]:
-        result = f(unflatten(carry_tree, carry), unflatten(x_tree, rows))
+        with trace.inside(what):
+            result = called(f, unflatten(carry_tree, carry), unflatten(x_tree, rows))
         if not (isinstance(result, tuple) and len(result) == 2):
             raise locate(
                 DtypeError(f"{what}: {name} must return (carry, y), not {type(result).__name__}")
@@ -152,14 +153,14 @@ def fori_loop(lower: Any, upper: Any, body: Function, init: Any) -> Any:
         indices = np.arange(int(lower), max(int(lower), int(upper)), dtype=np.int64)
 
         def step(carry: Any, i: Any) -> tuple[Any, Any]:
-            return body(i, carry), None
+            return called(body, i, carry), None
 
         functools.update_wrapper(step, body)
         return _scan("fori_loop", step, init, indices)[0]
 
     def counted(state: Any) -> Any:
         i, carry = state
-        return i + 1, body(i, carry)
+        return i + 1, called(body, i, carry)
 
     trace = running()
     start = as_leaf(lower, trace, "lower").astype(np.int64)
@@ -173,7 +174,8 @@ def while_loop(cond: Function, body: Function, init: Any) -> Any:
     first, tree = _leaves(init, trace, f"the initial carry of {name}")
 
     def step(carry: list[TracedArray]) -> list[Any]:
-        leaves, after = flatten(body(unflatten(tree, carry)))
+        with trace.inside("while_loop"):
+            leaves, after = flatten(called(body, unflatten(tree, carry)))
         if after != tree:
             raise locate(
                 ShapeError(f"while_loop: the carry nests as {tree}, but {name} returned {after}")
@@ -184,7 +186,9 @@ def while_loop(cond: Function, body: Function, init: Any) -> Any:
     carry = _placeholders(first, trace)
     nodes = [value.node for value in carry]
     after = _carried(carry, step(carry), trace, name, "while_loop")
-    test = as_leaf(cond(unflatten(tree, carry)), trace, f"the result of {name_of(cond)}")
+    with trace.inside("while_loop"):
+        verdict = called(cond, unflatten(tree, carry))
+    test = as_leaf(verdict, trace, f"the result of {name_of(cond)}")
     if test.type != TensorType(np.dtype(bool), ()):
         raise locate(DtypeError(f"while_loop: {name_of(cond)} returned {test.type}, not one bool"))
     condition, reads = closed([test.node], nodes, trace)
@@ -220,9 +224,9 @@ def _choose(
     results = []
     start = len(trace.sources)
     for branch in branches:
-        leaves, out_tree = _leaves(
-            branch(*unflatten(tree, inputs)), trace, f"a result of {name_of(branch)}"
-        )
+        with trace.inside(what):
+            result = called(branch, *unflatten(tree, inputs))
+        leaves, out_tree = _leaves(result, trace, f"a result of {name_of(branch)}")
         results.append((leaves, out_tree))
     first, first_tree = results[0]
     for branch, (leaves, out_tree) in zip(branches, results, strict=True):
@@ -264,4 +268,4 @@ def cond(pred: Any, true: Function, false: Function, *args: Any) -> Any:
 
 def map(f: Function, xs: Any) -> Any:
     """f for each row of xs, one after the other: see gd.map."""
-    return _scan("map", functools.wraps(f)(lambda carry, x: (carry, f(x))), (), xs)[1]
+    return _scan("map", functools.wraps(f)(lambda carry, x: (carry, called(f, x))), (), xs)[1]

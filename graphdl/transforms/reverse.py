@@ -16,6 +16,7 @@ from graphdl.transforms.common import (
     Function,
     as_leaf,
     as_variable,
+    called,
     name_of,
     positions_of,
     results,
@@ -43,7 +44,7 @@ def value_and_grad(
                     for path, leaf in zip(paths, leaves, strict=True)
                 ],
             )
-        result = f(*marked, **kwargs)
+        result = called(f, *marked, **kwargs)
         if has_aux:
             if not (isinstance(result, tuple) and len(result) == 2):
                 raise locate(
@@ -109,7 +110,7 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     variables = [
         as_variable(leaf, trace, f"argument {i} of {name_of(f)}") for i, leaf in enumerate(leaves)
     ]
-    result = f(*unflatten(tree, variables))
+    result = called(f, *unflatten(tree, variables))
     aux = None
     if has_aux:
         result, aux = result
@@ -133,5 +134,5 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
         found = differentiate.vjp([o for o, _ in floats], [s for _, s in floats], variables)
         return unflatten(tree, found)
 
-    value = unflatten(out_tree, outputs)
+    value = unflatten(out_tree, [output.fresh() for output in outputs])
     return (value, pull_back, aux) if has_aux else (value, pull_back)

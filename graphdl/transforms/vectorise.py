@@ -12,7 +12,7 @@ from graphdl.compiler.batch_control import Operand
 from graphdl.errors import ArgumentError, AxisError, ShapeError
 from graphdl.ops import movement
 from graphdl.tracing import TracedArray, locate, new_placeholder
-from graphdl.transforms.common import Function, as_leaf, name_of, results, running
+from graphdl.transforms.common import Function, as_leaf, called, name_of, results, running
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType
 
@@ -39,7 +39,8 @@ def vmap(f: Function, in_axes: Any = 0, out_axes: Any = 0) -> Function:
             example = new_placeholder(TensorType(value.dtype, shape), trace)
             examples[example.node] = _moved(value, place, 0), True
             ones.append(example)
-        outputs, out_tree = results(f, f(*unflatten(tree, ones)), trace)
+        with trace.inside("vmap"):
+            outputs, out_tree = results(f, called(f, *unflatten(tree, ones)), trace)
         whole = batch.batched([output.node for output in outputs], examples, size, trace)
         places = _axes_of(out_axes, unflatten(out_tree, outputs), f"out_axes of vmap({name})")
         return unflatten(

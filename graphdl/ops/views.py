@@ -1,0 +1,120 @@
+"""Views of an array: slices, transposes and reshapes of it, and writing through them.
+
+A view is a chain of steps from the array that owns the memory. What is written into the view goes
+back step by step: a slice is undone by an `update`, a transpose and a reshape by their inverses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphdl.ops import movement
+from graphdl.ops.op import Op
+from graphdl.ops.update import update
+from graphdl.types import Shape, contiguous_strides, reshaped_strides
+
+#: The ops whose result shares memory with its operand; a reshape not always.
+VIEWING = (movement.slice_, movement.transpose, movement.reshape)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One movement op, from an array of shape `before` to one of shape `after`."""
+
+    op: Op
+    attrs: dict[str, Any]
+    before: Shape
+    after: Shape
+
+
+def strides_of(shape: Shape, steps: Iterable[Step]) -> Shape | None:
+    """The strides of a view of a contiguous array; None where a reshape has to copy."""
+    strides: Shape | None = contiguous_strides(shape)
+    for step in steps:
+        assert strides is not None, "a view goes through no copy"
+        if step.op is movement.slice_:
+            strides = tuple(a * b for a, b in zip(strides, step.attrs["steps"], strict=True))
+        elif step.op is movement.transpose:
+            strides = tuple(strides[axis] for axis in step.attrs["perm"])
+        else:
+            strides = reshaped_strides(step.before, strides, step.after)
+    return strides
+
+
+def written(x: Any, steps: Sequence[Step], values: Any) -> Any:
+    """x with `values` in the place of its view."""
+    path = _composed(steps)
+    stages = [x]
+    for step in path[:-1]:
+        stages.append(step.op(stages[-1], **step.attrs))
+    for step, before in zip(reversed(path), reversed(stages), strict=True):
+        if step.op is movement.slice_:
+            window = {name: step.attrs[name] for name in ("starts", "steps")}
+            values = update(before, values, **window)
+        elif step.op is movement.transpose:
+            perm = step.attrs["perm"]
+            inverse = tuple(perm.index(axis) for axis in range(len(perm)))
+            values = movement.transpose(values, perm=inverse)
+        else:
+            values = movement.reshape(values, shape=step.before)
+    return values
+
+
+def _composed(steps: Sequence[Step]) -> list[Step]:
+    """The same view, its slices first and joined to one as far as they can be.
+
+    So x[1:][2:4].T[0] is written by one update of x.
+    """
+    path: list[Step] = []
+    for step in steps:
+        later: list[Step] = []
+        while step.op is movement.slice_ and path and path[-1].op is not movement.slice_:
+            swapped = _swapped(path[-1], step)
+            if swapped is None:
+                break
+            path.pop()
+            step = swapped[0]
+            later.append(swapped[1])
+        if step.op is movement.slice_ and path and path[-1].op is movement.slice_:
+            step = _joined(path.pop(), step)
+        path += [step, *reversed(later)]
+    return path
+
+
+def _joined(a: Step, b: Step) -> Step:
+    """A slice of a slice."""
+    starts = zip(a.attrs["starts"], a.attrs["steps"], b.attrs["starts"], strict=True)
+    attrs = {
+        "starts": tuple(start + step * further for start, step, further in starts),
+        "sizes": b.after,
+        "steps": tuple(m * n for m, n in zip(a.attrs["steps"], b.attrs["steps"], strict=True)),
+    }
+    return Step(movement.slice_, attrs, a.before, b.after)
+
+
+def _swapped(a: Step, b: Step) -> tuple[Step, Step] | None:
+    """A transpose or reshape and then a slice, as a slice and then the other; None if it cannot."""
+    places: list[Any]  # the axis of a.before for each of a.after, or None
+    if a.op is movement.transpose:
+        places = list(a.attrs["perm"])
+        attrs = a.attrs
+    else:
+        from_axes = [axis for axis, size in enumerate(a.before) if size != 1]
+        to_axes = [axis for axis, size in enumerate(a.after) if size != 1]
+        same = [a.before[i] for i in from_axes] == [a.after[i] for i in to_axes]
+        places = [None] * len(a.after)
+        for axis, origin in zip(to_axes, from_axes, strict=False):
+            places[axis] = origin
+        if not same or any(p is None and n != 1 for p, n in zip(places, b.after, strict=True)):
+            return None
+        attrs = {"shape": b.after}
+    windows = {"starts": [0] * len(a.before), "sizes": list(a.before), "steps": [1] * len(a.before)}
+    for axis, origin in enumerate(places):
+        if origin is not None:
+            for name, values in windows.items():
+                values[origin] = b.attrs[name][axis]
+    window = {name: tuple(values) for name, values in windows.items()}
+    middle = window["sizes"]
+    return Step(movement.slice_, window, a.before, middle), Step(a.op, attrs, middle, b.after)
