@@ -43,6 +43,7 @@ from graphdl.errors import (
 from graphdl.executable import Executable
 from graphdl.graph import Graph
 from graphdl.numpy_functions import top_k
+from graphdl.sparse import sparse_hessian, sparse_jacobian
 from graphdl.testing import check_grads
 from graphdl.types import spec
 
@@ -83,6 +84,8 @@ __all__ = [
     "random",
     "scan",
     "set_num_threads",
+    "sparse_hessian",
+    "sparse_jacobian",
     "spec",
     "stop_gradient",
     "switch",

@@ -59,6 +59,8 @@ class Loops:
         self.uses_status = False
         self.words: list[Word] = []
         self.word_names: dict[str, int] = {}
+        #: The windows of the pads that read an access, numbered.
+        self.windows: dict[Access, dict[object, int]] = {}
         self.accesses: dict[Access, str] = {}
         self.countings: dict[Access, int] = {}
         self.member_set = set(group.members)
@@ -307,6 +309,12 @@ class Loops:
             offset = access.offset * access.dtype.itemsize
             self.word(f"at{n}", Address(access.where, offset))
         return self.accesses[access]
+
+    def window(self, access: Access, window: object) -> str:
+        """What the words of a pad's window end in."""
+        at, known = self.array(access), self.windows.setdefault(access, {})
+        number = known.setdefault(window, len(known))
+        return f"{at}w{number}" if number else at
 
     def stride(self, access: Access, d: int) -> str:
         """A stride in elements, as text: 0, 1 or the name of a word."""

@@ -593,22 +593,24 @@ class _Text:
         assert view is not None
         nest.reads.setdefault(view.base)
         at = nest.array(access)
+        # pads of different windows may read an array from the same place on
+        window = nest.window(access, (self.group.axes[node], node["starts"], x.shape, node["steps"]))
         tests, terms = [], []
         for i, axis in enumerate(self.group.axes[node]):
             if axis is None or is_whole(node, i):
                 continue
-            low = nest.word(f"low{at}_{i}", node["starts"][i])
-            size = nest.word(f"size{at}_{i}", x.shape[i])
+            low = nest.word(f"low{window}_{i}", node["starts"][i])
+            size = nest.word(f"size{window}_{i}", x.shape[i])
             step = node["steps"][i]
             place = f"({index[axis]} - {low})"
             if step != 1:
-                jump = nest.word(f"jump{at}_{i}", step)
+                jump = nest.word(f"jump{window}_{i}", step)
                 quotient = self.name("quotient")
                 out.add(f"{quotient} = {place} // {jump}")
                 tests.append(f"{quotient} * {jump} == {place}")
                 place = quotient
                 if view.strides[i]:
-                    own = nest.word(f"own{at}_{i}", view.strides[i])
+                    own = nest.word(f"own{window}_{i}", view.strides[i])
                     terms.append(f"{quotient} * {own}")
             tests += [f"{place} >= 0", f"{place} < {size}"]
         for d, at_d in index.items():

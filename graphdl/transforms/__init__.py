@@ -5,7 +5,7 @@ real arrays.
 """
 
 from graphdl.transforms.checkpoint import checkpoint
-from graphdl.transforms.common import name_of
+from graphdl.transforms.common import name_of, positions_of
 from graphdl.transforms.custom import custom_jvp, custom_vjp, stop_gradient
 from graphdl.transforms.forward import hvp, jvp
 from graphdl.transforms.jacobians import hessian, jacobian
@@ -26,6 +26,7 @@ __all__ = [
     "jvp",
     "map",
     "name_of",
+    "positions_of",
     "scan",
     "stop_gradient",
     "switch",

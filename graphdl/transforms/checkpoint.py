@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 from graphdl.compiler.close import closed
@@ -28,11 +29,13 @@ def checkpoint(f: Function) -> Function:
             placeholder.weak = operand.weak
         left = iter(inputs)
         inside = [next(left) if isinstance(x, TracedArray) else x for x in leaves]
+        start = len(trace.sources)
         inner_args, inner_kwargs = unflatten(tree, inside)
         with trace.inside("checkpoint"):
             outputs, out_tree = results(f, called(f, *inner_args, **inner_kwargs), trace)
         nodes = [placeholder.node for placeholder in inputs]
-        body, outer = closed([output.node for output in outputs], nodes, trace)
+        own = set(itertools.islice(trace.sources, start, None))
+        body, outer = closed([output.node for output in outputs], nodes, trace, own)
         values = [*(TracedArray(node, trace) for node in outer), *operands]
         if not values:
             return unflatten(out_tree, outputs)
