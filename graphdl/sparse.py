@@ -34,9 +34,7 @@ class SparseDerivative:
     arguments like these.
     """
 
-    def __init__(
-        self, name: str, f: Function, argnums: int, chosen: Callable[[Any], Plan]
-    ) -> None:
+    def __init__(self, name: str, f: Function, argnums: int, chosen: Callable[[Any], Plan]) -> None:
         functools.update_wrapper(self, f)
         self._name = name
         self._map = _LinearMap(f, argnums)
@@ -195,9 +193,7 @@ def sparse_jacobian(f: Function, argnums: int = 0, mode: str | None = None) -> S
     """
     if mode not in _MODES:
         raise ArgumentError(f"sparse_jacobian: mode={mode!r}; write 'forward', 'reverse' or None")
-    return SparseDerivative(
-        "sparse_jacobian", f, argnums, functools.partial(planned, mode=mode)
-    )
+    return SparseDerivative("sparse_jacobian", f, argnums, functools.partial(planned, mode=mode))
 
 
 def sparse_hessian(f: Function, argnums: int = 0) -> SparseDerivative:

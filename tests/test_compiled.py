@@ -384,7 +384,10 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "pad": (
         lambda x: (np.pad(x, 1), np.pad(x, ((0, 2), (3, 0))), np.pad(x[:, ::2], ((1, 1), (0, 0))),
                    np.pad(x, 1, constant_values=7.0) * 2, np.pad(x.T, ((2, 1), (0, 1))) + 1,
-                   np.sum(np.pad(x, 2), axis=0), np.pad(x, 1, mode="edge")),
+                   np.sum(np.pad(x, 2), axis=0), np.pad(x, 1, mode="edge"),
+                   # windows of other sizes and places, which begin at one address
+                   np.pad(x[:, :1], ((0, 0), (0, 5))) + np.pad(x[:, 5:], ((0, 0), (5, 0)))
+                   + np.pad(x[:, 1:5], ((0, 0), (1, 1)))),
         (X2,),
     ),
     "join and cut": (

@@ -11,11 +11,14 @@ from scipy import sparse
 
 import graphdl as gd
 from graphdl.compiler.colouring import planned, planned_symmetric
+from graphdl.ops.update import scatter, update
 
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal(30)
 BAND = np.diag(RNG.uniform(1, 2, 30)) + np.diag(np.ones(28), 2)
 FULL = RNG.standard_normal((30, 4))
+PLACES, SET = np.array([7, 1, 7]), {"axes": (0,), "starts": (0,), "steps": (1,), "mode": "set"}
+SET["unique"] = False
 INDEX = RNG.integers(0, 30, 12)
 
 
@@ -62,7 +65,9 @@ PATTERNS: dict[str, tuple[Any, int]] = {
     "pad with a value": (lambda x: np.pad(x[:4] ** 2, 1, constant_values=3.0), 4),
     "gather": (lambda x: x[INDEX] * x[INDEX[::-1]], 24),
     "gather by value": (lambda x: x[np.argsort(X)] * x[(x > 0).astype(int)], 930),
-    "scatter": (lambda x: gd.grad(lambda v: np.sum(v[INDEX] ** 3))(x), 12),
+    "update": (lambda x: update(x**2, x[:3] * x[3], starts=(2,), steps=(4,)), 33),
+    "scatter": (lambda x: scatter(x**2, x[:3] * x[3], PLACES, **SET), 33),
+    "scatter, added": (lambda x: gd.grad(lambda v: np.sum(v[INDEX] ** 3))(x), 12),
     "cumulative": (lambda x: np.cumsum(np.reshape(x, (5, 6)), axis=1), 180),
     "band times vector": (lambda x: BAND @ x * x, 58),
     "vector times matrix": (lambda x: np.reshape(x, (6, 5)) @ FULL[:5], 24 * 5),

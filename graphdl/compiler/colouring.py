@@ -68,7 +68,6 @@ class Plan:
 
 def planned(pattern: Pattern, mode: str | None) -> Plan:
     """The fewest products: of columns, of rows, or of the one and the longest of the other."""
-    height, width = pattern.shape
     none_long = np.zeros(0, np.int64)
     plans = []
     if mode != "reverse":
@@ -85,23 +84,24 @@ def planned(pattern: Pattern, mode: str | None) -> Plan:
 
 def _by_columns(pattern: Pattern, long: Ints) -> Plan:
     """Products from the right for all but some rows."""
-    i, j = _entries(pattern)
     columns, rows = _coloured(_without(pattern, long)), _alone(pattern.shape[0], long)
-    return Plan(pattern, columns, rows, _places(pattern, columns, rows, np.isin(i, long)))
+    is_long = np.isin(_entries(pattern)[0], long)
+    return Plan(pattern, columns, rows, _places(pattern, columns, rows, is_long))
 
 
 def _by_rows(pattern: Pattern, across: Pattern, long: Ints) -> Plan:
     """Products from the left for all but some columns."""
-    i, j = _entries(pattern)
     columns, rows = _alone(pattern.shape[1], long), _coloured(_without(across, long))
-    return Plan(pattern, columns, rows, _places(pattern, columns, rows, ~np.isin(j, long)))
+    is_long = np.isin(_entries(pattern)[1], long)
+    return Plan(pattern, columns, rows, _places(pattern, columns, rows, ~is_long))
 
 
 def _places(pattern: Pattern, columns: Ints, rows: Ints, from_left: Any) -> Ints:
     height, width = pattern.shape
     i, j = _entries(pattern)
     behind = _count(columns) * height
-    return np.where(from_left, behind + rows[i] * width + j, columns[j] * height + i)
+    places: Ints = np.where(from_left, behind + rows[i] * width + j, columns[j] * height + i)
+    return places
 
 
 def planned_symmetric(pattern: Pattern) -> Plan:

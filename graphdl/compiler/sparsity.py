@@ -21,7 +21,7 @@ import numpy as np
 from scipy import sparse
 
 from graphdl.graph import Graph, Node
-from graphdl.ops import control, movement, pointwise
+from graphdl.ops import control, movement, pointwise, update
 from graphdl.types import TensorType
 
 Pattern = Any  # scipy.sparse.csr_array of booleans; None where nothing depends on the input
@@ -185,16 +185,39 @@ def _pad(node: Node, operands: Sequence[Known], width: int) -> Pattern:
     return _union([inner, around])
 
 
-def _concatenate(node: Node, operands: Sequence[Known], width: int) -> Pattern:
-    types = [operand.type for operand in node.inputs]
+def _placed(node: Node, operands: Sequence[Known], width: int) -> Pattern:
+    """The elements of several operands, each at a place: done with numbers, as above."""
+    return _selected(node, operands, len(operands), width)
+
+
+def _selected(node: Node, operands: Sequence[Known], count: int, width: int) -> Pattern:
+    """The op done with the numbers of the elements of the first `count` operands."""
+    types = [operand.type for operand in node.inputs[:count]]
     starts = np.concatenate([[0], np.cumsum([type.size for type in types])])
     numbers = [_numbers(type) + start for type, start in zip(types, starts, strict=False)]
     rows = [
         sparse.csr_array((type.size, width), dtype=bool) if known.pattern is None else known.pattern
-        for type, known in zip(types, operands, strict=True)
+        for type, known in zip(types, operands, strict=False)
     ]
-    order = node.op.evaluate(*numbers, **dict(node.attrs))
+    places = [known.value for known in operands[count:]]
+    order = node.op.evaluate(*numbers, *places, **dict(node.attrs))
     return _picked(sparse.csr_array(sparse.vstack(rows)), order)
+
+
+def _scatter(node: Node, operands: Sequence[Known], width: int) -> Pattern:
+    """Elements that replace others at known places, or are combined with them."""
+    x, values = operands[:2]
+    indices = [known.value for known in operands[2:]]
+    if any(index is None for index in indices):
+        return _dense(node, operands, width)
+    if node["mode"] == "set":
+        return _selected(node, operands, 2, width)
+    if values.pattern is None:
+        return x.pattern
+    window = {name: node[name] for name in ("axes", "starts", "steps")}
+    sizes = node.inputs[1].shape[indices[0].ndim :]
+    places = update.picked(_numbers(node.type), *indices, sizes=sizes, **window)
+    return _union([x.pattern, _grouped(values.pattern, places, node.type.size)])
 
 
 def _reduced(node: Node, operands: Sequence[Known], width: int) -> Pattern:
@@ -206,7 +229,9 @@ def _reduced(node: Node, operands: Sequence[Known], width: int) -> Pattern:
 def _cumulative(node: Node, operands: Sequence[Known], width: int) -> Pattern:
     """An element depends on what its whole line does."""
     groups = _along(node.inputs[0].type, (node["axis"],))
-    return _grouped(operands[0].pattern, groups, int(groups.max(initial=-1)) + 1)[groups.reshape(-1)]
+    return _grouped(operands[0].pattern, groups, int(groups.max(initial=-1)) + 1)[
+        groups.reshape(-1)
+    ]
 
 
 def _gather(node: Node, operands: Sequence[Known], width: int) -> Pattern:
@@ -291,9 +316,7 @@ def _raveled(index: Sequence[Any], shape: Sequence[int], count: int) -> Any:
 
 
 def _all_on_all(node: Node, operands: Sequence[Known], width: int) -> list[Known]:
-    return [
-        Known(pattern=_everything(operands, type.size)) for type in control.result_types(node)
-    ]
+    return [Known(pattern=_everything(operands, type.size)) for type in control.result_types(node)]
 
 
 def _switch(node: Node, operands: Sequence[Known], width: int) -> list[Known]:
@@ -398,7 +421,9 @@ _RULES: dict[str, Rule] = {
     movement.broadcast.name: _moved,
     movement.slice_.name: _moved,
     movement.pad.name: _pad,
-    movement.concatenate.name: _concatenate,
+    movement.concatenate.name: _placed,
+    update.update.name: _placed,
+    update.scatter.name: _scatter,
     "sum": _reduced,
     "prod": _reduced,
     "max": _reduced,

@@ -594,7 +594,9 @@ class _Text:
         nest.reads.setdefault(view.base)
         at = nest.array(access)
         # pads of different windows may read an array from the same place on
-        window = nest.window(access, (self.group.axes[node], node["starts"], x.shape, node["steps"]))
+        window = nest.window(
+            access, (self.group.axes[node], node["starts"], x.shape, node["steps"])
+        )
         tests, terms = [], []
         for i, axis in enumerate(self.group.axes[node]):
             if axis is None or is_whole(node, i):
