@@ -1,6 +1,6 @@
 """graphdl: NumPy code as compiled, differentiable graphs."""
 
-from graphdl import data, losses, nn, optim, random, visualize
+from graphdl import data, linalg, losses, nn, optim, random, visualize
 from graphdl import numpy_functions as _numpy_functions
 from graphdl.api import (
     Compiled,
@@ -35,6 +35,7 @@ from graphdl.errors import (
     GradientMismatch,
     GraphError,
     GraphIndexError,
+    GraphLinAlgError,
     LeakError,
     PythonIntError,
     ShapeError,
@@ -60,6 +61,7 @@ __all__ = [
     "Graph",
     "GraphError",
     "GraphIndexError",
+    "GraphLinAlgError",
     "LeakError",
     "PythonIntError",
     "ShapeError",
@@ -77,6 +79,7 @@ __all__ = [
     "hvp",
     "jacobian",
     "jvp",
+    "linalg",
     "losses",
     "map",
     "nn",

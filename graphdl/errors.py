@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 
 class GraphError(Exception):
     """Base of every error that graphdl raises on purpose."""
@@ -53,6 +55,10 @@ class UnsupportedError(GraphError, NotImplementedError, TypeError):
 
 class GraphIndexError(GraphError, IndexError):
     """An index out of bounds."""
+
+
+class GraphLinAlgError(GraphError, np.linalg.LinAlgError):
+    """A matrix that is singular, or not positive definite, or whose iteration did not converge."""
 
 
 class GraphIndexArrayError(GraphIndexError, DtypeError):

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from graphdl.compiler import fuse, pipeline
-from graphdl.errors import GraphIndexError
+from graphdl.errors import GraphError, GraphIndexError
 from graphdl.graph import Graph
 from graphdl.kernels import emit, memory
 from graphdl.kernels.cpu import build, entry
 from graphdl.kernels.cpu.native import Kernel
-from graphdl.kernels.program import Launch, Memory, Program
-from graphdl.ops import indexing, update
+from graphdl.kernels.program import FAILED, OUT_OF_BOUNDS, Launch, Memory, Program
+from graphdl.ops import indexing, linalg, update
 from graphdl.tracing import where_text
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType
@@ -154,7 +154,7 @@ class Executable:
     def _checked(
         self, call: Callable[..., Any], fallback: Callable[..., Any] | None
     ) -> Callable[..., Any]:
-        """The call, and an error if an index was out of bounds.
+        """The call, and an error if a kernel has failed: an index out of bounds, a singular matrix.
 
         The fallback runs when the lock is free again: it may wait for another program, which in
         another thread may fall back to this one.
@@ -166,21 +166,29 @@ class Executable:
         def checked(*args: Any, **kwargs: Any) -> Any:
             with self._lock:  # a long program lets other threads run, which share the status
                 for state in status:
-                    state[0] = 0
+                    state.word[0] = 0
                 result = call(*args, **kwargs)
-                bad = any(state[0] for state in status)
+                failed = next((state for state in status if state.word[0]), None)
+                code = int(failed.word[0]) if failed is not None else 0
             if result is NotImplemented and fallback is not None:
                 return fallback(*args, **kwargs)
-            if bad:
-                lines = {
-                    where_text(self.graph.sources[node])
-                    for node in self.graph.operations
-                    if node.op in _CHECKED and node in self.graph.sources
-                }
-                raise GraphIndexError(f"an index array is out of bounds{''.join(sorted(lines))}")
+            if failed is not None:
+                raise self._failure(failed.program, code)
             return result
 
         return checked
+
+    def _failure(self, program: Program, code: int) -> GraphError:
+        """The error that a status word tells of."""
+        if code == OUT_OF_BOUNDS:
+            lines = {
+                where_text(self.graph.sources[node])
+                for node in self.graph.operations
+                if node.op in _CHECKED and node in self.graph.sources
+            }
+            return GraphIndexError(f"an index array is out of bounds{''.join(sorted(lines))}")
+        node = program.checks[code - FAILED]
+        return linalg.failure(node.op, where_text(program.graph.sources.get(node)))
 
     def __call__(self, *args: Any) -> Any:
         leaves, tree = flatten(args)

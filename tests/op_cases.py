@@ -12,7 +12,7 @@ import numpy as np
 
 from graphdl.errors import GraphError
 from graphdl.graph import Literal
-from graphdl.ops import pointwise
+from graphdl.ops import control, pointwise
 from graphdl.ops.op import Op
 from graphdl.ops.table import OPS
 from graphdl.types import DTYPES, Dtype, TensorType
@@ -41,7 +41,17 @@ class Case:
         )
 
     def __call__(self, *operands: Any) -> Any:
-        return self.op(*operands, **self.attrs)
+        """The result, or a tuple of them where the op has several."""
+        result = self.op(*operands, **self.attrs)
+        return result if self.op.results is None else tuple(control.items(result, self.types))
+
+    @property
+    def types(self) -> list[TensorType]:
+        """Of the results."""
+        types = [TensorType(x.dtype, x.shape) for x in self.operands]
+        if self.op.results is None:
+            return [self.op.infer(*types, **self.attrs)]
+        return list(self.op.results(*types, **self.attrs))
 
 
 F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
@@ -171,7 +181,33 @@ def others(rng: np.random.Generator) -> dict[str, list[Case]]:
         "constant": [Case(OPS["constant"], (), value)],
         "iota": [Case(OPS["iota"], (), {"size": 4, "dtype": F4})],
         "extent": [Case(OPS["extent"], (), {"size": 4, "dtype": F8})],
+        **matrices(rng),
     }  # fmt: skip
+
+
+def matrices(rng: np.random.Generator) -> dict[str, list[Case]]:
+    """Matrices that the ops of linear algebra are fit for."""
+    a, b = rng.normal(size=(2, 3, 3)), rng.normal(size=(2, 3, 4))
+    definite = a @ np.swapaxes(a, -1, -2) + np.eye(3)
+    regular = np.eye(3) * 3 + a
+    factored = Case(OPS["lu"], (regular,))
+    lut, pivots = factored(regular)
+    flags = [
+        {"lower": lower, "trans": trans, "unit": unit}
+        for lower, trans, unit in ((True, False, False), (False, True, False), (True, True, True))
+    ]
+    return {
+        "cholesky": [Case(OPS["cholesky"], (x,)) for x in (definite, definite[0])],
+        "solve_triangular": [Case(OPS["solve_triangular"], (regular, b), flag) for flag in flags],
+        "lu": [Case(OPS["lu"], (x,)) for x in (regular, b, b[0].T)],
+        "permutation": [Case(OPS["permutation"], (pivots,), {"size": size}) for size in (3, 5)],
+        "solve": [
+            Case(OPS["solve"], (regular, lut, pivots, b), {"trans": trans})
+            for trans in (False, True)
+        ],
+        "log_det": [Case(OPS["log_det"], (a[:, 0, 0], regular, lut, pivots))],
+        "det": [Case(OPS["det"], (a[:, 0, 0], regular, lut, pivots))],
+    }
 
 
 def draw(rng: np.random.Generator, domain: tuple[float, float], dtype: Dtype, shape: Any) -> Any:

@@ -18,10 +18,10 @@ from graphdl.compiler.fuse import Group
 from graphdl.executable import Executable
 from graphdl.graph import Graph
 from graphdl.kernels import emit, memory
-from graphdl.kernels.cpu import build, entry, product
+from graphdl.kernels.cpu import blas, build, entry, product
 from graphdl.kernels.interpret import run_as_python
 from graphdl.kernels.memory import ALIGNMENT, Memory, Place
-from graphdl.kernels.program import Address, Program
+from graphdl.kernels.program import Address, Program, Routine
 
 Grouping = Callable[[Graph], list[Group]]
 
@@ -74,6 +74,7 @@ def run_in_python(graph: Graph, args: Sequence[Any], grouping: Grouping = fuse.f
                 [
                     address(plan.places[word.where]) + word.offset
                     if isinstance(word, Address)
+                    else blas.library().addresses[word.name] if isinstance(word, Routine)
                     else word if isinstance(word, int) else 0
                     for word in launch.words
                 ],

@@ -14,7 +14,16 @@ import numpy as np
 from graphdl.compiler.batch_control import Operand, batched_control
 from graphdl.errors import UnsupportedError
 from graphdl.graph import Node, topological
-from graphdl.ops import contraction, control, cumulative, indexing, movement, sorting, update
+from graphdl.ops import (
+    contraction,
+    control,
+    cumulative,
+    indexing,
+    linalg,
+    movement,
+    sorting,
+    update,
+)
 from graphdl.ops.op import rebuilt
 from graphdl.tracing import Trace, TracedArray, locate
 
@@ -27,7 +36,7 @@ def batched(
     `given` maps placeholders of one example to what stands for them, batches or single values.
     """
     done: dict[Node, Operand] = dict(given)
-    packed: dict[Node, list[Operand]] = {}  # all results of control flow
+    packed: dict[Node, list[Operand]] = {}  # of several results: all of them
     for node in topological(outputs):
         if node in done:
             continue
@@ -48,7 +57,11 @@ def batched(
             if rule is None:
                 raise locate(UnsupportedError(f"vmap has no rule for {node.op.name}"), source)
             with trace.at(source):
-                done[node] = rule(node, operands, size), True
+                made = rule(node, operands, size)
+                if node.op.results is not None:
+                    parts = control.items(made, control.result_types(made.node))
+                    packed[node] = [(part, True) for part in parts]
+            done[node] = made, True
     return [done[node] for node in outputs]
 
 
@@ -228,11 +241,24 @@ def _searchsorted(node: Node, operands: Sequence[Operand], size: int) -> Any:
     return movement.reshape(node.op(line, flat, side=node["side"]), shape=values.shape)
 
 
+def _right_sides(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    """Systems of one matrix: the right sides of all examples are columns of one."""
+    *factors, (b, _) = operands
+    if any(flag for _, flag in factors):
+        return _all_spread(node, operands, size)
+    columns = b.shape[-1]
+    beside = movement.transpose(b, perm=(*range(1, b.ndim), 0))
+    merged = movement.reshape(beside, shape=(*b.shape[1:-1], columns * size))
+    x = node.op(*(value for value, _ in factors), merged, **dict(node.attrs))
+    return _to_front(movement.reshape(x, shape=(*b.shape[1:], size)), b.ndim - 1)
+
+
 Rule = Callable[[Node, Sequence[Operand], int], Any]
 
 _FAMILIES: dict[str, Rule] = {
     "pointwise": _all_spread,
     "custom": _all_spread,
+    "linalg": _all_spread,
     "reduction": _reduced,
     "cumulative": _reduced,
     "sorting": _all_spread,
@@ -252,4 +278,6 @@ _RULES: dict[str, Rule] = {
     update.update.name: _update,
     update.scatter.name: _scatter,
     sorting.searchsorted.name: _searchsorted,
+    linalg.solve_triangular.name: _right_sides,
+    linalg.solve.name: _right_sides,
 }

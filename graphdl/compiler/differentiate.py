@@ -39,14 +39,16 @@ def vjp(
     for output, cotangent in zip(outputs, cotangents, strict=True):
         _accumulate(total, output.node, cotangent)
     found: dict[Node, TracedArray] = {}
-    packed: dict[Node, dict[int, TracedArray]] = {}  # of control flow: by the number of the result
+    packed: dict[Node, dict[int, TracedArray]] = {}  # of several results: by the number of each
     for node in reversed(order):
         if node in packed:
-            rule = _control_rule(node, trace)
+            given = packed.pop(node)
             with trace.at(trace.sources.get(node)):
-                _accumulate_all(
-                    total, node, rule(node, packed.pop(node), trace, vjp, zeros), active
-                )
+                if node.op.results is not None:
+                    pulled = _pulled(node, given, trace)
+                else:
+                    pulled = _control_rule(node, trace)(node, given, trace, vjp, zeros)
+                _accumulate_all(total, node, pulled, active)
             continue
         cotangent_of_node = total.pop(node, None)
         if cotangent_of_node is None:
@@ -89,6 +91,18 @@ def _no_gradient(node: Node, trace: Trace, by: str = "", why: str = "") -> Graph
     )
 
 
+def _pulled(
+    node: Node, given: dict[int, TracedArray], trace: Trace
+) -> Sequence[TracedArray | None]:
+    """The cotangents of the operands of an op with several results."""
+    if node.op.vjp is None:
+        raise _no_gradient(node, trace)
+    outs = control.items(TracedArray(node, trace), control.result_types(node))
+    operands = [TracedArray(operand, trace) for operand in node.inputs]
+    cotangents = [given.get(number) for number in range(len(outs))]
+    return node.op.vjp(cotangents, outs, *operands, **dict(node.attrs))
+
+
 def _control_rule(node: Node, trace: Trace) -> Callable[..., Sequence[TracedArray | None]]:
     if node.op is control.scan:
         return scan_vjp
@@ -122,7 +136,8 @@ def _depending(order: Sequence[Node], sought: set[Node]) -> set[Node]:
     for node in order:
         operands = node.inputs[:1] if node.op is movement.after else node.inputs
         depends = node in sought or any(operand in active for operand in operands)
-        if depends and (node.type.is_float or node.op.family == "control"):
+        packs = node.op.family == "control" or node.op.results is not None
+        if depends and (node.type.is_float or packs):
             active.add(node)
     return active
 

@@ -12,6 +12,7 @@ from graphdl.graph import Graph, Node, rebuild
 from graphdl.ops import control, movement
 from graphdl.ops.op import Op, node_of, rebuilt
 from graphdl.ops.update import scatter, update
+from graphdl.types import contiguous_strides
 
 #: Ops whose kernels read their operands as they lie in memory, row by row.
 ROW_BY_ROW = (
@@ -52,12 +53,15 @@ def materialise(graph: Graph) -> Graph:
         return made
 
     def prepared(node: Node, inputs: tuple[Node, ...]) -> Node:
+        packs = node.op.family in ("control", "linalg")
         if node.op.name in ROW_BY_ROW or node.op.family == "control":
             inputs = tuple(contiguous(operand) for operand in inputs)
+        if node.op.family == "linalg":
+            inputs = tuple(adjacent(operand) for operand in inputs)
         if node.op is scatter:
             x, *others = inputs
             inputs = (x, *(contiguous(operand) for operand in others))
-        all_of_them = node.op in (movement.concatenate, scatter) or node.op.family == "control"
+        all_of_them = node.op in (movement.concatenate, scatter) or packs
         count = len(inputs) if all_of_them else IN_MEMORY.get(node.op.name, 0)
         inputs = tuple(
             copied(operand) if i < count and _is_computed_anew(operand) else operand
@@ -102,6 +106,16 @@ def contiguous(node: Node) -> Node:
     if behind.op is movement.iota or (is_movement(behind) and behind.op is not control.item):
         return copied(node)
     return node
+
+
+def adjacent(node: Node) -> Node:
+    """The node, or a copy of it if its elements do not lie in memory one behind the other."""
+    view = view_of(node)
+    if view is None or view.base.op is movement.iota:
+        return copied(node)
+    strides = contiguous_strides(node.shape)
+    places = zip(node.shape, view.strides, strides, strict=True)
+    return node if all(size == 1 or a == b for size, a, b in places) else copied(node)
 
 
 def copied(node: Node, again: int = 0) -> Node:

@@ -9,9 +9,10 @@ from graphdl.compiler.order import ordered
 from graphdl.compiler.pipeline import optimise
 from graphdl.graph import Graph, Node
 from graphdl.kernels.control import control_launch
+from graphdl.kernels.linalg import LINALG
 from graphdl.kernels.matmul import product_launch
 from graphdl.kernels.nest import nest_launches
-from graphdl.kernels.program import Buffer, Launch, Program
+from graphdl.kernels.program import FAILED, Buffer, Check, Launch, Program
 from graphdl.kernels.special import SPECIAL
 
 
@@ -25,8 +26,9 @@ def emit(graph: Graph, groups: Sequence[Group]) -> Program:
     """The program that computes the outputs of a graph, group by group."""
     groups = ordered(graph, groups)
     kept = stored(graph, groups)
-    status = Buffer(8, None, "whether an index was out of bounds")
+    status = Buffer(8, None, "whether a kernel has failed, and which")
     launches: list[Launch] = []
+    checks: list[Node] = []
     for group in groups:
         if group.kind == "product":
             launches.append(product_launch(group, kept))
@@ -36,6 +38,9 @@ def emit(graph: Graph, groups: Sequence[Group]) -> Program:
             node = group.members[0]
             if node.op.family == "control":
                 launches.append(control_launch(node, compiled, status))
+            elif node.op.family == "linalg":
+                launches += LINALG[group.kind](node, Check(status, FAILED + len(checks)))
+                checks.append(node)
             else:
                 launches += SPECIAL[group.kind](node, status)
     computed = {node for group in groups for node in group.members}
@@ -46,4 +51,4 @@ def emit(graph: Graph, groups: Sequence[Group]) -> Program:
             if isinstance(value, Node) and value not in computed and value not in arguments:
                 constants.setdefault(value)
     used = any(status in launch.writes for launch in launches)
-    return Program(graph, launches, tuple(constants), status if used else None)
+    return Program(graph, launches, tuple(constants), status if used else None, checks)

@@ -7,6 +7,7 @@ code.
 
 from __future__ import annotations
 
+import ctypes
 import linecache
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +60,7 @@ def python_names(arrays: Sequence[NDArray[Any]] | None = None) -> Mapping[str, A
     names: dict[str, Any] = {
         "inf": math.inf,
         "nan": math.nan,
+        "call": _call,
         "lanes": range,
         "few_lanes": range,
         "min_i64": min,
@@ -96,6 +98,10 @@ class _Pointer:
             raise IndexError(f"element {place} of an array of {self.view.size}")
         return place
 
+    @property
+    def address(self) -> int:
+        return int(self.view.ctypes.data) + self.first * self.view.itemsize
+
     def __getitem__(self, index: int) -> Any:
         return self.view[self._place(index)]
 
@@ -126,3 +132,17 @@ def _pointer_maker(
 
 def _scratch_maker(dtype: np.dtype[Any]) -> Callable[[int], _Pointer]:
     return lambda size: _Pointer(np.empty(size, dtype), 0)
+
+
+def _call(routine: int, *args: Any) -> None:
+    """Call a Fortran subroutine: pointers as they are, numbers by the address of a copy."""
+    boxes = [
+        arg if isinstance(arg, _Pointer) else np.array(arg, None if _is_float(arg) else np.int64)
+        for arg in args
+    ]
+    places = [box.address if isinstance(box, _Pointer) else box.ctypes.data for box in boxes]
+    ctypes.CFUNCTYPE(None, *(ctypes.c_void_p,) * len(places))(routine)(*places)
+
+
+def _is_float(number: Any) -> bool:
+    return isinstance(number, float | np.floating)

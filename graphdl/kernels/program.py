@@ -39,7 +39,14 @@ class BodyWord:
     field: int
 
 
-Word = int | Address | Entry | BodyWord
+@dataclass(frozen=True, slots=True)
+class Routine:
+    """A word that is the address of a routine of BLAS or LAPACK."""
+
+    name: str
+
+
+Word = int | Address | Entry | BodyWord | Routine
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,16 +130,30 @@ class Body:
     memory: Memory
 
 
+#: What kernels write in the status of their program: an index was out of bounds; or a matrix was
+#: not fit for an operation, whose number follows FAILED.
+OUT_OF_BOUNDS, FAILED = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Where the kernels of an op report that they failed: a word, and what to write there."""
+
+    status: Buffer
+    number: int
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """Launches in order, and where their values come from.
 
     `graph` is the optimised graph; its outputs may repeat. `status` is a word that kernels set
-    when an index is out of bounds, if any can.
+    when they fail, if any can: to OUT_OF_BOUNDS, or to FAILED + i if checks[i] did.
     """
 
     graph: Graph
     launches: Sequence[Launch]
     constants: Sequence[Node]
     status: Buffer | None = None
+    checks: Sequence[Node] = ()
     notes: Mapping[Node, str] = field(default_factory=dict)

@@ -8,6 +8,7 @@ products      matmul, dot, tensordot, einsum, ...
 sorting       sort, argsort, searchsorted, digitize, top_k, ...
 assignment    x[index] = values, np.add.at, np.copyto, np.put, ...
 masks         x[mask] with a traced mask
+linalg        np.linalg: solve, inv, det, cholesky, ...
 creation      zeros_like, linspace, ...; np.shape, np.result_type, ...
 special       scipy.special.expit, erf, xlogy, ...
 neural        softmax, relu, gelu, one_hot, ...: not in NumPy, for arrays too
@@ -20,6 +21,7 @@ from graphdl.numpy_functions import (
     assignment,
     creation,
     elementwise,
+    linalg,
     manipulation,
     products,
     reductions,
@@ -45,6 +47,7 @@ __all__ = [
     "creation",
     "elementwise",
     "gelu",
+    "linalg",
     "log_softmax",
     "logsumexp",
     "manipulation",

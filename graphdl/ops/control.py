@@ -33,7 +33,7 @@ def packed_type(types: Sequence[TensorType]) -> TensorType:
     return TensorType(_BYTE, (offsets(types)[-1],))
 
 
-def _pack(values: Sequence[Any], types: Sequence[TensorType]) -> Any:
+def pack(values: Sequence[Any], types: Sequence[TensorType]) -> Any:
     places = offsets(types)
     packed = np.zeros(places[-1], _BYTE)
     for value, type, start in zip(values, types, places, strict=False):
@@ -118,7 +118,7 @@ def _evaluate_scan(
         )
         for k in range(count)
     ]
-    return _pack([*carry, *stacked], types)
+    return pack([*carry, *stacked], types)
 
 
 #: Run `body` `length` times. Operands: what it reads at every step, the first carries, the stacked
@@ -150,7 +150,7 @@ def _evaluate_while(
     carry = list(operands[condition_consts + consts :])
     while bool(evaluate(condition, [*operands[:condition_consts], *carry])[0]):
         carry = evaluate(body, [*fixed, *carry])
-    return _pack(carry, [node.type for node in body.outputs])
+    return pack(carry, [node.type for node in body.outputs])
 
 
 #: Run `body` while `condition` holds. Operands: what the condition reads, what the body reads, the
@@ -184,7 +184,7 @@ def _infer_switch(
 
 def _evaluate_switch(index: Any, *operands: Any, branches: tuple[Graph, ...]) -> Any:
     chosen = branches[min(max(int(index), 0), len(branches) - 1)]
-    return _pack(evaluate(chosen, operands), [node.type for node in chosen.outputs])
+    return pack(evaluate(chosen, operands), [node.type for node in chosen.outputs])
 
 
 #: Run the branch that the index chooses, clamped to those there are, on the operands.
@@ -208,7 +208,7 @@ def _infer_checkpoint(*operands: TensorType, body: Graph) -> TensorType:
 
 
 def _evaluate_checkpoint(*operands: Any, body: Graph) -> Any:
-    return _pack(evaluate(body, operands), [node.type for node in body.outputs])
+    return pack(evaluate(body, operands), [node.type for node in body.outputs])
 
 
 #: The outputs of `body`, of which a gradient keeps the operands only and computes the rest anew.
@@ -223,8 +223,10 @@ checkpoint = Op(
 
 
 def result_types(node: Any) -> list[TensorType]:
-    """The results that a control-flow node packs."""
+    """The results that a node packs."""
     attrs = dict(node.attrs)
+    if node.op.results is not None:
+        return list(node.op.results(*(operand.type for operand in node.inputs), **attrs))
     if node.op is scan:
         attrs.pop("reverse")
         return scan_results(**attrs)

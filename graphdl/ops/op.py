@@ -33,6 +33,10 @@ class Op:
     infer     (*TensorType, **attrs) -> TensorType; refuses what does not fit
     evaluate  the NumPy reference: (*arrays, **attrs) -> array
     vjp       the gradient rule, or None: `no_gradient` then says why
+    results   for an op with several results: (*TensorType, **attrs) -> their types. Its node is
+              one value, the results packed as bytes (graphdl.ops.control.items takes them out), and
+              its rule is (gs, outs, *inputs): the cotangents, None for zero, and the results
+    failure   what the error says when an operand turns out not to be fit, as a singular matrix
     """
 
     name: str
@@ -45,6 +49,8 @@ class Op:
     domain: tuple[tuple[float, float], ...] = ()
     #: The operands, by position, that `vjp` has no formula for, and why.
     undifferentiated: Mapping[int, str] = field(default_factory=dict)
+    results: Callable[..., Sequence[TensorType]] | None = None
+    failure: str = ""
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
         """Build a node if an argument is traced, otherwise compute with NumPy."""

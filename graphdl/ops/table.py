@@ -6,6 +6,7 @@ from graphdl.ops import (
     contraction,
     cumulative,
     indexing,
+    linalg,
     movement,
     pointwise,
     random,
@@ -18,7 +19,7 @@ from graphdl.ops.op import Op
 
 _FAMILIES = (
     pointwise, special, reduction, cumulative, movement, contraction, indexing, sorting, update,
-    random,
+    random, linalg,
 )  # fmt: skip
 OPS: dict[str, Op] = {
     value.name: value

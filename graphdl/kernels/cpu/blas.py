@@ -1,9 +1,10 @@
-"""BLAS by address: the routines of the library that NumPy or SciPy brings, and its threads.
+"""BLAS and LAPACK by address: the routines of the library that NumPy or SciPy brings; its threads.
 
 NumPy's wheels carry OpenBLAS, which is in memory as soon as NumPy is; its symbols have a prefix
 and, where they take 64-bit integers, a suffix (`scipy_sgemm_64_`). Elsewhere (Accelerate, MKL,
-conda) `scipy.linalg.cython_blas` publishes the addresses of the BLAS it was built with, which take
-32-bit integers. All are Fortran routines: column-major matrices, every argument by address.
+conda) `scipy.linalg.cython_blas` and `cython_lapack` publish the addresses of what SciPy was built
+with, which take 32-bit integers. All are Fortran routines: column-major matrices, every argument by
+address.
 
 Programs call BLAS from their own threads, on tiles; so the library itself must not start threads
 meanwhile. `one_thread` sees to that and gives the user's setting back.
@@ -23,8 +24,16 @@ from functools import cache
 
 import numpy as np
 
-#: What programs use, for float32 and float64.
-ROUTINES = ("sgemm", "dgemm", "sgemv", "dgemv", "sger", "dger", "ssyrk", "dsyrk")
+#: What programs use of BLAS and of LAPACK, for float32 and float64.
+BLAS_ROUTINES = tuple(
+    kind + name for name in ("gemm", "gemv", "ger", "syrk", "trsm") for kind in "sd"
+)
+LAPACK_ROUTINES = tuple(
+    kind + name
+    for name in ("potrf", "getrf", "gesv", "geqrf", "orgqr", "syevd", "gesdd")
+    for kind in "sd"
+)
+ROUTINES = BLAS_ROUTINES + LAPACK_ROUTINES
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ def library() -> Blas:
     """The BLAS of this process. Raises RuntimeError where there is none."""
     found = _numpy_openblas() or _scipy_blas()
     if found is None:
-        raise RuntimeError("neither NumPy nor SciPy gives addresses of BLAS routines")
+        raise RuntimeError("neither NumPy nor SciPy gives addresses of BLAS and LAPACK routines")
     return found
 
 
@@ -102,12 +111,12 @@ def _address(library_: ctypes.CDLL, symbol: str) -> int:
 
 
 def _scipy_blas() -> Blas | None:
-    """The BLAS that SciPy was built with; its threads too, if it is an OpenBLAS in a file."""
+    """What SciPy was built with; its threads too, if it is an OpenBLAS in a file."""
     try:
-        from scipy.linalg import cython_blas
+        from scipy.linalg import cython_blas, cython_lapack
     except ImportError:
         return None
-    capsules = cython_blas.__pyx_capi__
+    capsules = {**cython_blas.__pyx_capi__, **cython_lapack.__pyx_capi__}
     addresses = {name: _capsule_address(capsules[name]) for name in ROUTINES}
     get_threads = set_threads = 0
     for path in _loaded_openblas():

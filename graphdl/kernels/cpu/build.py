@@ -10,11 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphdl.kernels.cpu import control_code, entry, entry_code, native, product
+from graphdl.kernels.cpu import blas, control_code, entry, entry_code, native, product
 from graphdl.kernels.cpu.entry import Tree
 from graphdl.kernels.cpu.tape import Tape, multi_table, native_functions
 from graphdl.kernels.memory import ALIGNMENT, is_idle
-from graphdl.kernels.program import Address, Body, BodyWord, Entry, Launch, Memory, Place, Program
+from graphdl.kernels.program import (
+    Address,
+    Body,
+    BodyWord,
+    Entry,
+    Launch,
+    Memory,
+    Place,
+    Program,
+    Routine,
+)
 from graphdl.kernels.schedule import levels
 from graphdl.types import TensorType
 
@@ -27,18 +37,26 @@ PARTS = 16
 
 
 @dataclass(frozen=True, eq=False)
+class Status:
+    """The status word of a program, or of a body within it."""
+
+    word: NDArray[np.int64]
+    program: Program
+
+
+@dataclass(frozen=True, eq=False)
 class Native:
     """A program with addresses.
 
     kernels: the native function of each launch. patches: int64 rows (leaf, slot address, bytes), a
-    leaf being an argument or, after those, a result.
+    leaf being an argument or, after those, a result. status: its own and those of its bodies.
     """
 
     program: Program
     memory: Memory
     kernels: Sequence[native.Kernel | None]
     tape: Tape
-    status: Sequence[NDArray[np.int64]]
+    status: Sequence[Status]
 
 
 def build(program: Program, memory: Memory) -> Native:
@@ -85,6 +103,8 @@ def build(program: Program, memory: Memory) -> Native:
                     words[position] = address + word.offset
                 else:
                     patches.append((leaf, words.ctypes.data + 8 * position, word.offset))
+            elif isinstance(word, Routine):
+                words[position] = blas.library().addresses[word.name]
             else:
                 entry = kernel.address if kernel is not None else 0
                 words[position] = entry if isinstance(word, Entry) else word
@@ -175,11 +195,19 @@ def _constant(node: Any) -> NDArray[Any]:
 
 def _status(
     program: Program, memory: Memory, arena: NDArray[np.uint8], arena_at: int
-) -> list[NDArray[np.int64]]:
+) -> list[Status]:
     if program.status is None:
         return []
     start = arena_at - arena.ctypes.data + memory.places[program.status].offset
-    return [arena[start : start + 8].view(np.int64)]
+    return [Status(arena[start : start + 8].view(np.int64), program)]
+
+
+def _uses_blas(program: Program) -> bool:
+    return any(
+        any(isinstance(word, Routine) for word in launch.words)
+        or any(_uses_blas(body.program) for body in launch.bodies)
+        for launch in program.launches
+    )
 
 
 def entry_of(
@@ -207,7 +235,8 @@ def entry_of(
         patches[:, 0] = numbers[patches[:, 0]]
         tape = replace(tape, patches=patches)
         result = _renumbered(result, places)
-    spec = entry.ProgramSpec(tuple(arguments), result, tape, is_long=cost > LONG)
+    uses_blas = _uses_blas(made.program)
+    spec = entry.ProgramSpec(tuple(arguments), result, tape, uses_blas, is_long=cost > LONG)
     return entry.build(spec, fallback)
 
 

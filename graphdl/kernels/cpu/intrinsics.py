@@ -8,6 +8,11 @@ promise: no iteration reads or writes what another one writes. LLVM then vectori
 checks, on which it gives up beyond eight pointers, and which fail when an operation is in place.
 `few_lanes` is `lanes` for some tens of iterations, such as the elements of a short row: the last
 vector is masked, where `lanes` leaves the rest to narrower and scalar loops.
+
+`call(routine, ...)` calls the Fortran routine at an address, as BLAS and LAPACK are: every argument
+goes by address. A pointer is one; a number is put in memory first. Integers take 64 bits there,
+which serves routines that read 32 of them too, and those that read a character: the least
+significant byte comes first on all processors that graphdl runs on.
 """
 
 from __future__ import annotations
@@ -225,6 +230,32 @@ def _make_scratch(suffix: str, dtype: Any) -> Any:
     return Intrinsic(scratch, prefer_literal=True)
 
 
+# -- calls -----------------------------------------------------------------------------------------
+
+
+@intrinsic
+def call(typingctx: Any, routine: Any, *args: Any) -> Any:
+    """Call the Fortran subroutine at an address."""
+    known = (Pointer, types.Integer, types.Float)
+    if not isinstance(routine, types.Integer) or not all(isinstance(arg, known) for arg in args):
+        return None
+    kinds = [types.int64 if isinstance(arg, types.Integer) else arg for arg in args]
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        places = []
+        for kind, value in zip(kinds, values[1:], strict=True):
+            place = value
+            if not isinstance(kind, Pointer):
+                place = cgutils.alloca_once(builder, value.type)
+                builder.store(value, place)
+            places.append(builder.bitcast(place, cgutils.voidptr_t))
+        function = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t] * len(places))
+        builder.call(builder.inttoptr(values[0], function.as_pointer()), places)
+        return context.get_dummy_value()
+
+    return types.none(types.int64, *kinds), codegen
+
+
 # -- loops -----------------------------------------------------------------------------------------
 
 
@@ -373,6 +404,7 @@ MEMORY_AND_LOOPS: Mapping[str, Any] = {
     **{suffix: _make_conversion(suffix, dtype) for suffix, dtype in SUFFIXES.items()},
     **{f"{suffix}_at": _make_at(suffix, dtype) for suffix, dtype in SUFFIXES.items()},
     **{f"{suffix}_scratch": _make_scratch(suffix, dtype) for suffix, dtype in SUFFIXES.items()},
+    "call": call,
     "range": range,
     "lanes": _make_loop(Loop("lanes", parallel=True), (2,)),
     "few_lanes": _make_loop(Loop("few_lanes", parallel=True, few=True), (2,)),

@@ -1,0 +1,198 @@
+"""np.linalg on traced values: systems, determinants, factorisations, powers, inverses.
+
+What NumPy raises as LinAlgError, compiled programs raise when they have ended; it names the line.
+Integers become float64, as in NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from graphdl.numpy_functions.arguments import (
+    FLOAT,
+    integer,
+    integers,
+    lift,
+    lift_one,
+    require,
+    reshaped,
+)
+from graphdl.numpy_functions.manipulation import moveaxis
+from graphdl.ops import control, linalg, pointwise
+from graphdl.tracing import TracedArray, broadcast_shapes, broadcast_to, cast, implements
+
+_SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
+
+
+# --- operands -----------------------------------------------------------------------------------
+
+
+def floats(*values: Any) -> tuple[Any, ...]:
+    """The values in the dtype in which NumPy computes with them: float64, if not all have less."""
+    lifted = lift(*values)
+    all_float = all(x.dtype.kind == "f" for x in lifted)
+    dtype = np.result_type(*(x.dtype for x in lifted)) if all_float else FLOAT
+    return tuple(cast(x, dtype) for x in lifted)
+
+
+def matrices(value: Any) -> Any:
+    """An operand of floats with two axes or more."""
+    (x,) = floats(value)
+    require(x.ndim >= 2, f"takes matrices, with two axes or more, not shape {x.shape}")
+    return x
+
+
+def square(value: Any) -> Any:
+    """An operand of square matrices of floats."""
+    x = matrices(value)
+    require(x.shape[-1] == x.shape[-2], f"the last two axes of shape {x.shape} must be equal")
+    return x
+
+
+def results(packed: Any) -> Any:
+    """The results of an op that has several."""
+    if isinstance(packed, TracedArray):
+        return control.items(packed, control.result_types(packed.node))
+    raise TypeError(f"not a traced value: {packed!r}")
+
+
+def factors(a: Any) -> Any:
+    """The factors of square matrices, and how their rows were exchanged: see graphdl.ops.linalg."""
+    return results(linalg.lu(a))
+
+
+# --- systems and inverses -----------------------------------------------------------------------
+
+
+def aligned(a: Any, b: Any) -> tuple[Any, Any]:
+    """Stacks of matrices, repeated so that both have the same batch."""
+    batch = broadcast_shapes("stacks of matrices", [a.shape[:-2], b.shape[:-2]])
+    return broadcast_to(a, (*batch, *a.shape[-2:])), broadcast_to(b, (*batch, *b.shape[-2:]))
+
+
+def with_right_sides(a: Any, b: Any, solver: Any) -> Any:
+    """solver(a, b) for stacks of right sides b.
+
+    A vector b is one column. All right sides of a single matrix are columns of one system.
+    """
+    require(b.ndim >= 1, "the right side needs an axis")
+    if b.ndim == 1:
+        return with_right_sides(a, reshaped(b, (*b.shape, 1)), solver)[..., 0]
+    require(
+        b.shape[-2] == a.shape[-1],
+        f"matrices of shape {a.shape} do not fit right sides of shape {b.shape}",
+    )
+    if b.ndim > 2 and math.prod(a.shape[:-2]) == 1:
+        rank = max(a.ndim, b.ndim) - 2
+        b = broadcast_to(b, (*(1,) * (rank + 2 - b.ndim), *b.shape))
+        beside = moveaxis(b, -2, 0)
+        columns = reshaped(beside, (b.shape[-2], math.prod(beside.shape[1:])))
+        x = solver(reshaped(a, a.shape[-2:]), columns)
+        return moveaxis(reshaped(x, beside.shape), 0, -2)
+    return solver(*aligned(a, b))
+
+
+def solved(a: Any, b: Any) -> Any:
+    """The x of a @ x = b for stacks of the same batch."""
+    return linalg.solve(a, *factors(a), b, trans=False)
+
+
+@implements(np.linalg.solve)
+def solve(a: Any, b: Any) -> Any:
+    matrix, right = floats(a, b)
+    return with_right_sides(square(matrix), right, solved)
+
+
+@implements(np.linalg.inv)
+def inv(a: Any) -> Any:
+    x = square(a)
+    return solved(x, linalg.identity(x))
+
+
+@implements(np.linalg.tensorinv)
+def tensorinv(a: Any, ind: Any = 2) -> Any:
+    (x,) = floats(a)
+    count = integer(ind, "ind")
+    require(count > 0, f"ind must be positive, not {count}")
+    left, right = x.shape[:count], x.shape[count:]
+    require(
+        math.prod(left) == math.prod(right),
+        f"the first {count} axes of shape {x.shape} and the others have different sizes",
+    )
+    n = math.prod(right)
+    return reshaped(inv(reshaped(x, (n, n))), (*right, *left))
+
+
+@implements(np.linalg.tensorsolve)
+def tensorsolve(a: Any, b: Any, axes: Any = None) -> Any:
+    x, right = floats(a, b)
+    if axes is not None:
+        last = list(range(x.ndim))
+        for axis in integers(axes, "axes"):
+            last.remove(axis)
+            last.append(axis)
+        x = np.transpose(x, last)
+    unknown = x.shape[right.ndim :]
+    n = math.prod(unknown)
+    require(
+        x.size == n * n == right.size * n,
+        f"a of shape {x.shape} and b of shape {right.shape} make no square system",
+    )
+    return reshaped(solve(reshaped(x, (n, n)), reshaped(right, (n,))), unknown)
+
+
+@implements(np.linalg.matrix_power)
+def matrix_power(a: Any, n: Any) -> Any:
+    x = lift_one(a)
+    require(
+        x.ndim >= 2 and x.shape[-1] == x.shape[-2],
+        f"takes square matrices, not shape {x.shape}",
+    )
+    power = integer(n, "the power")
+    if power == 0:
+        return linalg.identity(x)
+    if power < 0:
+        x, power = inv(x), -power
+    squares = [x]
+    while 2 ** len(squares) <= power:
+        squares.append(squares[-1] @ squares[-1])
+    return reduce(operator.matmul, (s for i, s in enumerate(squares) if power >> i & 1))
+
+
+# --- determinants -------------------------------------------------------------------------------
+
+
+@implements(np.linalg.slogdet)
+def slogdet(a: Any) -> Any:
+    x = square(a)
+    lut, pivots = factors(x)
+    sign, size = linalg.sign_and_log_det(_without_gradient(lut), pivots)
+    return _SlogdetResult(sign, linalg.log_det(size, x, lut, pivots))
+
+
+@implements(np.linalg.det)
+def det(a: Any) -> Any:
+    x = square(a)
+    lut, pivots = factors(x)
+    sign, size = linalg.sign_and_log_det(lut, pivots)
+    return linalg.det(sign * np.exp(size), x, lut, pivots)
+
+
+def _without_gradient(x: Any) -> Any:
+    return pointwise.stop_gradient(x)
+
+
+# --- factorisations -----------------------------------------------------------------------------
+
+
+@implements(np.linalg.cholesky)
+def cholesky(a: Any, /, *, upper: bool = False) -> Any:
+    x = square(a)
+    if upper:
+        return linalg.transposed(linalg.cholesky(linalg.transposed(x)))
+    return linalg.cholesky(x)

@@ -1,0 +1,407 @@
+"""Factorisations of matrices and the solution of linear systems, for stacks of matrices.
+
+The last two axes are those of a matrix. Some results lie as LAPACK leaves them, column by column:
+then it is the transposed factor that is the result, and the name says so (`lut`, `qt`, `vt`). A
+transpose is a view, and products take it as it is.
+
+Gradients follow Giles, "Collected matrix derivative results for forward and reverse mode
+algorithmic differentiation" (2008), Seeger et al., "Auto-differentiating linear algebra" (2017),
+and for the Cholesky factor Murray, "Differentiation of the Cholesky decomposition" (2016). Where a
+function reads one triangle of a matrix, so does the gradient lie in that triangle: it is the
+derivative of what is computed. The gradient of vectors that belong to equal eigenvalues or singular
+values does not exist, and is not finite here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphdl.errors import DtypeError, GraphLinAlgError, ShapeError
+from graphdl.ops import control, indexing, movement
+from graphdl.ops.op import Op, Rule
+from graphdl.types import TensorType
+
+_INDEX = np.dtype(np.int64)
+
+SINGULAR = "Singular matrix"
+
+
+def failure(op: Any, where: str = "") -> GraphLinAlgError:
+    """The error of an op that an operand was not fit for."""
+    return GraphLinAlgError(f"{op.name}: {op.failure}{where}")
+
+
+# --- shapes -------------------------------------------------------------------------------------
+
+
+def _matrix(name: str, a: TensorType) -> tuple[int, int]:
+    """The sizes of the matrices of a float operand."""
+    if a.dtype.kind != "f":
+        raise DtypeError(f"{name}: matrices must be of floats, not {a}")
+    if a.ndim < 2:
+        raise ShapeError(f"{name}: {a} has no two axes")
+    return a.shape[-2], a.shape[-1]
+
+
+def _square(name: str, a: TensorType) -> int:
+    rows, columns = _matrix(name, a)
+    if rows != columns:
+        raise ShapeError(f"{name}: the matrices of {a} are not square")
+    return rows
+
+
+def _system(name: str, a: TensorType, b: TensorType) -> TensorType:
+    """The type of x in a @ x = b."""
+    n = _square(name, a)
+    if a.dtype != b.dtype:
+        raise DtypeError(f"{name}: {a} with {b}")
+    if b.ndim != a.ndim or b.shape[:-2] != a.shape[:-2] or b.shape[-2] != n:
+        raise ShapeError(f"{name}: {a} with right sides {b}")
+    return b
+
+
+def _of(a: TensorType, *sizes: int) -> TensorType:
+    """An array of `sizes` for each matrix of a."""
+    return TensorType(a.dtype, (*a.shape[:-2], *sizes))
+
+
+# --- the NumPy references -----------------------------------------------------------------------
+
+
+def _each(
+    types: Sequence[TensorType], function: Callable[..., Sequence[Any]], *stacks: tuple[Any, int]
+) -> list[Any]:
+    """What a function of single arrays returns for each of a stack.
+
+    `types` are those of the results, `stacks` pairs (array, number of axes of a single one).
+    """
+    results = [np.zeros(type.shape, type.dtype) for type in types]
+    if not any(result.size for result in results):
+        return results
+    x, axes = stacks[0]
+    for place in np.ndindex(*x.shape[: x.ndim - axes]):
+        parts = function(*(x[place] for x, _ in stacks))
+        for result, part in zip(results, parts, strict=True):
+            result[place] = part
+    return results
+
+
+def _type(x: Any) -> TensorType:
+    return TensorType(x.dtype, x.shape)
+
+
+def _lapack(name: str, like: Any) -> Callable[..., Any]:
+    from scipy.linalg import get_lapack_funcs  # SciPy's start-up, which only the interpreter pays
+
+    routine: Callable[..., Any] = get_lapack_funcs((name,), (like,))[0]
+    return routine
+
+
+# --- what the rules share -----------------------------------------------------------------------
+
+
+def transposed(x: Any) -> Any:
+    """The matrices of x transposed."""
+    return np.swapaxes(x, -1, -2)
+
+
+def _lower_half(x: Any) -> Any:
+    """The lower triangle with its diagonal halved; of s + s.T it is the triangle of a symmetric s
+    with all that is off the diagonal counted twice."""
+    return np.tril(x) - 0.5 * _diagonal_only(x)
+
+
+def _diagonal_only(x: Any) -> Any:
+    return np.tril(np.triu(x))
+
+
+def identity(x: Any) -> Any:
+    """A unit matrix for each matrix of x."""
+    return _diagonal_only(np.ones_like(x))
+
+
+def diagonal(x: Any) -> Any:
+    """The diagonal of each matrix."""
+    return np.diagonal(x, axis1=-2, axis2=-1)
+
+
+# --- Cholesky -----------------------------------------------------------------------------------
+
+
+def _infer_cholesky(a: TensorType) -> TensorType:
+    _square("cholesky", a)
+    return a
+
+
+def _cholesky(a: Any) -> Any:
+    try:
+        return np.linalg.cholesky(a)
+    except np.linalg.LinAlgError:
+        raise failure(cholesky) from None
+
+
+def _cholesky_rule(g: Any, lower: Any, a: Any) -> tuple[Any]:
+    inner = _lower_half(transposed(lower) @ np.tril(g))
+    left = solve_lower(lower, inner, trans=True)
+    both = transposed(solve_lower(lower, transposed(left), trans=True))
+    return (_lower_half(both + transposed(both)),)
+
+
+#: The lower triangular factor L of a = L @ L.T; reads the lower triangle of a.
+cholesky = Op(
+    "cholesky",
+    "linalg",
+    _infer_cholesky,
+    _cholesky,
+    _cholesky_rule,
+    failure="Matrix is not positive definite",
+)
+
+
+# --- triangular systems -------------------------------------------------------------------------
+
+
+def _infer_triangular(
+    a: TensorType, b: TensorType, *, lower: bool, trans: bool, unit: bool
+) -> TensorType:
+    return _system("solve_triangular", a, b)
+
+
+def _solve_triangular(a: Any, b: Any, *, lower: bool, trans: bool, unit: bool) -> Any:
+    if not unit and np.any(diagonal(a) == 0):
+        raise failure(solve_triangular)
+    solver = _lapack("trtrs", a)
+
+    def one(a: Any, b: Any) -> Any:
+        return solver(a, b, lower=lower, trans=trans, unitdiag=unit)[:1]
+
+    return _each([_type(b)], one, (a, 2), (b, 2))[0]
+
+
+def _triangular_rule(
+    g: Any, x: Any, a: Any, b: Any, *, lower: bool, trans: bool, unit: bool
+) -> tuple[Any, Any]:
+    of_b = solve_triangular(a, g, lower=lower, trans=not trans, unit=unit)
+    of_a = -(x @ transposed(of_b) if trans else of_b @ transposed(x))
+    inner = int(unit)
+    return (np.tril(of_a, -inner) if lower else np.triu(of_a, inner)), of_b
+
+
+#: The x of a @ x = b, of a.T @ x = b where `trans`, with a triangular a, of which the rest is not
+#: read; nor is the diagonal where it is a `unit` one.
+solve_triangular: Op = Op(
+    "solve_triangular",
+    "linalg",
+    _infer_triangular,
+    _solve_triangular,
+    _triangular_rule,
+    failure=SINGULAR,
+)
+
+
+def solve_lower(a: Any, b: Any, trans: bool = False, unit: bool = False) -> Any:
+    return solve_triangular(a, b, lower=True, trans=trans, unit=unit)
+
+
+def solve_upper(a: Any, b: Any, trans: bool = False, unit: bool = False) -> Any:
+    return solve_triangular(a, b, lower=False, trans=trans, unit=unit)
+
+
+# --- LU -----------------------------------------------------------------------------------------
+
+
+def _lu_results(a: TensorType) -> list[TensorType]:
+    rows, columns = _matrix("lu", a)
+    pivots = TensorType(_INDEX, (*a.shape[:-2], min(rows, columns)))
+    return [_of(a, columns, rows), pivots]
+
+
+def _lu(a: Any) -> Any:
+    factor = _lapack("getrf", a)
+
+    def one(a: Any) -> tuple[Any, Any]:
+        lu, pivots, _ = factor(a)
+        return lu.T, pivots.astype(_INDEX)
+
+    types = _lu_results(_type(a))
+    return control.pack(_each(types, one, (a, 2)), types)
+
+
+def _lu_rule(gs: Sequence[Any], outs: Sequence[Any], a: Any) -> tuple[Any]:
+    """With p @ a = l @ u: da = p.T @ l^-T @ (tril(l.T @ dl, -1) + triu(du @ u.T)) @ u^-T."""
+    lut, pivots = outs
+    rows, columns = a.shape[-2:]
+    k = min(rows, columns)
+    lu, g = transposed(lut), transposed(gs[0])
+    square = lu[..., :k, :k]
+    unit_lower = np.tril(square, -1) + identity(square)
+    of_l, of_u = np.tril(g[..., :k, :k], -1), np.triu(g[..., :k, :k])
+    rest = []
+    if rows > columns:  # the rows below are l2 = a2 @ u^-1
+        of_rest = _over_upper(g[..., k:, :], square)
+        of_u = of_u - np.triu(transposed(lu[..., k:, :]) @ of_rest)
+        rest = [of_rest]
+    if columns > rows:  # the columns beside are u2 = l^-1 @ a2
+        of_rest = solve_lower(square, g[..., :, k:], trans=True, unit=True)
+        of_l = of_l - np.tril(of_rest @ transposed(lu[..., :, k:]), -1)
+        rest = [of_rest]
+    inner = np.tril(transposed(unit_lower) @ of_l, -1)
+    inner = inner + np.triu(of_u @ transposed(np.triu(square)))
+    block = _over_upper(solve_lower(square, inner, trans=True, unit=True), square)
+    permuted = np.concatenate([block, *rest], axis=-2 if rows > columns else -1)
+    return (restore_rows(permuted, permutation(pivots, size=rows)),)
+
+
+def _over_upper(x: Any, u: Any) -> Any:
+    """x @ u^-T"""
+    return transposed(solve_upper(u, transposed(x)))
+
+
+#: The rows of a, row i exchanged with row pivots[i] for i = 0, 1, ..., are those of l @ u: the unit
+#: lower and the upper triangle of lut.T. Results: lut, pivots.
+lu = Op(
+    "lu",
+    "linalg",
+    lambda a: control.packed_type(_lu_results(a)),
+    _lu,
+    _lu_rule,
+    results=_lu_results,
+)
+
+
+def _infer_permutation(pivots: TensorType, *, size: int) -> TensorType:
+    if pivots.dtype != _INDEX or not pivots.ndim or pivots.shape[-1] > size:
+        raise ShapeError(f"permutation: pivots {pivots} of {size} rows")
+    return TensorType(_INDEX, (*pivots.shape[:-1], size))
+
+
+def _permutation(pivots: Any, *, size: int) -> Any:
+    def one(pivots: Any) -> tuple[Any]:
+        order = np.arange(size)
+        for i, k in enumerate(pivots):
+            order[[i, k]] = order[[k, i]]
+        return (order,)
+
+    return _each([_infer_permutation(_type(pivots), size=size)], one, (pivots, 1))[0]
+
+
+#: The rows in the order that the exchanges of `lu` give them.
+permutation = Op(
+    "permutation",
+    "linalg",
+    _infer_permutation,
+    _permutation,
+    no_gradient="its result is an index",
+)
+
+
+def _flat_rows(order: Any, like: Any) -> Any:
+    """The places of rows among those of all matrices."""
+    *batch, size = order.shape
+    count = int(np.prod(batch, dtype=int))
+    first = np.reshape(np.arange(count) * size, (*batch, 1))
+    return np.reshape(order + first, (count * size,))
+
+
+def take_rows(x: Any, order: Any) -> Any:
+    """Row order[i] as row i, in each matrix."""
+    flat = movement.reshape(x, shape=(order.size, x.shape[-1]))
+    return movement.reshape(indexing.gather(flat, _flat_rows(order, x)), shape=x.shape)
+
+
+def restore_rows(x: Any, order: Any) -> Any:
+    """Row i as row order[i], in each matrix."""
+    flat = movement.reshape(x, shape=(order.size, x.shape[-1]))
+    back = indexing.scatter_add(flat, _flat_rows(order, x), size=order.size)
+    return movement.reshape(back, shape=x.shape)
+
+
+# --- linear systems -----------------------------------------------------------------------------
+
+
+def _infer_solve(
+    a: TensorType, lut: TensorType, pivots: TensorType, b: TensorType, *, trans: bool
+) -> TensorType:
+    if lut != a or pivots != TensorType(_INDEX, a.shape[:-1]):
+        raise ShapeError(f"solve: {a} with factors {lut} and {pivots}")
+    return _system("solve", a, b)
+
+
+def _solve(a: Any, lut: Any, pivots: Any, b: Any, *, trans: bool) -> Any:
+    if np.any(diagonal(lut) == 0):
+        raise failure(solve)
+    solver = _lapack("getrs", a)
+
+    def one(lut: Any, pivots: Any, b: Any) -> Any:
+        return solver(lut.T, pivots, b, trans=trans)[:1]
+
+    return _each([_type(b)], one, (lut, 2), (pivots, 1), (b, 2))[0]
+
+
+def _solve_rule(
+    g: Any, x: Any, a: Any, lut: Any, pivots: Any, b: Any, *, trans: bool
+) -> tuple[Any, None, None, Any]:
+    """Of the equation, not of the way to solve it: the factors serve the gradient as they are."""
+    of_b = solve(a, lut, pivots, g, trans=not trans)
+    of_a = -(x @ transposed(of_b) if trans else of_b @ transposed(x))
+    return of_a, None, None, of_b
+
+
+#: The x of a @ x = b, of a.T @ x = b where `trans`, by the factors of a.
+solve: Op = Op("solve", "linalg", _infer_solve, _solve, _solve_rule, failure=SINGULAR)
+
+
+# --- determinants -------------------------------------------------------------------------------
+
+
+def _of_factors(name: str, vjp: Rule) -> Op:
+    """An op that is its first operand, and whose gradient is known from a matrix and its factors.
+
+    It says so to differentiation, and is gone afterwards.
+    """
+
+    def first(value: Any, *rest: Any) -> Any:
+        return value
+
+    return Op(name, "custom", first, first, vjp)
+
+
+def sign_and_log_det(lut: Any, pivots: Any) -> tuple[Any, Any]:
+    """The sign of the determinant and the logarithm of its size, without gradients."""
+    factors = diagonal(lut)
+    exchanges = np.sum(pivots != np.arange(pivots.shape[-1]), axis=-1)
+    parity = 1 - 2 * (exchanges % 2)
+    sign = np.prod(np.sign(factors), axis=-1) * parity.astype(lut.dtype)
+    return sign, np.sum(np.log(np.abs(factors)), axis=-1)
+
+
+def _log_det_rule(g: Any, out: Any, value: Any, a: Any, lut: Any, pivots: Any) -> tuple[Any, ...]:
+    inverse = solve(a, lut, pivots, identity(a), trans=True)
+    return None, g[..., None, None] * inverse, None, None
+
+
+#: The logarithm of the size of a determinant, as computed by the factors of a matrix.
+log_det = _of_factors("log_det", _log_det_rule)
+
+
+def _det_rule(g: Any, out: Any, value: Any, a: Any, lut: Any, pivots: Any) -> tuple[Any, ...]:
+    """The cofactors: the determinant times the transposed inverse.
+
+    They are polynomials in the factors. So where a is singular, pivots that are 0 are taken to be
+    as small as rounding errors are, which moves the cofactors by no more than these do.
+    """
+    unit = np.finfo(lut.dtype).eps
+    scale = np.max(np.abs(lut), axis=(-1, -2), keepdims=True)
+    least = np.where(scale == 0, unit, unit * scale)
+    regular = np.where((identity(lut) == 1) & (lut == 0), least, lut)
+    sign, size = sign_and_log_det(regular, pivots)
+    value = det(sign * np.exp(size), a, regular, pivots)
+    cofactors = value[..., None, None] * solve(a, regular, pivots, identity(a), trans=True)
+    return None, g[..., None, None] * cofactors, None, None
+
+
+#: A determinant, as computed by the factors of a matrix.
+det = _of_factors("det", _det_rule)

@@ -1,0 +1,246 @@
+"""Linear algebra against NumPy, SciPy, finite differences and JAX; errors where NumPy has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+import graphdl as gd
+from graphdl.errors import GraphLinAlgError, ShapeError, UnsupportedError
+from graphdl.kernels.cpu import pool
+from tests.helpers import call_of
+from tests.programs import assert_same, bits, check_compiled, run_native
+
+RNG = np.random.default_rng(7)
+A = RNG.normal(size=(4, 4))
+STACK = RNG.normal(size=(2, 3, 4, 4)) + 2 * np.eye(4)
+VALUES = {
+    "a": A,
+    "s": A @ A.T + 4 * np.eye(4),
+    "q": STACK,
+    "t": STACK @ np.swapaxes(STACK, -1, -2) + np.eye(4),
+    "m": RNG.normal(size=(5, 3)),
+    "w": RNG.normal(size=(3, 5)),
+    "v": RNG.normal(size=4),
+    "b": RNG.normal(size=(4, 3)),
+    "c": RNG.normal(size=(3, 4, 2)),
+    "e": np.zeros((0, 0)),
+    "o": np.zeros((0, 3, 3)),
+    "f": RNG.normal(size=(2, 3, 6)),
+    "n": RNG.integers(-3, 4, (3, 3)) + 5 * np.eye(3, dtype=int),
+}
+
+#: NumPy's functions, each with plain arrays, interpreted and compiled.
+NUMPY = """
+np.linalg.solve(a, v)              np.linalg.solve(a, b)              np.linalg.solve(q, b)
+np.linalg.solve(q, c)              np.linalg.solve(a, c)              np.linalg.solve(a.T[::-1], v)
+np.linalg.solve(e, e)              np.linalg.solve(o, o)              np.linalg.solve(n, n[0])
+np.linalg.inv(a)                   np.linalg.inv(q)                   np.linalg.inv(e)
+np.linalg.det(a)                   np.linalg.det(q)                   np.linalg.det(e)
+np.linalg.slogdet(a)               np.linalg.slogdet(q)               np.linalg.slogdet(o)
+np.linalg.det(n)                   np.linalg.det(o)                   np.linalg.det(a * 0)
+np.linalg.matrix_power(a, 5)       np.linalg.matrix_power(q, -2)      np.linalg.matrix_power(n, 0)
+np.linalg.matrix_power(n, 3)       np.linalg.tensorinv(f)             np.linalg.tensorinv(a, 1)
+np.linalg.tensorsolve(f, f[:, :, 0])
+np.linalg.tensorsolve(np.moveaxis(f, 2, 0), f[:, :, 0], axes=(0,))
+np.linalg.cholesky(s)              np.linalg.cholesky(t)              np.linalg.cholesky(e)
+np.linalg.cholesky(s, upper=True)  np.linalg.cholesky(np.tril(s))
+np.linalg.cholesky(np.triu(t), upper=True)
+"""
+#: SciPy's functions.
+SCIPY = """
+gd.linalg.solve_triangular(a, v)                  gd.linalg.solve_triangular(a, b, lower=True)
+gd.linalg.solve_triangular(a, b, trans="T")       gd.linalg.solve_triangular(a, b, 1, True, True)
+gd.linalg.cholesky(s)                             gd.linalg.cholesky(s, lower=True)
+gd.linalg.cho_solve(gd.linalg.cho_factor(s), b)   gd.linalg.lu_factor(a)
+gd.linalg.cho_solve(gd.linalg.cho_factor(s, True), v)
+gd.linalg.lu_factor(m)                            gd.linalg.lu_factor(w)
+gd.linalg.lu_solve(gd.linalg.lu_factor(a), b)     gd.linalg.lu_solve(gd.linalg.lu_factor(a), v, 1)
+gd.linalg.lu(a)                                   gd.linalg.lu(m)
+gd.linalg.lu(w, permute_l=True)                   gd.linalg.lu(m, p_indices=True)
+gd.linalg.inv(a)                                  gd.linalg.det(n + 0.0)
+gd.linalg.solve(a, b)                             gd.linalg.solve(s, v, assume_a="pos")
+gd.linalg.solve(a, b, transposed=True)            gd.linalg.solve(a + a.T, b, assume_a="sym")
+"""
+
+
+def calls(text: str, dtype: Any = np.float64) -> list[tuple[str, Callable[..., Any], list[Any]]]:
+    """The calls of a table, two spaces apart."""
+    lines = [part.strip() for line in text.splitlines() for part in line.split("  ")]
+    values = {
+        name: value.astype(dtype) if value.dtype == np.float64 else value
+        for name, value in VALUES.items()
+    }
+    return [(line, *call_of(line, values, gd=gd)) for line in lines if line]
+
+
+def compare(found: list[tuple[str, Callable[..., Any], list[Any]]], ulps: float) -> None:
+    """All calls as one graph: plain, interpreted, compiled; fused, not, and as Python."""
+
+    def every(args: Any) -> Any:
+        return [f(*own) for (_, f, _), own in zip(found, args, strict=True)]
+
+    check_compiled(every, [args for _, _, args in found], ulps=ulps, separate=False)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
+@pytest.mark.parametrize("text", [NUMPY, SCIPY], ids=["numpy", "scipy"])
+def test_functions_are_those_of_numpy_and_scipy(text, dtype):
+    compare(calls(text, dtype), ulps=200)
+
+
+#: What varies is a; the matrices made from it are fit for the function.
+GRADIENTS = """
+np.linalg.solve(q, c)              np.linalg.solve(a, v)              np.linalg.solve(a, c)
+np.linalg.inv(q)                   np.linalg.det(q)                   np.linalg.slogdet(q)
+np.linalg.cholesky(s)              np.linalg.cholesky(t, upper=True)  np.linalg.tensorinv(f)
+gd.linalg.lu(a)                    gd.linalg.lu(m)                    gd.linalg.lu(w)
+gd.linalg.lu_solve(gd.linalg.lu_factor(a), b)     gd.linalg.lu_solve(gd.linalg.lu_factor(a), b, 1)
+gd.linalg.cho_solve(gd.linalg.cho_factor(s), b)   gd.linalg.solve_triangular(s, b, 1, True)
+"""
+
+
+@pytest.mark.parametrize(("text", "f", "args"), calls(GRADIENTS), ids=lambda x: str(x)[:40])
+def test_gradients_are_slopes(text, f, args):
+    gd.check_grads(f, *args)
+
+
+# --- matrices that are not fit ------------------------------------------------------------------
+
+ONES = np.ones((2, 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "name"),
+    [
+        (np.linalg.inv, ONES, "Singular matrix"),
+        (lambda x: np.linalg.solve(x, x), ONES * 0, "Singular matrix"),
+        (np.linalg.cholesky, -ONES, "not positive definite"),
+        (lambda x: gd.linalg.solve_triangular(x, x), ONES[0] * 0, "Singular matrix"),
+        (gd.grad(lambda x: np.linalg.slogdet(x)[1]), ONES[0], "Singular matrix"),
+        (lambda x: gd.map(np.linalg.inv, x), ONES, "Singular matrix"),
+    ],
+)
+def test_an_error_names_the_line(f, x, name):
+    """It is NumPy's error, in the interpreter and in compiled programs, which stay fit for use."""
+    compiled = gd.compile(lambda x: f(x) * 2)
+    good = np.broadcast_to(np.eye(3), x.shape)
+    with np.errstate(all="ignore"):
+        want = gd.trace(compiled, good).evaluate(good)
+    assert_same(compiled(good), want)
+    with pytest.raises(np.linalg.LinAlgError, match=name) as caught:
+        compiled(x)
+    assert isinstance(caught.value, gd.GraphError)
+    assert "test_linalg.py:" in str(caught.value)
+    with pytest.raises(GraphLinAlgError, match=name):
+        gd.trace(compiled, x).evaluate(x)
+    assert_same(compiled(good), want)
+
+
+def test_one_bad_matrix_of_many_is_found():
+    x = np.broadcast_to(np.eye(3), (40, 3, 3)).copy()
+    compiled = gd.compile(np.linalg.inv)
+    compiled(x)
+    x[23] = 1
+    with pytest.raises(np.linalg.LinAlgError):
+        compiled(x)
+
+
+@pytest.mark.parametrize(
+    "x", [np.zeros((3, 3)), np.diag([2.0, 3.0, 0.0]), np.eye(4, k=1), np.ones((2, 2))]
+)
+def test_the_gradient_of_a_determinant_at_singular_matrices(x):
+    """The cofactors, which are there at any rank; by minors, one for each element."""
+    n = len(x)
+    rest = [[k for k in range(n) if k != i] for i in range(n)]
+    cofactors = [
+        [(-1) ** (i + j) * np.linalg.det(x[np.ix_(rest[i], rest[j])]) for j in range(n)]
+        for i in range(n)
+    ]
+    np.testing.assert_allclose(gd.grad(np.linalg.det)(x), cofactors, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("f", "shapes", "what"),
+    [
+        (np.linalg.inv, [(3, 4)], "must be equal"),
+        (np.linalg.inv, [(3,)], "two axes"),
+        (np.linalg.solve, [(3, 3), (4,)], "right sides"),
+        (np.linalg.solve, [(2, 3, 3), (5, 3, 1)], "broadcast"),
+        (np.linalg.det, [()], "two axes"),
+        (np.linalg.cholesky, [(2, 3)], "must be equal"),
+        (np.linalg.tensorinv, [(2, 3, 4)], "different sizes"),
+        (np.linalg.tensorsolve, [(2, 3, 4), (2,)], "no square system"),
+        (gd.linalg.solve_triangular, [(3, 3), (2, 1)], "right sides"),
+    ],
+)
+def test_shapes_that_do_not_fit(f, shapes, what):
+    with pytest.raises(ShapeError, match=what):
+        gd.trace(f, *(gd.spec(shape) for shape in shapes))
+
+
+def test_what_cannot_be_traced_says_what_can():
+    with pytest.raises(UnsupportedError, match="eigvalsh"):
+        gd.trace(gd.linalg.eigvals, A)
+    with pytest.raises(UnsupportedError, match="Schur"):
+        gd.trace(gd.linalg.sqrtm, A)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = gd.linalg.no_such_name
+
+
+def test_plain_arrays_are_left_to_scipy():
+    same = np.testing.assert_array_equal
+    same(gd.linalg.lu_factor(A)[1], scipy.linalg.lu_factor(A)[1])
+    same(gd.linalg.toeplitz([1, 2, 3]), scipy.linalg.toeplitz([1, 2, 3]))
+
+
+# --- programs -----------------------------------------------------------------------------------
+
+
+def test_solve_and_determinant_share_the_factors():
+    f = gd.compile(lambda a, b: (np.linalg.solve(a, b), np.linalg.slogdet(a)))
+    names = [kernel.name for kernel in f.lower(A, A[0]).kernels]
+    assert names.count("lu") == 1
+
+
+def test_the_number_of_threads_changes_no_bit():
+    def f(t, b):
+        return np.linalg.solve(t, b), np.linalg.cholesky(t), np.linalg.slogdet(t)
+
+    wide = np.random.default_rng(0).normal(size=(40, 200, 1000))
+    big = wide @ np.swapaxes(wide, -1, -2) / 1000 + np.eye(200)
+    found = []
+    before = pool.num_threads()
+    for threads in (1, 2, before):
+        gd.set_num_threads(threads)
+        found.append(bits([gd.compile(f)(big[0], wide[0]), gd.compile(f)(big, wide[:, :, :1])]))
+    assert found[0] == found[1] == found[2]
+
+
+def test_vmap_over_either_operand():
+    stack, right = STACK[0], RNG.normal(size=(3, 4))
+    cases: list[tuple[Any, Any, Any]] = [
+        (np.linalg.solve, (0, 0), (stack, right)),
+        (np.linalg.solve, (None, 0), (stack[0], right)),
+        (np.linalg.solve, (0, None), (stack, right[0])),
+        (gd.linalg.solve_triangular, (None, 0), (stack[0], right)),
+        (lambda a, b: gd.linalg.lu_solve(gd.linalg.lu_factor(a), b), (0, 0), (stack, right)),
+        (lambda a, b: np.linalg.slogdet(a)[1] * b, (0, 0), (stack, right)),
+    ]
+    for f, axes, args in cases:
+
+        def loop(*args, f=f, axes=axes):
+            pick = [(lambda x, i: x) if axis is None else (lambda x, i: x[i]) for axis in axes]
+            return np.stack(
+                [f(*(p(x, i) for p, x in zip(pick, args, strict=True))) for i in range(3)]
+            )
+
+        batched = gd.vmap(f, in_axes=axes)
+        assert_same(gd.trace(batched, *args).evaluate(*args), loop(*args), ulps=200)
+        slope = gd.grad(lambda *args, f=batched: np.sum(np.sin(f(*args))))
+        want = gd.grad(lambda *args, f=loop: np.sum(np.sin(f(*args))))
+        assert_same(run_native(gd.trace(slope, *args), args)[0], want(*args), ulps=2000)
