@@ -102,7 +102,7 @@ class Compiled:
     """
 
     def __init__(self, f: Function, target: str = "cpu", donate: Sequence[int] = ()) -> None:
-        functools.update_wrapper(self, f)
+        functools.update_wrapper(self, f, updated=())  # gd.grad(f) has a `lower` of its own
         self._f = f
         self.target = target
         self.donate = tuple(donate)
@@ -522,9 +522,9 @@ def scan(
 def fori_loop(lower: Any, upper: Any, body: Function, init: Any) -> Any:
     """body(i, carry) for i from lower to upper - 1; returns the last carry.
 
-    With Python integers as bounds it is a `scan` and has a gradient; with traced ones a
-    `while_loop`. The carry is a tree of arrays that keeps its nesting, shapes and dtypes, or
-    ShapeError or DtypeError is raised; i is an int64.
+    With Python integers as bounds it is a `scan`, with traced ones a `while_loop`. The carry is a
+    tree of arrays that keeps its nesting, shapes and dtypes, or ShapeError or DtypeError is raised;
+    i is an int64.
 
     >>> import numpy as np, graphdl as gd
     >>> float(gd.compile(lambda x: gd.fori_loop(0, 3, lambda i, c: c * x, 1.0))(2.0))
@@ -537,8 +537,9 @@ def while_loop(cond: Function, body: Function, init: Any) -> Any:
     """body(carry) as long as cond(carry), a bool, holds; returns the last carry.
 
     The carry is a tree of arrays that keeps its nesting, shapes and dtypes, or ShapeError or
-    DtypeError is raised. How many steps it takes is not known before, so it has no gradient
-    (GradientError); `scan` and `fori_loop` do.
+    DtypeError is raised. Its gradient runs the steps a second time and keeps what it needs of each
+    in memory that grows with their number (MemoryError where there is none left) and is kept for
+    the next call.
 
     >>> import numpy as np, graphdl as gd
     >>> float(gd.compile(lambda x: gd.while_loop(lambda c: c < 100, lambda c: c * x, 1.0))(3.0))

@@ -69,5 +69,9 @@ class GraphIndexShapeError(GraphIndexError, ShapeError):
     """Index arrays that do not broadcast: an IndexError, as in NumPy, and a matter of shapes."""
 
 
+class StepsMemoryError(GraphError, MemoryError):
+    """No memory is left for what the gradient of a loop keeps of its steps."""
+
+
 class VerificationError(GraphError, AssertionError):
     """A compiler pass broke a graph: a defect of graphdl, please report it."""

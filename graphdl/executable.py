@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from graphdl.compiler import fuse, pipeline
-from graphdl.errors import GraphError, GraphIndexError
+from graphdl.errors import GraphError, GraphIndexError, StepsMemoryError
 from graphdl.graph import Graph
 from graphdl.kernels import emit, memory
 from graphdl.kernels.cpu import build, entry
 from graphdl.kernels.cpu.native import Kernel
-from graphdl.kernels.program import FAILED, OUT_OF_BOUNDS, Launch, Memory, Program
-from graphdl.ops import indexing, linalg, update
+from graphdl.kernels.program import FAILED, OUT_OF_BOUNDS, OUT_OF_MEMORY, Launch, Memory, Program
+from graphdl.ops import control, indexing, linalg, update
+from graphdl.ops.op import Op
 from graphdl.tracing import where_text
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType
@@ -181,14 +182,27 @@ class Executable:
     def _failure(self, program: Program, code: int) -> GraphError:
         """The error that a status word tells of."""
         if code == OUT_OF_BOUNDS:
-            lines = {
-                where_text(self.graph.sources[node])
-                for node in self.graph.operations
-                if node.op in _CHECKED and node in self.graph.sources
-            }
-            return GraphIndexError(f"an index array is out of bounds{''.join(sorted(lines))}")
+            return GraphIndexError(f"an index array is out of bounds{self._lines_of(_CHECKED)}")
+        if code == OUT_OF_MEMORY:
+            return StepsMemoryError(
+                f"no memory is left for the steps of a loop, which its gradient needs"
+                f"{self._lines_of([control.while_])}"
+            )
         node = program.checks[code - FAILED]
         return linalg.failure(node.op, where_text(program.graph.sources.get(node)))
+
+    def _lines_of(self, ops: Sequence[Op]) -> str:
+        """The user's lines of all nodes of these ops."""
+        lines: set[str] = set()
+        pending = [self.graph]
+        while pending:
+            graph = pending.pop()
+            for node in graph.operations:
+                if node.op in ops and node in graph.sources:
+                    lines.add(where_text(graph.sources[node]))
+                if node.op.family == "control":
+                    pending += control.bodies_of(node)
+        return "".join(sorted(lines))
 
     def __call__(self, *args: Any) -> Any:
         leaves, tree = flatten(args)

@@ -118,14 +118,6 @@ def test_while_loop(limit: float) -> None:
     assert int(found[2]) == count
 
 
-def test_while_loop_says_that_it_has_no_gradient() -> None:
-    def f(x: Any) -> Any:
-        return gd.while_loop(lambda c: c < 10, lambda c: c * x, x)
-
-    with pytest.raises(gd.GradientError, match=r"number of its steps is not known; use gd\.scan"):
-        gd.grad(f)(2.0)
-
-
 def test_cond_runs_one_branch_and_has_a_gradient() -> None:
     def f(x: Any, p: Any) -> Any:
         return np.sum(gd.cond(p > 0, lambda x: np.sin(x) * p, lambda x: x**2, x))

@@ -14,6 +14,7 @@ PRIVATE = {
     "GradientShapeError",
     "GraphIndexArrayError",
     "GraphIndexShapeError",
+    "StepsMemoryError",
     "VerificationError",
 }
 

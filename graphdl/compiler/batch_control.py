@@ -10,6 +10,7 @@ gradient is zero, not NaN.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from graphdl.compiler.close import closed
 from graphdl.graph import Graph, Node
 from graphdl.ops import control, indexing, movement, pointwise
+from graphdl.ops.control import Stream, Sweep
 from graphdl.ops.op import Op, node_of
 from graphdl.tracing import Trace, TracedArray, broadcast_to, new_placeholder
 from graphdl.types import TensorType
@@ -53,6 +55,9 @@ class _Batch:
         given = dict(zip(graph.inputs, values, strict=True))
         return self._batched(graph.outputs, given, self.size, self.trace)
 
+    def parameters(self, inputs: Sequence[Node], flags: Sequence[bool]) -> list[TracedArray]:
+        return [self.parameter(x.type, flag) for x, flag in zip(inputs, flags, strict=True)]
+
     def spread(self, operand: Operand) -> Any:
         """A value as a batch."""
         value, flag = operand
@@ -60,6 +65,9 @@ class _Batch:
 
     def fitted(self, operand: Operand, flag: bool) -> Any:
         return self.spread(operand) if flag else operand[0]
+
+    def all_fitted(self, operands: Sequence[Operand], flags: Sequence[bool]) -> list[Any]:
+        return [self.fitted(operand, flag) for operand, flag in zip(operands, flags, strict=False)]
 
     def run(
         self, op: Op, operands: Sequence[TracedArray], attrs: dict[str, Any]
@@ -87,14 +95,23 @@ class _Batch:
         return self.chosen(mask, x, broadcast_to(first, x.shape))
 
 
-def _scan(node: Node, operands: Sequence[Operand], batch: _Batch) -> list[Operand]:
-    body: Graph = node["body"]
-    consts, carries = node["consts"], node["carries"]
-    flags = [flag for _, flag in operands]
+@dataclass
+class _Step:
+    """The body of a loop for a batch: its parameters, which of them are batched, and its results.
+
+    A result is spread where the carry is batched that it is to be.
+    """
+
+    parameters: list[TracedArray]
+    flags: list[bool]
+    results: list[Operand]
+
+
+def _step(body: Graph, consts: int, carries: int, flags: Sequence[bool], batch: _Batch) -> _Step:
+    """The body, with the carries batched that have to be because others are."""
+    flags = list(flags)
     while True:
-        parameters = [
-            batch.parameter(x.type, flag) for x, flag in zip(body.inputs, flags, strict=True)
-        ]
+        parameters = batch.parameters(body.inputs, flags)
         results = batch.apply(body, list(zip(parameters, flags, strict=True)))
         wider = [k for k in range(carries) if results[k][1] and not flags[consts + k]]
         if not wider:
@@ -102,20 +119,29 @@ def _scan(node: Node, operands: Sequence[Operand], batch: _Batch) -> list[Operan
         for k in wider:
             flags[consts + k] = True
     carried = flags[consts : consts + carries]
-    outputs = [batch.fitted(result, flag) for result, flag in zip(results, carried, strict=False)]
-    outputs += [value for value, _ in results[carries:]]
-    graph, outer = batch.closed(outputs, parameters)
-    values = [batch.fitted(operand, flag) for operand, flag in zip(operands, flags, strict=True)]
+    fitted = [
+        (batch.fitted(result, flag), flag) for result, flag in zip(results, carried, strict=False)
+    ]
+    return _Step(parameters, flags, [*fitted, *results[carries:]])
+
+
+def _scan(node: Node, operands: Sequence[Operand], batch: _Batch) -> list[Operand]:
+    consts, carries = node["consts"], node["carries"]
+    step = _step(node["body"], consts, carries, [flag for _, flag in operands], batch)
+    graph, outer = batch.closed([value for value, _ in step.results], step.parameters)
+    values = batch.all_fitted(operands, step.flags)
     first_x = consts + carries
     stacked = [
         _swapped(value) if flag else value
-        for value, flag in zip(values[first_x:], flags[first_x:], strict=True)
+        for value, flag in zip(values[first_x:], step.flags[first_x:], strict=True)
     ]
     attrs = dict(node.attrs) | {"body": graph, "consts": len(outer) + consts}
     found = batch.run(control.scan, [*outer, *values[:first_x], *stacked], attrs)
-    kept = [flag for _, flag in results[carries:]]
-    stacks = [_swapped(y) if flag else y for y, flag in zip(found[carries:], kept, strict=True)]
-    return list(zip([*found[:carries], *stacks], [*carried, *kept], strict=True))
+    kept = [flag for _, flag in step.results]
+    return [
+        (_swapped(value) if flag and k >= carries else value, flag)
+        for k, (value, flag) in enumerate(zip(found, kept, strict=True))
+    ]
 
 
 def _swapped(x: Any) -> Any:
@@ -124,90 +150,99 @@ def _swapped(x: Any) -> Any:
 
 
 def _while(node: Node, operands: Sequence[Operand], batch: _Batch) -> list[Operand]:
-    condition: Graph = node["condition"]
-    body: Graph = node["body"]
-    reads, consts = node["condition_consts"], node["consts"]
-    flags = [flag for _, flag in operands]
-    first = reads + consts
-    while True:
-        carried = flags[first:]
-        parameters = [
-            batch.parameter(x.type, flag)
-            for x, flag in zip((*condition.inputs[:reads], *body.inputs), flags, strict=True)
-        ]
-        seen, read, carry = parameters[:reads], parameters[reads:first], parameters[first:]
-        (test,) = batch.apply(
-            condition, list(zip((*seen, *carry), (*flags[:reads], *carried), strict=True))
-        )
-        results = batch.apply(body, list(zip((*read, *carry), flags[reads:], strict=True)))
-        wanted = [flag or test[1] for _, flag in results]
-        if all(flag or not want for flag, want in zip(carried, wanted, strict=True)):
-            break
-        flags[first:] = [a or b for a, b in zip(carried, wanted, strict=True)]
-    values = [batch.fitted(operand, flag) for operand, flag in zip(operands, flags, strict=True)]
+    reads = node["condition_consts"]
+    seen = operands[:reads]
+    loops: list[tuple[Sweep, Sequence[Operand]]] = []
+    rest = operands[reads:]
+    for sweep in node["sweeps"]:
+        loops.append((sweep, rest[: sweep.operands]))
+        rest = rest[sweep.operands :]
+    first, own = loops[0]
+    step = _step(first.body, first.consts, first.carries, [flag for _, flag in own], batch)
+    flags = [*(flag for _, flag in seen), *step.flags[first.consts :]]
+    parameters = batch.parameters(node["condition"].inputs, flags)
+    (test,) = batch.apply(node["condition"], list(zip(parameters, flags, strict=True)))
     if test[1]:
-        return _masked_while(node, values, flags, batch)
-    outputs = [batch.fitted(result, flag) for result, flag in zip(results, carried, strict=True)]
-    tests, test_outer = batch.closed([test[0]], (*seen, *carry))
-    graph, outer = batch.closed(outputs, (*read, *carry))
-    attrs = {
-        "condition": tests,
-        "body": graph,
-        "condition_consts": len(test_outer) + reads,
-        "consts": len(outer) + consts,
-    }
-    found = batch.run(
-        control.while_,
-        [*test_outer, *values[:reads], *outer, *values[reads:]],
-        attrs,
-    )
-    return list(zip(found, carried, strict=True))
+        return _masked_while(node["condition"], seen, loops, batch)
+    tests, outer = batch.closed([test[0]], parameters)
+    values = [*outer, *(value for value, _ in seen)]
+    attrs: dict[str, Any] = {"condition": tests, "condition_consts": len(values)}
+    sweeps: list[Sweep] = []
+    kept: dict[Stream, bool] = {}
+    results: list[bool] = []
+    for number, (sweep, own) in enumerate(loops):
+        flags = [*(flag for _, flag in own), *(kept[stream] for stream in sweep.reads)]
+        step = _step(sweep.body, sweep.consts, sweep.carries, flags, batch)
+        graph, outer = batch.closed([value for value, _ in step.results], step.parameters)
+        values += [*outer, *batch.all_fitted(own, step.flags)]
+        sweeps.append(replace(sweep, body=graph, consts=len(outer) + sweep.consts))
+        after = [flag for _, flag in step.results]
+        results += after[: sweep.carries]
+        kept |= {(number, j): flag for j, flag in enumerate(after[sweep.carries :])}
+    found = batch.run(control.while_, values, {**attrs, "sweeps": tuple(sweeps)})
+    return list(zip(found, results, strict=True))
 
 
 def _masked_while(
-    node: Node, values: Sequence[Any], flags: Sequence[bool], batch: _Batch
+    condition: Graph,
+    seen: Sequence[Operand],
+    loops: Sequence[tuple[Sweep, Sequence[Operand]]],
+    batch: _Batch,
 ) -> list[Operand]:
     """A loop that runs until the last example is done.
 
     An example that is done computes its first step anew, or, if it takes none, that of one that
-    does. The condition of the next step is a carry.
+    does. The condition of the next step is a carry, and kept for the sweeps that follow.
     """
-    reads = node["condition_consts"]
-    first = reads + node["consts"]
-    ready = _tested(node, values[:reads], values[first:], flags, batch)
-    starts = [
-        batch.participating(ready, x) if flag else x
-        for x, flag in zip(values[reads:], flags[reads:], strict=True)
-    ]
-    parameters = [batch.parameter(x.type, False) for x in (ready, *values[first:])]
-    going, carry = parameters[0], parameters[1:]
-    consts, safe = starts[: first - reads], starts[first - reads :]
-    inner = [batch.chosen(going, x, y) for x, y in zip(carry, safe, strict=True)]
-    results = batch.apply(node["body"], list(zip((*consts, *inner), flags[reads:], strict=True)))
-    after = [
-        batch.chosen(going, batch.spread(new), old) for new, old in zip(results, carry, strict=True)
-    ]
-    still = going & _tested(node, values[:reads], after, flags, batch)
-    ongoing: Any = np.any(going)
-    tests, test_outer = batch.closed([ongoing], parameters)
-    graph, outer = batch.closed([still, *after], parameters)
-    attrs = {
-        "condition": tests,
-        "body": graph,
-        "condition_consts": len(test_outer),
-        "consts": len(outer),
-    }
-    found = batch.run(control.while_, [*test_outer, *outer, ready, *values[first:]], attrs)
+
+    def tested(carry: Sequence[Any]) -> Any:
+        (test,) = batch.apply(condition, [*seen, *((x, True) for x in carry)])
+        return batch.spread(test)
+
+    ready = tested([batch.spread(x) for x in loops[0][1][loops[0][0].consts :]])
+    sweeps: list[Sweep] = []
+    values: list[Any] = []
+    kept: dict[Stream, Operand] = {}
+    for number, (sweep, own) in enumerate(loops):
+        consts = [
+            (batch.participating(ready, x) if flag else x, flag) for x, flag in own[: sweep.consts]
+        ]
+        starts = [batch.spread(x) for x in own[sweep.consts :]]
+        going = batch.parameter(ready.type, False)
+        carry = [batch.parameter(x.type, False) for x in starts]
+        reads = [batch.parameter(kept[stream][0].type, False) for stream in sweep.reads]
+        inner = carry
+        if number == 0:
+            safe = [batch.participating(ready, x) for x in starts]
+            inner = [batch.chosen(going, x, y) for x, y in zip(carry, safe, strict=True)]
+        read = [(x, kept[stream][1]) for x, stream in zip(reads, sweep.reads, strict=True)]
+        results = batch.apply(sweep.body, [*consts, *((x, True) for x in inner), *read])
+        after = [
+            batch.chosen(going, batch.spread(new), old)
+            for new, old in zip(results, carry, strict=False)
+        ]
+        keeps = results[sweep.carries :]
+        kept |= {(number, j): keep for j, keep in enumerate(keeps)}
+        if number == 0:
+            outputs = [going & tested(after), *after, *(x for x, _ in keeps), going]
+            parameters, streams = [going, *carry], sweep.reads
+            starts = [ready, *starts]
+            mask: Stream = 0, len(keeps)
+            ongoing: Any = np.any(going)
+            tests, reading = batch.closed([ongoing], parameters)
+        else:
+            outputs = [*after, *(x for x, _ in keeps)]
+            parameters, streams = [*carry, *reads, going], (*sweep.reads, mask)
+        graph, outer = batch.closed(outputs, parameters)
+        values += [*outer, *starts]
+        sweeps.append(Sweep(graph, len(outer), len(starts), streams, sweep.reverse))
+    if len(sweeps) == 1:  # nothing reads the mask
+        body = sweeps[0].body
+        bare = Graph(body.inputs, body.outputs[:-1], sources=body.sources)
+        sweeps[0] = replace(sweeps[0], body=bare)
+    attrs = {"condition": tests, "condition_consts": len(reading), "sweeps": tuple(sweeps)}
+    found = batch.run(control.while_, [*reading, *values], attrs)
     return [(value, True) for value in found[1:]]
-
-
-def _tested(
-    node: Node, reads: Sequence[Any], carry: Sequence[Any], flags: Sequence[bool], batch: _Batch
-) -> Any:
-    """Which examples take another step."""
-    values = [*zip(reads, flags, strict=False), *((x, True) for x in carry)]
-    (test,) = batch.apply(node["condition"], values)
-    return batch.spread(test)
 
 
 def _switch(node: Node, operands: Sequence[Operand], batch: _Batch) -> list[Operand]:
@@ -216,9 +251,7 @@ def _switch(node: Node, operands: Sequence[Operand], batch: _Batch) -> list[Oper
     if differs:
         return _chosen_switch(branches, index, rest, batch)
     flags = [flag for _, flag in rest]
-    parameters = [
-        batch.parameter(x.type, flag) for x, flag in zip(branches[0].inputs, flags, strict=True)
-    ]
+    parameters = batch.parameters(branches[0].inputs, flags)
     given = list(zip(parameters, flags, strict=True))
     results = [batch.apply(branch, given) for branch in branches]
     kept = [any(flag for _, flag in every) for every in zip(*results, strict=True)]

@@ -10,10 +10,11 @@ then puts the body where the region is, and forward the compiler sees no differe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from graphdl.compiler.loop_gradients import Cotangents, Vjp, Zeros
+from graphdl.compiler.step_gradients import Cotangents, Vjp, Zeros
 from graphdl.graph import Graph, Node, Source, topological
 from graphdl.ops import control, movement
 from graphdl.ops.op import node_of, rebuilt
@@ -21,12 +22,17 @@ from graphdl.tracing import Trace, TracedArray, new_placeholder
 
 
 def checkpoint_vjp(
-    node: Node, given: Cotangents, trace: Trace, vjp: Vjp, zeros: Zeros
+    node: Node,
+    given: Cotangents,
+    wanted: Sequence[bool],
+    trace: Trace,
+    vjp: Vjp,
+    zeros: Zeros,
 ) -> list[TracedArray | None]:
     """The cotangents of a region's operands; `given` are those of its results, by number."""
     body: Graph = node["body"]
     trace.sources.update(body.sources)
-    sought = [i for i, value in enumerate(body.inputs) if value.type.is_float]
+    sought = [i for i, x in enumerate(body.inputs) if x.type.is_float and wanted[i]]
     seeds = [new_placeholder(body.outputs[k].type, trace) for k in given]
     parts = vjp(
         [TracedArray(body.outputs[k], trace) for k in given],
@@ -37,10 +43,11 @@ def checkpoint_vjp(
     new = {seed.node: cotangent for seed, cotangent in zip(seeds, cotangents, strict=True)}
     for inside, operand in zip(body.inputs, node.inputs, strict=True):
         new[inside] = node_of(movement.after, (operand, *cotangents))
-    found = iter(substituted([value.node for value in parts], new, trace.sources))
-    return [
-        TracedArray(next(found), trace) if value.type.is_float else None for value in body.inputs
-    ]
+    found = substituted([value.node for value in parts], new, trace.sources)
+    operands: list[TracedArray | None] = [None] * len(body.inputs)
+    for i, value in zip(sought, found, strict=True):
+        operands[i] = TracedArray(value, trace)
+    return operands
 
 
 def substituted(
@@ -111,6 +118,8 @@ def _with_bodies(node: Node, operands: tuple[Node, ...]) -> Node:
 def _inlined_value(value: Any) -> Any:
     if isinstance(value, Graph):
         return inlined(value)
+    if isinstance(value, control.Sweep):
+        return replace(value, body=inlined(value.body))
     if isinstance(value, tuple):
         return tuple(_inlined_value(item) for item in value)
     return value

@@ -14,6 +14,8 @@ import numpy as np
 from graphdl.compiler.checkpoint import checkpoint_vjp
 from graphdl.compiler.loop_gradients import scan_vjp, switch_vjp
 from graphdl.compiler.rewrite import simplified
+from graphdl.compiler.step_gradients import depending
+from graphdl.compiler.while_gradients import while_vjp
 from graphdl.errors import GradientError, GraphError
 from graphdl.graph import Node, topological
 from graphdl.ops import control, movement, pointwise
@@ -34,7 +36,7 @@ def vjp(
     trace.sources.update(lines)
     outputs = [TracedArray(new[value.node], trace) for value in outputs]
     order = topological(value.node for value in outputs)
-    active = _depending(order, sought)
+    active = depending(order, sought)
     total: dict[Node, TracedArray] = {}
     for output, cotangent in zip(outputs, cotangents, strict=True):
         _accumulate(total, output.node, cotangent)
@@ -47,7 +49,9 @@ def vjp(
                 if node.op.results is not None:
                     pulled = _pulled(node, given, trace)
                 else:
-                    pulled = _control_rule(node, trace)(node, given, trace, vjp, zeros)
+                    wanted = [operand in active for operand in node.inputs]
+                    rule = _CONTROL[node.op.name]
+                    pulled = rule(node, given, wanted, trace, vjp, zeros)
                 _accumulate_all(total, node, pulled, active)
             continue
         cotangent_of_node = total.pop(node, None)
@@ -103,14 +107,12 @@ def _pulled(
     return node.op.vjp(cotangents, outs, *operands, **dict(node.attrs))
 
 
-def _control_rule(node: Node, trace: Trace) -> Callable[..., Sequence[TracedArray | None]]:
-    if node.op is control.scan:
-        return scan_vjp
-    if node.op is control.switch:
-        return switch_vjp
-    if node.op is control.checkpoint:
-        return checkpoint_vjp
-    raise _no_gradient(node, trace)
+_CONTROL: dict[str, Callable[..., Sequence[TracedArray | None]]] = {
+    control.scan.name: scan_vjp,
+    control.while_.name: while_vjp,
+    control.switch.name: switch_vjp,
+    control.checkpoint.name: checkpoint_vjp,
+}
 
 
 def _accumulate_all(
@@ -128,18 +130,6 @@ def _accumulate_all(
                 f"the gradient rule of {node.op.name} gave {part.node.type} for {operand.type}"
             )
         _accumulate(total, operand, part)
-
-
-def _depending(order: Sequence[Node], sought: set[Node]) -> set[Node]:
-    """The float nodes that depend on a sought one: only they carry cotangents."""
-    active: set[Node] = set()
-    for node in order:
-        operands = node.inputs[:1] if node.op is movement.after else node.inputs
-        depends = node in sought or any(operand in active for operand in operands)
-        packs = node.op.family == "control" or node.op.results is not None
-        if depends and (node.type.is_float or packs):
-            active.add(node)
-    return active
 
 
 Key = TypeVar("Key")

@@ -7,131 +7,59 @@ else. `merge_scans` then makes one loop of the original scan and of the one that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphdl.compiler.close import closed
-from graphdl.graph import Graph, Node, rebuild, topological
+from graphdl.compiler.step_gradients import Cotangents, Vjp, Zeros, active_in_loop, step_back
+from graphdl.graph import Graph, Node, rebuild
 from graphdl.ops import control
 from graphdl.ops.op import node_of, rebuilt
 from graphdl.tracing import Trace, TracedArray, new_placeholder
-from graphdl.types import TensorType
-
-#: Cotangents of outputs -> cotangents of variables, as graphdl.compiler.differentiate.vjp.
-Vjp = Callable[
-    [Sequence[TracedArray], Sequence[TracedArray], Sequence[TracedArray]], list[TracedArray]
-]
-Zeros = Callable[[TensorType, TracedArray], TracedArray]
-Cotangents = Mapping[int, TracedArray]
 
 
 def scan_vjp(
-    node: Node, given: Cotangents, trace: Trace, vjp: Vjp, zeros: Zeros
+    node: Node,
+    given: Cotangents,
+    wanted: Sequence[bool],
+    trace: Trace,
+    vjp: Vjp,
+    zeros: Zeros,
 ) -> list[TracedArray | None]:
     """The cotangents of a scan's operands; `given` are those of its results, by number."""
     body: Graph = node["body"]
-    consts, carries, length, reverse = (
-        node[name] for name in ("consts", "carries", "length", "reverse")
-    )
+    consts, carries = node["consts"], node["carries"]
+    first_x = consts + carries
     anchor = TracedArray(node.inputs[0], trace)
-    inputs, outputs = body.inputs, body.outputs
-    sought = [i for i, value in enumerate(inputs) if value.type.is_float]
-    # a float carry has a cotangent that is carried back; a float output has one for each step
-    carried = [k for k in range(carries) if outputs[k].type.is_float]
-    stacked = [k for k in range(carries, len(outputs)) if k in given]
-    seeds = {k: new_placeholder(outputs[k].type, trace) for k in (*carried, *stacked)}
-    parts = vjp(
-        [TracedArray(outputs[k], trace) for k in seeds],
-        list(seeds.values()),
-        [TracedArray(inputs[i], trace) for i in sought],
-    )
-    part = dict(zip(sought, parts, strict=True))
-    saved = _residuals([value.node for value in parts], {seed.node for seed in seeds.values()})
-    # what varies from step to step and is no row of an operand has to be stacked: carries as well
-    kept = [x for x in saved if x not in inputs or x in inputs[consts : consts + carries]]
-    rows = {value: new_placeholder(value.type, trace) for value in saved}
-    # the sums over steps of the cotangents of what every step reads are carries, too
-    fixed = [i for i in sought if i < consts]
-    sums = {i: new_placeholder(inputs[i].type, trace) for i in fixed}
-    new_sums = [sums[i] + part[i] for i in fixed]  # type: ignore[operator]
-    after = [part[consts + k] for k in carried]
-    xs = [i for i in sought if i >= consts + carries]
-    results = [value.node for value in (*new_sums, *after, *(part[i] for i in xs))]
-    results = _replaced(results, {value: row.node for value, row in rows.items()})
-    own = [value for value in saved if value in inputs[:consts]]
-    varying = [value for value in saved if value not in own]
-    parameters = [
-        *(sums[i].node for i in fixed),
-        *(seeds[k].node for k in carried),
-        *(seeds[k].node for k in stacked),
-        *(rows[value].node for value in varying),
-    ]
-    backward, outer = closed(results, [*(rows[v].node for v in own), *parameters], trace)
+    active = active_in_loop(body, consts, carries, wanted)
+    stacked = {k: 1 for k in given if k >= carries and body.outputs[k] in active}
+    back = step_back(body, consts, carries, active, stacked, trace, vjp)
+    rows = {body.inputs[i]: node.inputs[i] for i in range(first_x, len(body.inputs))}
+    kept = [value for value in back.varying if value not in rows]
     stacks = _forward_stacks(node, kept, trace)
-    x_operands = {inputs[i]: node.inputs[i] for i in range(consts + carries, len(inputs))}
     operands = [
-        *(TracedArray(value, trace) for value in outer),
-        *(TracedArray(node.inputs[inputs.index(value)], trace) for value in own),
-        *(zeros(inputs[i].type, anchor) for i in fixed),
-        *(given[k] if k in given else zeros(outputs[k].type, anchor) for k in carried),
-        *(given[k] for k in stacked),
-        *(
-            TracedArray(x_operands[value], trace) if value in x_operands else stacks[value]
-            for value in varying
-        ),
+        *(TracedArray(value, trace) for value in back.outer),
+        *(TracedArray(node.inputs[i], trace) for i in back.own),
+        *(zeros(body.inputs[i].type, anchor) for i in back.fixed),
+        *(given[k] if k in given else zeros(body.outputs[k].type, anchor) for k in back.carried),
+        *(given[k] for k in back.stacked),
+        *(TracedArray(rows[v], trace) if v in rows else stacks[v] for v in back.varying),
     ]
     attrs = {
-        "body": backward,
-        "consts": len(outer) + len(own),
-        "carries": len(fixed) + len(carried),
-        "length": length,
+        "body": back.body,
+        "consts": len(back.outer) + len(back.own),
+        "carries": len(back.fixed) + len(back.carried),
+        "length": node["length"],
     }
-    packed = anchor.apply_op(control.scan, tuple(operands), {**attrs, "reverse": not reverse})
+    packed = anchor.apply_op(
+        control.scan, tuple(operands), {**attrs, "reverse": not node["reverse"]}
+    )
     found = control.items(packed, control.scan_results(**attrs))
-    cotangents: list[TracedArray | None] = [None] * len(inputs)
-    for i, value in zip([*fixed, *(consts + k for k in carried), *xs], found, strict=True):
+    cotangents: list[TracedArray | None] = [None] * len(body.inputs)
+    places = [*back.fixed, *(consts + k for k in back.carried), *back.rows]
+    for i, value in zip(places, found, strict=True):
         cotangents[i] = value
     return cotangents
-
-
-def _residuals(results: Sequence[Node], seeds: set[Node]) -> list[Node]:
-    """Forward values that nodes which depend on a cotangent read; numbers are made anew."""
-    dependent: set[Node] = set(seeds)
-    found: dict[Node, None] = {}
-    order = topological(results)
-    for node in order:
-        if any(operand in dependent for operand in node.inputs):
-            dependent.add(node)
-    for node in order:
-        if node in dependent:
-            for operand in node.inputs:
-                if operand not in dependent and not _is_free(operand):
-                    found.setdefault(operand)
-    for node in results:
-        if node not in dependent and not _is_free(node):
-            found.setdefault(node)
-    return list(found)
-
-
-def _is_free(node: Node) -> bool:
-    """Whether a value is made of constants alone."""
-    return all(not inner.inputs and inner.op.family == "constant" for inner in _leaves(node))
-
-
-def _leaves(node: Node) -> list[Node]:
-    return [inner for inner in topological([node]) if not inner.inputs]
-
-
-def _replaced(results: Sequence[Node], new: Mapping[Node, Node]) -> list[Node]:
-    """The results with some of the nodes that they are made from replaced."""
-    done: dict[Node, Node] = dict(new)
-    for node in topological(results):
-        if node not in done:
-            operands = tuple(done[operand] for operand in node.inputs)
-            done[node] = (
-                node if operands == node.inputs else node_of(node.op, operands, dict(node.attrs))
-            )
-    return [done[node] for node in results]
 
 
 def _forward_stacks(node: Node, kept: Sequence[Node], trace: Trace) -> dict[Node, TracedArray]:
@@ -147,13 +75,18 @@ def _forward_stacks(node: Node, kept: Sequence[Node], trace: Trace) -> dict[Node
 
 
 def switch_vjp(
-    node: Node, given: Cotangents, trace: Trace, vjp: Vjp, zeros: Zeros
+    node: Node,
+    given: Cotangents,
+    wanted: Sequence[bool],
+    trace: Trace,
+    vjp: Vjp,
+    zeros: Zeros,
 ) -> list[TracedArray | None]:
     """The cotangents of a branch's operands: a branch of pull-backs, which compute forward anew."""
     branches: tuple[Graph, ...] = node["branches"]
     index, *operands = (TracedArray(operand, trace) for operand in node.inputs)
     inputs = branches[0].inputs
-    sought = [i for i, value in enumerate(inputs) if value.type.is_float]
+    sought = [i for i, value in enumerate(inputs) if value.type.is_float and wanted[1 + i]]
     numbers = list(given)
     seeds = [new_placeholder(branches[0].outputs[k].type, trace) for k in numbers]
     results: list[Node] = []

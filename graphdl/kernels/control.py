@@ -7,7 +7,16 @@ from collections.abc import Callable, Sequence
 from graphdl.compiler.view import view_of
 from graphdl.graph import Graph, Node
 from graphdl.kernels.memory import plan
-from graphdl.kernels.program import Address, Body, BodyWord, Buffer, Launch, Program, Word
+from graphdl.kernels.program import (
+    Address,
+    Body,
+    BodyWord,
+    Buffer,
+    Launch,
+    Program,
+    Stack,
+    Word,
+)
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import control
 from graphdl.types import TensorType
@@ -50,11 +59,12 @@ def _launch(
     spare: Sequence[Buffer],
     status: Buffer,
     steps: int,
+    fails: bool = False,
 ) -> Launch:
     reads = dict.fromkeys(
         base for operand in node.inputs if (base := _address(operand).where) is not None
     )
-    checked = any(body.program.status is not None for body in bodies)
+    checked = fails or any(body.program.status is not None for body in bodies)
     launches = [launch for body in bodies for launch in body.program.launches]
     return Launch(
         KernelSource(node.op.name, ""),
@@ -110,30 +120,47 @@ def _scan(node: Node, compile: Compile, status: Buffer) -> Launch:
     return _launch(node, words, [body], cost, spare, status, length)
 
 
+#: How many steps a loop is taken for that nobody has counted.
+_GUESS = 100
+
+
 def _while(node: Node, compile: Compile, status: Buffer) -> Launch:
-    condition, graph = node["condition"], node["body"]
-    reads, consts = node["condition_consts"], node["consts"]
-    test_body, body = _body(condition, compile), _body(graph, compile)
-    carries = len(graph.outputs)
-    places = control.offsets(control.result_types(node))
+    sweeps: tuple[control.Sweep, ...] = node["sweeps"]
+    condition, reads = node["condition"], node["condition_consts"]
+    bodies = [_body(condition, compile), *(_body(sweep.body, compile) for sweep in sweeps)]
+    stacks = [Stack() for _ in sweeps]
+    rows = [control.offsets(sweep.kept_types) for sweep in sweeps]
+    keeps = any(sweep.kept_types for sweep in sweeps)
     test = Buffer(8, None, "the condition of a loop")
-    spare = [test]
-    words: list[Word] = [consts, carries, Address(test)]
-    words += [*_words_of(0), *_words_of(1), reads + 1]
-    for leaf in range(consts):
-        words += [leaf, _address(node.inputs[reads + leaf])]
+    words: list[Word] = [len(sweeps), Address(test)]
+    words += [Address(status) if keeps else 0, *_words_of(0), reads + 1]
     for leaf in range(reads):
         words += [leaf, _address(node.inputs[leaf])]
     words += [len(condition.inputs), Address(test)]
-    for k in range(carries):
-        type = graph.outputs[k].type
-        buffer = Buffer(type.nbytes, None, "a carry of every other step")
-        spare.append(buffer)
-        first = _address(node.inputs[reads + consts + k])
-        words += [consts + k, consts + carries + k, reads + k, first]
-        words += [Address(node, places[k]), Address(buffer), type.nbytes]
-    cost = 100 * (_cost(body.program) + _cost(test_body.program))
-    return _launch(node, words, [test_body, body], cost, spare, status, 1)
+    spare = [test]
+    operands = node.inputs[reads:]
+    places = [Address(node, place) for place in control.offsets(control.result_types(node))]
+    for number, sweep in enumerate(sweeps):
+        inputs = len(sweep.body.inputs)
+        record: list[Word] = [*_words_of(1 + number), sweep.consts, sweep.carries]
+        record += [len(sweep.reads), len(sweep.kept_types), rows[number][-1], stacks[number]]
+        record.append(int(sweep.reverse))
+        for leaf in range(sweep.consts):
+            record += [leaf, _address(operands[leaf])]
+        for k, type in enumerate(sweep.carry_types):
+            buffer = Buffer(type.nbytes, None, "a carry of every other step")
+            spare.append(buffer)
+            record += [sweep.consts + k, inputs + k, reads + k if number == 0 else 0]
+            record += [_address(operands[sweep.consts + k]), places[k]]
+            record += [Address(buffer), type.nbytes]
+        for leaf, (i, j) in enumerate(sweep.reads, sweep.operands):
+            record += [leaf, stacks[i], rows[i][-1], rows[i][j]]
+        for j in range(len(sweep.kept_types)):
+            record += [inputs + sweep.carries + j, rows[number][j]]
+        words += [8 * (1 + len(record)), *record]
+        operands, places = operands[sweep.operands :], places[sweep.carries :]
+    cost = _GUESS * sum(_cost(body.program) for body in bodies)
+    return _launch(node, words, bodies, cost, spare, status, 1, keeps)
 
 
 def _switch(node: Node, compile: Compile, status: Buffer) -> Launch:

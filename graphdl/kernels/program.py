@@ -46,7 +46,16 @@ class Routine:
     name: str
 
 
-Word = int | Address | Entry | BodyWord | Routine
+@dataclass(frozen=True, eq=False, slots=True)
+class Stack:
+    """A word of a table: the address of memory that grows while a launch runs, and is kept.
+
+    A program that runs again finds it as large as it was, so it allocates nothing unless it has
+    more to keep than before.
+    """
+
+
+Word = int | Address | Entry | BodyWord | Routine | Stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +139,10 @@ class Body:
     memory: Memory
 
 
-#: What kernels write in the status of their program: an index was out of bounds; or a matrix was
-#: not fit for an operation, whose number follows FAILED.
-OUT_OF_BOUNDS, FAILED = 1, 2
+#: What kernels write in the status of their program: an index was out of bounds; there was no
+#: memory for the steps of a loop; or a matrix was not fit for an operation, whose number follows
+#: FAILED.
+OUT_OF_BOUNDS, OUT_OF_MEMORY, FAILED = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +158,7 @@ class Program:
     """Launches in order, and where their values come from.
 
     `graph` is the optimised graph; its outputs may repeat. `status` is a word that kernels set
-    when they fail, if any can: to OUT_OF_BOUNDS, or to FAILED + i if checks[i] did.
+    when they fail, if any can: to OUT_OF_BOUNDS, OUT_OF_MEMORY, or to FAILED + i if checks[i] did.
     """
 
     graph: Graph

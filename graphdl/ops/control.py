@@ -8,6 +8,7 @@ results are written where the items lie.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -131,37 +132,98 @@ scan = Op(
 # --- while ------------------------------------------------------------------------------------
 
 
+#: Value number j that sweep number i keeps of each step, as (i, j).
+Stream = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One of the loops of a `while` node.
+
+    The body takes what it reads at every step, the carries, and the values that earlier sweeps kept
+    of the same step (`reads`). It returns the next carries, then what it keeps of this step itself.
+    """
+
+    body: Graph
+    consts: int
+    carries: int
+    reads: tuple[Stream, ...] = ()
+    reverse: bool = False
+
+    @property
+    def operands(self) -> int:
+        """How many operands of the op are the sweep's: what it reads, and its first carries."""
+        return self.consts + self.carries
+
+    @property
+    def carry_types(self) -> list[TensorType]:
+        return [node.type for node in self.body.outputs[: self.carries]]
+
+    @property
+    def kept_types(self) -> list[TensorType]:
+        return [node.type for node in self.body.outputs[self.carries :]]
+
+
 def _infer_while(
-    *operands: TensorType, condition: Graph, body: Graph, condition_consts: int, consts: int
+    *operands: TensorType, condition: Graph, condition_consts: int, sweeps: tuple[Sweep, ...]
 ) -> TensorType:
-    fixed = condition_consts + consts
-    types = [node.type for node in body.inputs[consts:]]
-    if [node.type for node in body.outputs] != types or list(operands[fixed:]) != types:
-        raise ShapeError("while: the carries change their types")
+    start = condition_consts
+    for sweep in sweeps:
+        wanted = [node.type for node in sweep.body.inputs]
+        own = list(operands[start : start + sweep.operands])
+        start += sweep.operands
+        if wanted != own + [sweeps[i].kept_types[j] for i, j in sweep.reads]:
+            raise ShapeError(f"while: a body takes {wanted} and gets {own} and what was kept")
+        if sweep.carry_types != own[sweep.consts :]:
+            raise ShapeError("while: the carries change their types")
+    if start != len(operands):
+        raise ShapeError(f"while: {len(operands)} operands instead of {start}")
     if condition.outputs[0].type != TensorType(np.dtype(bool), ()):
         raise GraphError(f"while: the condition is {condition.outputs[0].type}, not one bool")
-    return packed_type(types)
+    return packed_type([type for sweep in sweeps for type in sweep.carry_types])
 
 
 def _evaluate_while(
-    *operands: Any, condition: Graph, body: Graph, condition_consts: int, consts: int
+    *operands: Any, condition: Graph, condition_consts: int, sweeps: tuple[Sweep, ...]
 ) -> Any:
-    fixed = operands[condition_consts : condition_consts + consts]
-    carry = list(operands[condition_consts + consts :])
-    while bool(evaluate(condition, [*operands[:condition_consts], *carry])[0]):
-        carry = evaluate(body, [*fixed, *carry])
-    return pack(carry, [node.type for node in body.outputs])
+    kept: list[list[list[Any]]] = []  # by sweep, step and number
+    results: list[Any] = []
+    start = condition_consts
+    for number, sweep in enumerate(sweeps):
+        fixed = operands[start : start + sweep.consts]
+        carry = list(operands[start + sweep.consts : start + sweep.operands])
+        start += sweep.operands
+        steps: list[list[Any]] = []
+        if number == 0:
+            while bool(evaluate(condition, [*operands[:condition_consts], *carry])[0]):
+                after = evaluate(sweep.body, [*fixed, *carry])
+                carry = after[: sweep.carries]
+                steps.append(after[sweep.carries :])
+        else:
+            order = range(len(kept[0]))
+            steps = [[] for _ in order]
+            for t in reversed(order) if sweep.reverse else order:
+                read = [kept[i][t][j] for i, j in sweep.reads]
+                after = evaluate(sweep.body, [*fixed, *carry, *read])
+                carry = after[: sweep.carries]
+                steps[t] = after[sweep.carries :]
+        kept.append(steps)
+        results += carry
+    return pack(results, [type for sweep in sweeps for type in sweep.carry_types])
 
 
-#: Run `body` while `condition` holds. Operands: what the condition reads, what the body reads, the
-#: carries.
+#: A while loop, the first sweep, which runs while the condition on its carries holds; then loops
+#: over its steps, back or forth, each of which reads what earlier ones kept of each step. Those are
+#: the gradient of a loop whose steps nobody has counted. Operands: what the condition reads; for
+#: each sweep what it reads at every step, and its first carries. The results are the last carries
+#: of all sweeps.
 while_ = Op(
     "while",
     "control",
     _infer_while,
     _evaluate_while,
     None,
-    "the number of its steps is not known; use gd.scan or gd.fori_loop",
+    "see graphdl.compiler.while_gradients",
 )
 
 
@@ -230,6 +292,17 @@ def result_types(node: Any) -> list[TensorType]:
     if node.op is scan:
         attrs.pop("reverse")
         return scan_results(**attrs)
-    if node.op in (while_, checkpoint):
+    if node.op is checkpoint:
         return [output.type for output in attrs["body"].outputs]
+    if node.op is while_:
+        return [type for sweep in attrs["sweeps"] for type in sweep.carry_types]
     return [output.type for output in attrs["branches"][0].outputs]
+
+
+def bodies_of(node: Any) -> list[Graph]:
+    """The graphs that a control-flow node runs."""
+    if node.op in (scan, checkpoint):
+        return [node["body"]]
+    if node.op is while_:
+        return [node["condition"], *(sweep.body for sweep in node["sweeps"])]
+    return list(node["branches"])

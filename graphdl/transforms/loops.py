@@ -196,9 +196,8 @@ def while_loop(cond: Function, body: Function, init: Any) -> Any:
     operands = [*(TracedArray(node, trace) for node in (*reads, *outer)), *first]
     attrs = {
         "condition": condition,
-        "body": graph,
         "condition_consts": len(reads),
-        "consts": len(outer),
+        "sweeps": (control.Sweep(graph, len(outer), len(first)),),
     }
     packed = _apply(control.while_, operands, attrs, trace)
     return unflatten(tree, _items(packed, [value.type for value in carry]))

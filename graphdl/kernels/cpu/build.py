@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from graphdl.kernels.cpu import blas, control_code, entry, entry_code, native, product
 from graphdl.kernels.cpu.entry import Tree
+from graphdl.kernels.cpu.growing import Growing
 from graphdl.kernels.cpu.tape import Tape, multi_table, native_functions
 from graphdl.kernels.memory import ALIGNMENT, is_idle
 from graphdl.kernels.program import (
@@ -24,6 +25,7 @@ from graphdl.kernels.program import (
     Place,
     Program,
     Routine,
+    Stack,
 )
 from graphdl.kernels.schedule import levels
 from graphdl.types import TensorType
@@ -80,6 +82,7 @@ def build(program: Program, memory: Memory) -> Native:
     words = np.zeros(sum(sizes), np.int64)
     tables = words.ctypes.data + 8 * np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     patches: list[tuple[int, int, int]] = []
+    stacks: dict[Stack, Growing] = {}
     count = len(program.graph.inputs)
     position = 0
 
@@ -97,6 +100,8 @@ def build(program: Program, memory: Memory) -> Native:
         for word in launch.words:
             if isinstance(word, BodyWord):
                 words[position] = inner[word.body].words[word.field]
+            elif isinstance(word, Stack):
+                words[position] = stacks.setdefault(word, Growing()).address
             elif isinstance(word, Address):
                 leaf, address = where(memory.places[word.where])
                 if leaf is None:
@@ -109,7 +114,7 @@ def build(program: Program, memory: Memory) -> Native:
                 entry = kernel.address if kernel is not None else 0
                 words[position] = entry if isinstance(word, Entry) else word
             position += 1
-    keep: list[object] = [arena, words, constants, kernels, bodies]
+    keep: list[object] = [arena, words, constants, kernels, bodies, stacks]
     rows = _rows(program, memory, kernels, tables, keep)
     tape = Tape(
         np.array(rows, np.int64).reshape(-1, 4),

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from graphdl.kernels.cpu import assembler
+from graphdl.kernels.cpu import assembler, growing
 from graphdl.kernels.cpu.assembler import Function, Module, Value
+from graphdl.kernels.program import OUT_OF_MEMORY
 
 #: Words that name a body: bases, patches, how many, launches, how many, the runner.
 BODY_WORDS = 6
@@ -73,44 +74,137 @@ def _define_scan(module: Module) -> None:
                 f.store(at, f.load(at) + f.load(row + 16))
 
 
-def _define_while(module: Module) -> None:
-    """while: [consts, carries, test, condition..., body..., condition consts, consts x (leaf,
-    address), consts of the condition x (leaf, address), carries x (in, out, leaf of the condition,
-    first, final, spare, bytes)]; `test` is the address of the condition's result.
-    """
-    with module.function("while", 3) as (f, (table, _lo, _hi)):
-        consts, carries, test = (f.load(table + 8 * i) for i in range(3))
-        condition = table + 24
-        body = condition + 8 * BODY_WORDS
-        condition_consts = f.load(body + 8 * BODY_WORDS)
-        fixed = body + 8 * BODY_WORDS + 8
-        read = fixed + consts * 16
-        carried = read + condition_consts * 16
-        bases, seen = f.load(body), f.load(condition)
-        _set_bases(f, bases, fixed, consts)
-        _set_bases(f, seen, read, condition_consts)
+#: Words of a sweep's record, each the offset in bytes; the body's are in between.
+_SIZE, _BODY, _CONSTS, _CARRIES, _READS, _KEEPS, _ROW, _STACK, _REVERSE, _ROWS = (
+    8 * i for i in (0, 1, 7, 8, 9, 10, 11, 12, 13, 14)
+)
+_CONST, _CARRY, _READ, _KEEP = 16, 56, 32, 16  # bytes of a row
+
+
+def _carries_of(f: Function, record: Value) -> tuple[Value, Value]:
+    """Where the rows of the carries are, and how many."""
+    return record + _ROWS + f.load(record + _CONSTS) * _CONST, f.load(record + _CARRIES)
+
+
+def _define_reserve(module: Module) -> None:
+    """reserve(stack, bytes): make it that large, by doubling; whether there was memory."""
+    with module.function("reserve", 2) as (f, (stack, size)):
+        held = f.load(stack + 8)
+        with f.when(size <= held):
+            f.leave(1)
+        wanted = f.larger(f.larger(held * 2, size), 4096)
+        place = f.call(f.load(f.address_of("process")), f.load(stack), wanted)
+        with f.when(place.equals(0)):
+            f.leave(0)
+        f.store(stack, place)
+        f.store(stack + 8, wanted)
+        f.leave(1)
+
+
+def _define_begin(module: Module) -> None:
+    """begin(record): what each step of a sweep reads, and its first carries."""
+    with module.function("begin", 1) as (f, (record,)):
+        bases = f.load(record + _BODY)
+        _set_bases(f, bases, record + _ROWS, f.load(record + _CONSTS))
+        rows, carries = _carries_of(f, record)
         with f.count(0, carries) as i:
-            row = carried + i * 56
+            row = rows + i * _CARRY
             f.store(bases + f.load(row) * 8, f.load(row + 24))
-            f.store(seen + f.load(row + 16) * 8, f.load(row + 24))
             f.store(bases + f.load(row + 8) * 8, f.load(row + 32))
-        with f.forever() as loop:
-            _run(f, condition)
-            loop.stop_when(f.load(test, 8).equals(0))
-            _run(f, body)
-            with f.count(0, carries) as i:
-                row = carried + i * 56
-                out = f.load(bases + f.load(row + 8) * 8)
-                final, spare = f.load(row + 32), f.load(row + 40)
-                f.store(bases + f.load(row) * 8, out)
-                f.store(seen + f.load(row + 16) * 8, out)
-                f.store(bases + f.load(row + 8) * 8, f.select(out.equals(final), spare, final))
-        with f.count(0, carries) as i:  # results lie in whole words, up to 64 bytes
-            row = carried + i * 56
+
+
+def _define_step(module: Module) -> None:
+    """step(record, t): one step of a sweep."""
+    with module.function("step", 2) as (f, (record, t)):
+        bases = f.load(record + _BODY)
+        rows, carries = _carries_of(f, record)
+        read = rows + carries * _CARRY
+        reads = f.load(record + _READS)
+        with f.count(0, reads) as i:
+            row = read + i * _READ
+            place = f.load(f.load(row + 8)) + t * f.load(row + 16) + f.load(row + 24)
+            f.store(bases + f.load(row) * 8, place)
+        keep = read + reads * _READ
+        own = f.load(f.load(record + _STACK)) + t * f.load(record + _ROW)
+        with f.count(0, f.load(record + _KEEPS)) as i:
+            row = keep + i * _KEEP
+            f.store(bases + f.load(row) * 8, own + f.load(row + 8))
+        _run(f, record + _BODY)
+        with f.count(0, carries) as i:
+            row = rows + i * _CARRY
+            out = f.load(bases + f.load(row + 8) * 8)
+            final, spare = f.load(row + 32), f.load(row + 40)
+            f.store(bases + f.load(row) * 8, out)
+            f.store(bases + f.load(row + 8) * 8, f.select(out.equals(final), spare, final))
+
+
+def _define_finish(module: Module) -> None:
+    """finish(record): the last carries where the results are, in whole words of up to 64 bytes."""
+    with module.function("finish", 1) as (f, (record,)):
+        bases = f.load(record + _BODY)
+        rows, carries = _carries_of(f, record)
+        with f.count(0, carries) as i:
+            row = rows + i * _CARRY
             last, final = f.load(bases + f.load(row) * 8), f.load(row + 32)
             words = f.select(last.equals(final), 0, (f.load(row + 48) + 7) >> 3)
             with f.count(0, words) as k:
                 f.store(final + k * 8, f.load(last + k * 8))
+
+
+def _define_while(module: Module) -> None:
+    """while: [sweeps, test, failed, condition..., consts of the condition, consts x (leaf,
+    address), then a record for each sweep]. `test` is the address of the condition's result,
+    `failed` that of the status, set when there is no memory for what the steps keep.
+
+    A record is [its bytes, body..., consts, carries, reads, keeps, bytes kept of a step, stack,
+    reverse, consts x (leaf, address), carries x (in, out, leaf of the condition, first, final,
+    spare, bytes), reads x (leaf, stack, bytes kept of a step, offset), keeps x (leaf, offset)].
+    """
+    with module.function("while", 3) as (f, (table, _lo, _hi)):
+        count, test, failed = (f.load(table + 8 * i) for i in range(3))
+        condition = table + 24
+        consts = f.load(condition + 8 * BODY_WORDS)
+        fixed = condition + 8 * BODY_WORDS + 8
+        first = fixed + consts * _CONST
+        seen, bases = f.load(condition), f.load(first + _BODY)
+        _set_bases(f, seen, fixed, consts)
+        f.call("begin", first)
+        rows, carries = _carries_of(f, first)
+        steps = f.variable(0)
+        with f.forever() as loop:
+            with f.count(0, carries) as i:
+                row = rows + i * _CARRY
+                f.store(seen + f.load(row + 16) * 8, f.load(bases + f.load(row) * 8))
+            _run(f, condition)
+            loop.stop_when(f.load(test, 8).equals(0))
+            t = steps.get()
+            with f.when(f.call("enough", first, t + 1).equals(0)):
+                f.store(failed, OUT_OF_MEMORY)
+                f.leave()
+            f.call("step", first, t)
+            steps.set(t + 1)
+        f.call("finish", first)
+        record = f.variable(first + f.load(first + _SIZE))
+        with f.count(1, count):
+            at = record.get()
+            with f.when(f.call("enough", at, steps.get()).equals(0)):
+                f.store(failed, OUT_OF_MEMORY)
+                f.leave()
+            f.call("begin", at)
+            with f.count(0, steps.get()) as k:
+                back = f.load(at + _REVERSE).differs(0)
+                f.call("step", at, f.select(back, steps.get() - 1 - k, k))
+            f.call("finish", at)
+            record.set(at + f.load(at + _SIZE))
+
+
+def _define_enough(module: Module) -> None:
+    """enough(record, steps): whether there is memory for what so many steps keep."""
+    with module.function("enough", 2) as (f, (record, steps)):
+        size = f.load(record + _ROW) * steps
+        with f.when(size.equals(0)):
+            f.leave(1)
+        f.leave(f.call("reserve", f.load(record + _STACK), size))
 
 
 def _define_switch(module: Module) -> None:
@@ -132,12 +226,22 @@ def _define_switch(module: Module) -> None:
 
 
 def _write(module: Module) -> None:
-    _define_scan(module)
-    _define_while(module)
-    _define_switch(module)
+    for define in (
+        _define_scan,
+        _define_reserve,
+        _define_enough,
+        _define_begin,
+        _define_step,
+        _define_finish,
+        _define_while,
+        _define_switch,
+    ):
+        define(module)
 
 
 @cache
 def addresses() -> Mapping[str, int]:
     """The addresses of the kernels by the names of their ops."""
-    return assembler.load("graphdl_control", ["scan", "while", "switch"], _write, effort=0)
+    return assembler.load(
+        "graphdl_control", ["scan", "while", "switch"], _write, [growing.REALLOC], effort=0
+    )

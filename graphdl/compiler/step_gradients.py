@@ -1,0 +1,151 @@
+"""The chain rule through one step of a loop: what loops of every kind share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from graphdl.compiler.close import closed
+from graphdl.graph import Graph, Node, topological
+from graphdl.ops import movement
+from graphdl.ops.op import node_of
+from graphdl.tracing import Trace, TracedArray, new_placeholder
+from graphdl.types import TensorType
+
+#: Cotangents of outputs -> cotangents of variables, as graphdl.compiler.differentiate.vjp.
+Vjp = Callable[
+    [Sequence[TracedArray], Sequence[TracedArray], Sequence[TracedArray]], list[TracedArray]
+]
+Zeros = Callable[[TensorType, TracedArray], TracedArray]
+#: The cotangents of the results of an op, by number.
+Cotangents = Mapping[int, TracedArray]
+
+
+@dataclass(frozen=True)
+class StepBack:
+    """One step of the loop that goes back.
+
+    body      inputs: outer, own, then carries for `fixed` and `carried`, then what each step reads:
+              cotangents of `stacked`, values of `varying`. Outputs: the carries, then the
+              cotangents of `rows`
+    outer     values from outside that every step reads
+    own       inputs of the step that every step back reads, too
+    fixed     inputs that every step reads: their cotangents are summed over the steps
+    carried   the carries that have a cotangent
+    stacked   outputs that come with a cotangent for each step, perhaps more than once
+    varying   values of the step that the step back reads
+    rows      inputs that differ from step to step and have a cotangent
+    """
+
+    body: Graph
+    outer: list[Node]
+    own: list[int]
+    fixed: list[int]
+    carried: list[int]
+    stacked: list[int]
+    varying: list[Node]
+    rows: list[int]
+
+
+def depending(order: Iterable[Node], sought: Iterable[Node]) -> set[Node]:
+    """The float nodes that depend on a sought one: only they carry cotangents."""
+    active = set(sought)
+    for node in order:
+        operands = node.inputs[:1] if node.op is movement.after else node.inputs
+        packs = node.op.family == "control" or node.op.results is not None
+        if (node.type.is_float or packs) and any(operand in active for operand in operands):
+            active.add(node)
+    return active
+
+
+def active_in_loop(body: Graph, consts: int, carries: int, wanted: Sequence[bool]) -> set[Node]:
+    """The nodes of a body that carry cotangents, if the wanted ones of its inputs do."""
+    order = topological(body.outputs)
+    sought = {node for node, flag in zip(body.inputs, wanted, strict=True) if flag}
+    sought = {node for node in sought if node.type.is_float}
+    while True:
+        active = depending(order, sought)
+        more = {body.inputs[consts + k] for k in range(carries) if body.outputs[k] in active}
+        if more <= sought:
+            return active
+        sought |= more
+
+
+def step_back(
+    body: Graph,
+    consts: int,
+    carries: int,
+    active: set[Node],
+    stacked: Mapping[int, int],
+    trace: Trace,
+    vjp: Vjp,
+) -> StepBack:
+    """The chain rule through a body whose `active` nodes carry cotangents.
+
+    `stacked` says of an output how many cotangents come with each step; they are added.
+    """
+    inputs, outputs = body.inputs, body.outputs
+    sought = [i for i, node in enumerate(inputs) if node in active]
+    carried = [k for k in range(carries) if inputs[consts + k] in active]
+    numbers = [*carried, *(k for k, count in stacked.items() for _ in range(count))]
+    seeds = [new_placeholder(outputs[k].type, trace) for k in numbers]
+    found = vjp(
+        [TracedArray(outputs[k], trace) for k in numbers],
+        seeds,
+        [TracedArray(inputs[i], trace) for i in sought],
+    )
+    part = dict(zip(sought, found, strict=True))
+    saved = _residuals([value.node for value in found], {seed.node for seed in seeds})
+    new = {value: new_placeholder(value.type, trace).node for value in saved}
+    fixed = [i for i in sought if i < consts]
+    rows = [i for i in sought if i >= consts + carries]
+    sums = [new_placeholder(inputs[i].type, trace) for i in fixed]
+    after = [sum_ + part[i] for i, sum_ in zip(fixed, sums, strict=True)]  # type: ignore[operator]
+    after += [part[consts + k] for k in carried]
+    results = [value.node for value in (*after, *(part[i] for i in rows))]
+    own = [i for i in range(consts) if inputs[i] in new]
+    varying = [value for value in saved if value not in inputs[:consts]]
+    parameters = [
+        *(new[inputs[i]] for i in own),
+        *(value.node for value in (*sums, *seeds)),
+        *(new[value] for value in varying),
+    ]
+    graph, outer = closed(_replaced(results, new), parameters, trace)
+    return StepBack(graph, outer, own, fixed, carried, numbers[len(carried) :], varying, rows)
+
+
+def _residuals(results: Sequence[Node], seeds: set[Node]) -> list[Node]:
+    """Forward values that nodes which depend on a cotangent read; numbers are made anew."""
+    dependent: set[Node] = set(seeds)
+    found: dict[Node, None] = {}
+    order = topological(results)
+    for node in order:
+        if any(operand in dependent for operand in node.inputs):
+            dependent.add(node)
+    for node in order:
+        if node in dependent:
+            for operand in node.inputs:
+                if operand not in dependent and not _is_free(operand):
+                    found.setdefault(operand)
+    for node in results:
+        if node not in dependent and not _is_free(node):
+            found.setdefault(node)
+    return list(found)
+
+
+def _is_free(node: Node) -> bool:
+    """Whether a value is made of constants alone."""
+    leaves = (inner for inner in topological([node]) if not inner.inputs)
+    return all(leaf.op.family == "constant" for leaf in leaves)
+
+
+def _replaced(results: Sequence[Node], new: Mapping[Node, Node]) -> list[Node]:
+    """The results with some of the nodes that they are made from replaced."""
+    done: dict[Node, Node] = dict(new)
+    for node in topological(results):
+        if node not in done:
+            operands = tuple(done[operand] for operand in node.inputs)
+            done[node] = (
+                node if operands == node.inputs else node_of(node.op, operands, dict(node.attrs))
+            )
+    return [done[node] for node in results]
