@@ -246,7 +246,7 @@ class Executable:
         """The text of a kernel below what it computes, from which line of the user's."""
         lines = [f"# {launch.source.name}, compiled from {os.path.basename(path) or 'memory'}"]
         if launch.core is not None:
-            lines.append(f"# called by the matrix product of {launch.core} on rows of its result c")
+            lines.append(f"# called by the core of {launch.core} on rows of its result c")
         for node in launch.nodes:
             label = self.optimized.labels[node]
             source = self.optimized.sources.get(node)

@@ -56,6 +56,24 @@ class Case:
 
 F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 
+
+def _convolution(rank: int, **given: Any) -> dict[str, Any]:
+    """The attributes of a convolution: those given, else the plainest."""
+    ones = (1,) * rank
+    plain = {"strides": ones, "padding": ((0, 0),) * rank, "lhs_dilation": ones}
+    return {**plain, "rhs_dilation": ones, "groups": 1, **given}
+
+
+def _windows(window: Any, strides: Any, padding: Any = None, dilation: Any = None) -> Any:
+    """The attributes of an op on windows."""
+    return {
+        "window": window,
+        "strides": strides,
+        "padding": padding or ((0, 0),) * len(window),
+        "dilation": dilation or (1,) * len(window),
+    }
+
+
 #: Shapes of float operands, and attributes, of the ops that are not pointwise.
 SHAPED: dict[str, list[tuple[tuple[tuple[int, ...], ...], dict[str, Any]]]] = {
     "sum": [
@@ -115,6 +133,40 @@ SHAPED: dict[str, list[tuple[tuple[tuple[int, ...], ...], dict[str, Any]]]] = {
         (((2, 3, 4), (2, 5, 4)), {"la": (0, 1, 2), "lb": (0, 3, 2), "lo": (0, 3, 1)}),
         (((4,), (4,)), {"la": (0,), "lb": (0,), "lo": ()}),
         (((3, 0), (0, 5)), {"la": (0, 1), "lb": (1, 2), "lo": (0, 2)}),
+    ],
+    "convolve": [
+        (((2, 4, 3, 2), (3, 2, 2, 3)), _convolution(2)),
+        (((2, 5, 2), (2, 2, 3)), _convolution(1, strides=(2,), padding=((1, 0),))),
+        (
+            ((2, 3, 4, 4), (2, 2, 2, 6)),
+            _convolution(2, padding=((1, 1), (-1, 2)), lhs_dilation=(2, 1), groups=2),
+        ),
+        (((1, 3, 3, 2, 2), (2, 1, 2, 1, 2)), _convolution(3, rhs_dilation=(2, 1, 1), groups=2)),
+        (((2, 3, 2), (1, 2, 4)), _convolution(1)),
+        (((2, 0, 2), (1, 2, 4)), _convolution(1, padding=((1, 1),))),
+    ],
+    "filter_gradient": [
+        (((2, 4, 3, 2), (2, 2, 2, 3)), {"window": (3, 2), **_convolution(2)}),
+        (
+            ((2, 5, 4), (2, 3, 2)),
+            {"window": (2,), **_convolution(1, strides=(2,), padding=((1, 0),), groups=2)},
+        ),
+        (
+            ((2, 3, 2), (2, 4, 3)),
+            {"window": (2,), **_convolution(1, lhs_dilation=(2,))},
+        ),
+        (((2, 3, 2), (2, 3, 4)), {"window": (1,), **_convolution(1)}),
+        (((0, 3, 2), (0, 2, 4)), {"window": (2,), **_convolution(1)}),
+    ],
+    "window_pick": [
+        (((2, 4, 3, 2), (2, 4, 3, 2)), _windows((2, 2), (2, 1))),
+        (((2, 5, 3), (2, 5, 3)), _windows((3,), (2,), ((1, 1),), (2,))),
+        (((0, 5, 3), (0, 5, 3)), _windows((3,), (2,))),
+    ],
+    "window_place": [
+        (((2, 2, 2, 2), (2, 4, 3, 2)), _windows((2, 2), (2, 1))),
+        (((2, 2, 3), (2, 5, 3)), _windows((3,), (2,), ((1, 1),), (2,))),
+        (((2, 2, 3), (2, 4, 3)), _windows((2,), (2,))),
     ],
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from graphdl.compiler.fuse import Group
 from graphdl.executable import Executable
 from graphdl.graph import Graph
 from graphdl.kernels import emit, memory
-from graphdl.kernels.cpu import blas, build, entry, product
+from graphdl.kernels.cpu import blas, build, cores, entry
 from graphdl.kernels.interpret import run_as_python
 from graphdl.kernels.memory import ALIGNMENT, Memory, Place
 from graphdl.kernels.program import Address, Program, Routine
@@ -85,7 +85,7 @@ def run_in_python(graph: Graph, args: Sequence[Any], grouping: Grouping = fuse.f
                 if launch.core is None:
                     run_as_python(launch.source, table, lo, hi, memories)
                 else:
-                    product.core_in_python(
+                    cores.in_python(
                         launch.core,
                         table,
                         lo,

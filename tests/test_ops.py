@@ -32,6 +32,7 @@ FAMILIES = {
     "pointwise", "movement", "reduction", "cumulative", "constant", "contraction", "indexing",
     "sorting",
     "linalg", "custom",
+    "convolution", "window",
 }  # fmt: skip
 
 
@@ -97,6 +98,15 @@ X, S = TensorType(F8, (3, 4)), TensorType(F8, ())
 K = TensorType(np.dtype(np.int64), (2,))
 BOOLS = TensorType(np.dtype(bool), (3, 4))
 
+IMAGE, WEIGHTS = TensorType(F8, (2, 6, 5, 3)), TensorType(F8, (2, 2, 3, 4))
+CONVOLUTION = {
+    "strides": (1, 1), "padding": ((0, 0), (0, 0)), "lhs_dilation": (1, 1),
+    "rhs_dilation": (1, 1), "groups": 1,
+}  # fmt: skip
+WINDOWS = {
+    "window": (2, 2), "strides": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1),
+}  # fmt: skip
+
 BAD = [
     ("select", (BOOLS, X, TensorType(F4, (3, 4))), {}, DtypeError),
     ("select", (X, X, X), {}, DtypeError),
@@ -143,6 +153,20 @@ BAD = [
     ("gather", (S, K), {}, ShapeError),
     ("scatter_add", (X, K), {"size": 5}, ShapeError),
     ("scatter_add", (X, X), {"size": 5}, DtypeError),
+    ("convolve", (IMAGE, WEIGHTS), {**CONVOLUTION, "groups": 2}, ShapeError),
+    ("convolve", (IMAGE, WEIGHTS), {**CONVOLUTION, "strides": (0, 1)}, ShapeError),
+    ("convolve", (IMAGE, WEIGHTS), {**CONVOLUTION, "padding": ((0, 0),)}, ShapeError),
+    ("convolve", (IMAGE, X), CONVOLUTION, ShapeError),
+    ("convolve", (IMAGE, TensorType(F8, (2, 2, 5, 4))), CONVOLUTION, ShapeError),
+    ("convolve", (IMAGE, TensorType(F4, (2, 2, 3, 4))), CONVOLUTION, DtypeError),
+    ("convolve", (BOOLS, BOOLS), CONVOLUTION, DtypeError),
+    ("filter_gradient", (IMAGE, WEIGHTS), {"window": (2, 2), **CONVOLUTION}, ShapeError),
+    ("window_pick", (IMAGE, X), WINDOWS, ShapeError),
+    ("window_pick", (IMAGE, IMAGE), {**WINDOWS, "padding": ((2, 0), (0, 0))}, ShapeError),
+    ("window_pick", (IMAGE, IMAGE), {**WINDOWS, "strides": (0, 1)}, ShapeError),
+    ("window_pick", (IMAGE, IMAGE), {**WINDOWS, "window": (2,)}, ShapeError),
+    ("window_place", (IMAGE, IMAGE), WINDOWS, ShapeError),
+    ("window_place", (K, IMAGE), WINDOWS, DtypeError),
     ("sum", (X,), {"axis": 0}, GraphError),
     ("add", (X,), {}, GraphError),
 ]  # fmt: skip

@@ -6,6 +6,7 @@ family. Nothing is looped: the result is ordinary graph.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,12 +18,14 @@ from graphdl.graph import Node, topological
 from graphdl.ops import (
     contraction,
     control,
+    convolution,
     cumulative,
     indexing,
     linalg,
     movement,
     sorting,
     update,
+    windows,
 )
 from graphdl.ops.op import rebuilt
 from graphdl.tracing import Trace, TracedArray, locate
@@ -253,6 +256,65 @@ def _right_sides(node: Node, operands: Sequence[Operand], size: int) -> Any:
     return _to_front(movement.reshape(x, shape=(*b.shape[1:], size)), b.ndim - 1)
 
 
+def _into_channels(x: Any, groups: int) -> Any:
+    """The batch of the first axis inside each group of channels, the last axis."""
+    moved = np.moveaxis(np.reshape(x, (*x.shape[:-1], groups, x.shape[-1] // groups)), 0, -2)
+    return np.reshape(moved, (*moved.shape[:-3], math.prod(moved.shape[-3:])))
+
+
+def _out_of_channels(x: Any, groups: int, size: int) -> Any:
+    """The inverse of `_into_channels`."""
+    split = np.reshape(x, (*x.shape[:-1], groups, size, x.shape[-1] // (groups * size)))
+    moved = np.moveaxis(split, -2, 0)
+    return np.reshape(moved, (*moved.shape[:-2], math.prod(moved.shape[-2:])))
+
+
+def _before_groups(x: Any) -> Any:
+    """The batch of the first axis as the slowest part of the last one."""
+    moved = np.moveaxis(x, 0, -2)
+    return np.reshape(moved, (*moved.shape[:-2], math.prod(moved.shape[-2:])))
+
+
+def _convolve(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    """Examples are images, or outputs of each group, or groups where both operands differ."""
+    (x, x_is_batched), (w, w_is_batched) = operands
+    attrs = dict(node.attrs)
+    groups = attrs["groups"]
+    if not w_is_batched:
+        merged = np.reshape(x, (math.prod(x.shape[:2]), *x.shape[2:]))
+        return np.reshape(convolution.convolve(merged, w, **attrs), (size, *node.shape))
+    if not x_is_batched:
+        found = convolution.convolve(x, _into_channels(w, groups), **attrs)
+        return _out_of_channels(found, groups, size)
+    attrs["groups"] = size * groups
+    found = convolution.convolve(_before_groups(x), _before_groups(w), **attrs)
+    return _out_of_channels(found, 1, size)
+
+
+def _filter_gradient(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    """Examples are channels or outputs of each group, or groups where both operands differ."""
+    (x, x_is_batched), (g, g_is_batched) = operands
+    attrs = dict(node.attrs)
+    groups = attrs["groups"]
+    if x_is_batched and g_is_batched:
+        attrs["groups"] = size * groups
+        found = convolution.filter_gradient(_before_groups(x), _before_groups(g), **attrs)
+        return _out_of_channels(found, 1, size)
+    if g_is_batched:
+        found = convolution.filter_gradient(x, _into_channels(g, groups), **attrs)
+        return _out_of_channels(found, groups, size)
+    found = convolution.filter_gradient(_into_channels(x, groups), g, **attrs)
+    split = np.reshape(found, (*found.shape[:-2], size, node.shape[-2], found.shape[-1]))
+    return np.moveaxis(split, -3, 0)
+
+
+def _windows(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    """Examples are images."""
+    values = [spread(operand, size) for operand in operands]
+    merged = [np.reshape(value, (math.prod(value.shape[:2]), *value.shape[2:])) for value in values]
+    return np.reshape(node.op(*merged, **dict(node.attrs)), (size, *node.shape))
+
+
 Rule = Callable[[Node, Sequence[Operand], int], Any]
 
 _FAMILIES: dict[str, Rule] = {
@@ -280,4 +342,8 @@ _RULES: dict[str, Rule] = {
     sorting.searchsorted.name: _searchsorted,
     linalg.solve_triangular.name: _right_sides,
     linalg.solve.name: _right_sides,
+    convolution.convolve.name: _convolve,
+    convolution.filter_gradient.name: _filter_gradient,
+    windows.window_pick.name: _windows,
+    windows.window_place.name: _windows,
 }

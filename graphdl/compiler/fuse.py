@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from graphdl.compiler.rows import ROOTS, along
 from graphdl.compiler.view import View, is_movement, view_of
 from graphdl.graph import Graph, Node, users
 from graphdl.ops import contraction, indexing, movement
@@ -325,7 +326,7 @@ class _Fusion:
         if any(spoils(made, (node,)) for made in draft.updates):
             return None
         for axes in self._candidates(node, draft):
-            if self._agrees(node, axes, draft):
+            if self._agrees(node, axes, draft) and self._is_linear(node, draft, draft):
                 return _Fit(axes)
         return None
 
@@ -418,7 +419,7 @@ class _Fusion:
                 continue
             if is_scalar(node) and node not in outputs:
                 continue
-            if node.op is contraction.contract:
+            if node.op in ROOTS:
                 self._start_product(node)
             elif family in _FUSIBLE or node.op in _IN_LOOPS:
                 self._fuse(node)
@@ -524,8 +525,33 @@ class _Fusion:
             loops.kind == "loops"
             and not self.before[product.number] >> loops.number & 1
             and all(axes == everything for axes in loops.axes.values())
-            and all(_may_follow_product(node) for node in loops.axes)
+            and all(
+                _may_follow_product(node) and self._is_linear(node, loops, product)
+                for node in loops.axes
+            )
         )
+
+    def _is_linear(self, node: Node, own: _Draft, product: _Draft) -> bool:
+        """Whether a member of a product reads memory by rows and columns of the product's root.
+
+        Only convolutions, whose rows are several axes, can tell an operand that they cannot walk.
+        """
+        if product.kind != "product":
+            return True
+        root = next(iter(product.axes))
+        if root.op is contraction.contract:
+            return True
+        everything = tuple(range(len(root.shape)))
+        for operand in node.inputs:
+            behind = through(operand, everything)
+            if behind is not None and (
+                behind[0] in own.axes or is_scalar(behind[0]) or is_number(behind[0])
+            ):
+                continue
+            view = view_of(operand)
+            if view is None or view.base.op is movement.iota or along(root, view.strides) is None:
+                return False
+        return True
 
     def _reads_agree(self, reader: _Draft, writer: _Draft) -> bool:
         """Whether what `reader` takes from `writer` is at the same place of the loops."""
@@ -741,7 +767,7 @@ def unfused(graph: Graph) -> list[Group]:
             continue
         if is_scalar(node) and node not in graph.outputs:
             continue
-        if node.op is contraction.contract:
+        if node.op in ROOTS:
             fusion._start_product(node)
         elif node.op.family in _FUSIBLE or node.op in _IN_LOOPS:
             fusion._start(node)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from graphdl.compiler.checkpoint import inlined
 from graphdl.compiler.contract import normalise
+from graphdl.compiler.convolve import lower_convolutions
 from graphdl.compiler.loop_gradients import merge_scans
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.orders import share_orders
@@ -21,6 +22,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("simplify", simplify),
     ("merge scans", merge_scans),
     ("share orders", share_orders),
+    ("convolutions", lower_convolutions),
     ("contract", normalise),
     ("simplify again", simplify),
     ("materialise", materialise),

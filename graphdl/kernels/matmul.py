@@ -1,24 +1,27 @@
-"""A matrix product with what is done with its result: a core kernel that calls an epilogue."""
+"""Matrix products and convolutions with what is done with the result: a core calls an epilogue."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from graphdl.compiler.contract import roles
 from graphdl.compiler.fuse import Group, is_scalar, through
-from graphdl.compiler.view import view_of
+from graphdl.compiler.rows import ROOTS, Strides, along, walk
+from graphdl.compiler.view import View, view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX, constant_of, cost_of, expression, plain
+from graphdl.kernels.cpu import convolution as windows
 from graphdl.kernels.cpu import product
 from graphdl.kernels.program import Address, Entry, Launch, Word
-from graphdl.ops import contraction, movement
+from graphdl.kernels.source import KernelSource
+from graphdl.ops import contraction, convolution, movement
+from graphdl.ops.convolution import axes_of
 from graphdl.types import Shape, contiguous_strides
 
 #: Nanoseconds a multiply-add takes one core, to decide whether threads share a product.
 MULTIPLY_ADD = 0.012
 #: Nanoseconds a byte takes from the third-level cache: what a product with few rows waits for.
 BYTE = 0.05
-
-#: Along batches z and y, rows and columns.
-Strides = tuple[int, int, int, int]
 
 
 def _strides(shape_strides: Shape, labels: tuple[int, ...], wanted: tuple[int, ...]) -> int:
@@ -38,29 +41,22 @@ class _Epilogue:
         self.group = group
         self.root = root
         self.stored = [node for node in group.members if node in stored]
-        role = roles(root)
-        labels = root["lo"]
-        self.batch = [labels.index(label) for label in role.batch]
-        self.row = [labels.index(label) for label in role.m]
-        self.column = [labels.index(label) for label in role.n]
+        self.walk = walk(root)
         self.operands: list[product.Operand] = []
         self.words: list[tuple[Node, int, Strides]] = []
         self.lines: list[str] = []
         self.names: dict[object, str] = {root: "c"}
         self.reads: dict[Node, None] = {}
+        self.factors: dict[Node, None] = {}
 
     def operand(self, node: Node, offset: int, strides: Shape, dtype_of: Node) -> str:
         """An array seen from (z, y, i, j): its element as text."""
-        by_loop = (
-            0,
-            strides[self.batch[0]] if self.batch else 0,
-            strides[self.row[0]] if self.row else 0,
-            strides[self.column[0]] if self.column else 0,
-        )
+        by_loop = along(self.root, strides)
+        assert by_loop is not None, f"{node!r} is not linear along the rows of {self.root!r}"
         key = (node, offset, by_loop)
         if key not in self.names:
-            along = {0: "same", 1: "adjacent"}.get(by_loop[3], "any")
-            operand = product.Operand(f"e{len(self.operands)}", SUFFIX[dtype_of.dtype], along)
+            lies = {0: "same", 1: "adjacent"}.get(by_loop[3], "any")
+            operand = product.Operand(f"e{len(self.operands)}", SUFFIX[dtype_of.dtype], lies)
             self.operands.append(operand)
             size = dtype_of.dtype.itemsize
             self.words.append((node, offset * size, _bytes(by_loop, size)))
@@ -97,9 +93,9 @@ class _Epilogue:
     def _place(self, axis: int | None) -> str:
         if axis is None:
             return "i64(0)"
-        if axis in self.row:
+        if axis in self.walk.row:
             return "i64(i)"
-        return "i64(j0 + j)" if axis in self.column else "i64(y)"
+        return "i64(j0 + j)" if axis in self.walk.column else "i64(y)"
 
     def _scalar(self, node: Node) -> str:
         """A number made from numbers; LLVM takes it out of the loop."""
@@ -143,7 +139,18 @@ class _Epilogue:
 
 def product_launch(group: Group, stored: set[Node]) -> Launch:
     """The launch of a product group: the core's table, with the epilogue's operands behind it."""
-    root = next(node for node in group.members if node.op is contraction.contract)
+    root = next(node for node in group.members if node.op in ROOTS)
+    writer = _Epilogue(group, root, stored)
+    epilogue = writer.build()
+    names = list(dict.fromkeys(node.op.name for node in group.members))[:4]
+    source = product.epilogue_source(SUFFIX[root.dtype], epilogue, "_".join(names))
+    if root.op is contraction.contract:
+        return _contraction(writer, source)
+    return _convolution(writer, source)
+
+
+def _contraction(writer: _Epilogue, source: KernelSource) -> Launch:
+    root = writer.root
     a, b = root.inputs
     role = roles(root)
     view_a, view_b = view_of(a), view_of(b)
@@ -169,10 +176,6 @@ def product_launch(group: Group, stored: set[Node]) -> Launch:
         _strides(view_b.strides, root["lb"], role.k),
         _strides(view_b.strides, root["lb"], role.n),
     )
-    writer = _Epilogue(group, root, stored)
-    epilogue = writer.build()
-    names = list(dict.fromkeys(node.op.name for node in group.members))[:4]
-    source = product.epilogue_source(suffix, epilogue, "_".join(names))
     size = root.dtype.itemsize
     numbers, iterations = product.launch_table(
         shape,
@@ -181,40 +184,89 @@ def product_launch(group: Group, stored: set[Node]) -> Launch:
         0,
         [product.Array(0, strides) for _, _, strides in writer.words],
     )
+    words = _addressed(numbers, writer, {product.A: view_a, product.B: view_b})
+    return _launch(writer, source, words, iterations, batch * m * n * k, f"product {suffix}")
+
+
+def _convolution(writer: _Epilogue, source: KernelSource) -> Launch:
+    """Both operands lie in memory row by row."""
+    root = writer.root
+    x, other = root.inputs
+    attrs = dict(root.attrs)
+    window = attrs.pop("window", other.shape[:-2])
+    groups = root["groups"]
+    suffix = SUFFIX[root.dtype]
+    what = windows.Convolution(
+        suffix,
+        x.shape[0],
+        tuple(axes_of(x.shape[1:-1], window, attrs)),
+        groups,
+        x.shape[-1] // groups,
+        other.shape[-1] // groups,
+    )
+    forward = root.op is convolution.convolve
+    table = windows.convolve_table if forward else windows.filter_gradient_table
+    numbers, iterations = table(what, [strides for _, _, strides in writer.words])
+    views = {}
+    for word, operand in ((windows.X, x), (windows.B, other)):
+        view = view_of(operand)
+        assert view is not None
+        views[word] = view
+    words = _addressed(numbers, writer, views)
+    core = f"{root.op.name} {suffix}"
+    return _launch(writer, source, words, iterations, what.multiply_adds, core)
+
+
+def _addressed(
+    numbers: Sequence[int], writer: _Epilogue, views: Mapping[int, View]
+) -> tuple[Word, ...]:
+    """The words of a table with the addresses of the epilogue, the factors and the operands."""
     words: list[Word] = list(numbers)
     words[product.EPILOGUE] = Entry()
-    words[product.A] = Address(view_a.base, view_a.offset * size)
-    words[product.B] = Address(view_b.base, view_b.offset * size)
+    for index, view in views.items():
+        words[index] = Address(view.base, view.offset * writer.root.dtype.itemsize)
+        writer.factors.setdefault(view.base)
     for i, (node, offset, _) in enumerate(writer.words):
         words[product.OPERANDS + product.OPERAND_WORDS * i] = Address(node, offset)
-    reads = tuple(dict.fromkeys((view_a.base, view_b.base, *writer.reads)))
-    elements = batch * m * n
+    return tuple(words)
+
+
+def _launch(
+    writer: _Epilogue,
+    source: KernelSource,
+    words: tuple[Word, ...],
+    iterations: int,
+    multiply_adds: int,
+    core: str,
+) -> Launch:
+    members = writer.group.members
+    elements = writer.root.type.size
+    reads = tuple(dict.fromkeys((*writer.factors, *writer.reads)))
     moved = sum(node.type.nbytes for node in (*reads, *writer.stored))
-    work = elements * (k * MULTIPLY_ADD + sum(cost_of(node) for node in group.members))
-    cost = max(work, moved * BYTE)
+    work = multiply_adds * MULTIPLY_ADD + elements * sum(cost_of(node) for node in members)
     return Launch(
         source,
-        tuple(words),
+        words,
         iterations,
-        cost,
+        max(work, moved * BYTE),
         reads,
         tuple(writer.stored),
-        tuple(_in_place(writer, view_a.base, view_b.base)),
-        group.members,
+        tuple(_in_place(writer)),
+        members,
         moved,
-        elements * (2 * k + len(group.members) - 1),
-        suffix,
+        2 * multiply_adds + elements * (len(members) - 1),
+        core,
     )
 
 
-def _in_place(writer: _Epilogue, a: Node, b: Node) -> list[tuple[Node, Node]]:
+def _in_place(writer: _Epilogue) -> list[tuple[Node, Node]]:
     """Stored members and epilogue operands at the same places, which the product does not read."""
     place = {node: (offset, strides) for node, offset, strides in writer.words}
     return [
         (node, other)
         for node in writer.stored
         for other in writer.reads
-        if other not in (a, b)
+        if other not in writer.factors
         and place.get(other) == place[node]
         and other.type.size == node.type.size
         and other.dtype.itemsize == node.dtype.itemsize

@@ -62,7 +62,7 @@ Word = int | Address | Entry | BodyWord | Routine | Stack
 class Launch:
     """One kernel run: `iterations` of `source` over a table of `words`.
 
-    `core` is "f32" or "f64" where the launch is a matrix product: then `source` is its epilogue.
+    `core` names the core of a matrix product or a convolution: then `source` is its epilogue.
     `bodies` are the programs that a control-flow launch runs: then `source` only names it.
     `cost` estimates the work in nanoseconds on one core: it decides whether threads share it.
     `reads`, `writes`: values and buffers, for lifetimes; `in_place`: pairs (written, read) of the

@@ -13,6 +13,7 @@ from graphdl.kernels.program import Address, Buffer, Launch
 from graphdl.kernels.replace import scatter
 from graphdl.kernels.sorting import SORTING
 from graphdl.kernels.source import KernelSource
+from graphdl.kernels.windows import window_pick, window_place
 from graphdl.types import contiguous_strides
 
 
@@ -78,4 +79,6 @@ SPECIAL: dict[str, Callable[[Node, Buffer], list[Launch]]] = {
     "scatter": scatter,
     **CUMULATIVE,
     **SORTING,
+    "window_pick": window_pick,
+    "window_place": window_place,
 }

@@ -12,6 +12,7 @@ linalg        np.linalg: solve, inv, det, cholesky, ...
 creation      zeros_like, linspace, ...; np.shape, np.result_type, ...
 special       scipy.special.expit, erf, xlogy, ...
 neural        softmax, relu, gelu, one_hot, ...: not in NumPy, for arrays too
+convolution   conv, conv_transpose; pooling and resizing likewise: for arrays too
 
 Each implementation has the signature of the function that it stands for. Importing this package
 enters them in `graphdl.tracing.HANDLERS`.
@@ -29,6 +30,7 @@ from graphdl.numpy_functions import (
     sorting,
     special,
 )
+from graphdl.numpy_functions.convolution import conv, conv_transpose
 from graphdl.numpy_functions.neural import (
     gelu,
     log_softmax,
@@ -40,21 +42,41 @@ from graphdl.numpy_functions.neural import (
     softmax,
     softplus,
 )
+from graphdl.numpy_functions.pooling import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    avg_pool,
+    global_avg_pool,
+    global_max_pool,
+    local_response_norm,
+    max_pool,
+)
+from graphdl.numpy_functions.resizing import resize
 from graphdl.numpy_functions.sorting import top_k
 
 __all__ = [
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
     "assignment",
+    "avg_pool",
+    "conv",
+    "conv_transpose",
     "creation",
     "elementwise",
     "gelu",
+    "global_avg_pool",
+    "global_max_pool",
     "linalg",
+    "local_response_norm",
     "log_softmax",
     "logsumexp",
     "manipulation",
+    "max_pool",
     "one_hot",
     "products",
     "reductions",
     "relu",
+    "resize",
     "selection",
     "sigmoid",
     "silu",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphdl.ops import (
     contraction,
+    convolution,
     cumulative,
     indexing,
     linalg,
@@ -14,12 +15,13 @@ from graphdl.ops import (
     sorting,
     special,
     update,
+    windows,
 )
 from graphdl.ops.op import Op
 
 _FAMILIES = (
     pointwise, special, reduction, cumulative, movement, contraction, indexing, sorting, update,
-    random, linalg,
+    random, linalg, convolution, windows,
 )  # fmt: skip
 OPS: dict[str, Op] = {
     value.name: value

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphdl.kernels.cpu import blas, control_code, entry, entry_code, native, product
+from graphdl.kernels.cpu import blas, control_code, cores, entry, entry_code, native
 from graphdl.kernels.cpu.entry import Tree
 from graphdl.kernels.cpu.growing import Growing
 from graphdl.kernels.cpu.tape import Tape, multi_table, native_functions
@@ -129,7 +129,7 @@ def build(program: Program, memory: Memory) -> Native:
 def _load_shared(program: Program) -> None:
     """Load, or compile, the native code that a program calls beside its own kernels."""
     for core in sorted({launch.core for launch in program.launches if launch.core is not None}):
-        product.core_address(core)
+        cores.address(core)
     entry_code.entry_address()
 
 
@@ -191,7 +191,7 @@ def _rows(
 def _address(launch: Launch, kernel: native.Kernel | None) -> int:
     if kernel is None:
         return control_code.addresses()[launch.source.name]
-    return kernel.address if launch.core is None else product.core_address(launch.core)
+    return kernel.address if launch.core is None else cores.address(launch.core)
 
 
 def _constant(node: Any) -> NDArray[Any]:

@@ -68,7 +68,7 @@ SUMS, SUMS_STRIDE, Z, Y, FIRST_ROW, FIRST_COLUMN, WIDTH, LAUNCH = range(8)
 # -- the core --------------------------------------------------------------------------------------
 
 
-def _define_pack_panels(texts: list[str], r: Registers) -> None:
+def define_pack_panels(texts: list[str], r: Registers) -> None:
     """pack_panels(to, b, bk, bj, depth, columns, direct): panels of two vectors' width each.
 
     Row k of a panel follows row k - 1, and panels follow each other. If `direct`, the last panel
@@ -107,7 +107,7 @@ def _define_pack_panels(texts: list[str], r: Registers) -> None:
             f.call("pack", to + p * panel, step, b + p * width * bj, bk, bj, depth, left, width)
 
 
-def _define_multiply(texts: list[str], r: Registers) -> None:
+def define_multiply(texts: list[str], r: Registers) -> None:
     """multiply(a, ai, ak, height, b, bk, panels, columns, c, ci, depth, resume): a strip of rows.
 
     b is read where it lies if it is not 0, but for the last columns if they fill no panel; else,
@@ -290,8 +290,8 @@ def core_ir(dtype: str, symbol: str) -> str:
     tiles.define_copy_rows(texts, r)
     tiles.define_transpose(texts, r)
     tiles.define_pack(texts, r)
-    _define_pack_panels(texts, r)
-    _define_multiply(texts, r)
+    define_pack_panels(texts, r)
+    define_multiply(texts, r)
     _define_multiply_dots(texts, r)
     _define_core(texts, r, symbol)
     return "\n".join(texts)
@@ -327,16 +327,21 @@ def _object_code(text: str) -> bytes:
 @cache
 def core_address(dtype: str) -> int:
     """The address of the core for "f32" or "f64", from the cache of object code if it is there."""
-    key = object_cache.key_of(core_ir(dtype, "core"), " ".join(llvm.host()))
+    return load_core(lambda symbol: core_ir(dtype, symbol))
+
+
+def load_core(text: Callable[[str], str]) -> int:
+    """The address of the C function whose LLVM IR is text(symbol), compiled or from the cache."""
+    key = object_cache.key_of(text("core"), " ".join(llvm.host()))
     symbol = f"graphdl_{key}"
     code = object_cache.read(key)
     if code is None:
-        code = _object_code(core_ir(dtype, symbol))
+        code = _object_code(text(symbol))
         object_cache.write(key, code)
     return llvm.load({symbol: code})[symbol]
 
 
-class _Memory:
+class Memory:
     """Memory at an address, as NumPy's array interface describes it."""
 
     def __init__(
@@ -351,12 +356,12 @@ class _Memory:
         }
 
 
+#: An epilogue as a Python function: (place, lo, hi).
+EpilogueCall = Callable[[NDArray[np.int64], int, int], None]
+
+
 def core_in_python(
-    dtype: str,
-    table: NDArray[np.int64],
-    lo: int,
-    hi: int,
-    epilogue: Callable[[NDArray[np.int64], int, int], None],
+    dtype: str, table: NDArray[np.int64], lo: int, hi: int, epilogue: EpilogueCall
 ) -> None:
     """What the core does, by NumPy: an oracle, and the way to run an epilogue as plain Python.
 
@@ -372,11 +377,24 @@ def core_in_python(
         rows, columns = min(t[ROWS], t[M] - i0), min(t[COLUMNS], t[N] - j0)
         a0 = t[A] + z * t[A_Z] + y * t[A_Y] + i0 * t[A_I]
         b0 = t[B] + z * t[B_Z] + y * t[B_Y] + j0 * t[B_J]
-        a = np.asarray(_Memory(a0, element, (rows, t[K]), (t[A_I], t[A_K])))
-        b = np.asarray(_Memory(b0, element, (t[K], columns), (t[B_K], t[B_J])))
-        sums = np.ascontiguousarray(a.astype(np.float64) @ b.astype(np.float64), element)
-        place = [sums.ctypes.data, sums.strides[0], z, y, i0, j0, columns, table.ctypes.data]
-        epilogue(np.array(place, np.int64), 0, rows)
+        a = np.asarray(Memory(a0, element, (rows, t[K]), (t[A_I], t[A_K])))
+        b = np.asarray(Memory(b0, element, (t[K], columns), (t[B_K], t[B_J])))
+        sums = a.astype(np.float64) @ b.astype(np.float64)
+        finish_in_python(dtype, sums, (z, y, i0, j0), table, epilogue)
+
+
+def finish_in_python(
+    dtype: str,
+    sums: NDArray[Any],
+    at: tuple[int, int, int, int],
+    table: NDArray[np.int64],
+    epilogue: EpilogueCall,
+) -> None:
+    """Call the epilogue with a block of the result that begins at (z, y, row, column)."""
+    z, y, i0, j0 = at
+    c = np.ascontiguousarray(sums, {"f32": np.float32, "f64": np.float64}[dtype])
+    place = [c.ctypes.data, c.strides[0], z, y, i0, j0, c.shape[1], table.ctypes.data]
+    epilogue(np.array(place, np.int64), 0, c.shape[0])
 
 
 # -- epilogues -------------------------------------------------------------------------------------
@@ -512,11 +530,18 @@ def cut(product: Product, a: Array, b: Array) -> Cut:
     if mode != PACKED:
         return Cut(tiles.STRIP, _even(n, 8 * r.lanes, r.panel), depth, mode)
 
+    return Cut(*packed_blocks(product, depth, a_adjacent), depth, mode)
+
+
+def packed_blocks(product: Product, depth: int, a_adjacent: bool = True) -> tuple[int, int]:
+    """The rows and columns of a job that packs its panels of b, `depth` of k at a time."""
+    r = host_registers(product.dtype)
+    m, n, k, size = product.m, product.n, product.k, r.size
     unit = 2 * r.panel if n > r.panel and r.many else r.panel
     widest = _even(n, min(WIDEST, PANELS_BYTES // size // depth // unit * unit), unit)
     batch = product.batch[0] * product.batch[1]
     work = batch * m * max(n, r.panel) * (k + STORE_COST)
-    wanted = max(1, min(JOBS_PER_CORE * _cores(), work // JOB))
+    wanted = max(1, min(JOBS_PER_CORE * cores(), work // JOB))
     pieces = max(1, wanted // max(1, batch * _parts(n, widest)))
 
     def shape(by_rows: int) -> tuple[int, int]:
@@ -527,17 +552,16 @@ def cut(product: Product, a: Array, b: Array) -> Cut:
     def time(shape: tuple[int, int]) -> float:
         """Of all cores that there is work for, as a multiple of what the tiles alone take."""
         jobs = max(1, batch * _parts(m, shape[0]) * _parts(n, shape[1]))
-        cores = min(_cores(), wanted)
-        idle = _parts(jobs, cores) * cores / jobs
+        busy = min(cores(), wanted)
+        idle = _parts(jobs, busy) * busy / jobs
         return idle * (
             1 + PACK_COST / shape[0] + (READ_COST if a_adjacent else GATHER_COST) / shape[1]
         )
 
-    rows, columns = min((shape(by_rows) for by_rows in range(1, pieces + 1)), key=time)
-    return Cut(rows, columns, depth, mode)
+    return min((shape(by_rows) for by_rows in range(1, pieces + 1)), key=time)
 
 
-def _cores() -> int:
+def cores() -> int:
     """The processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

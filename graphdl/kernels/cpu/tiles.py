@@ -74,7 +74,7 @@ def host_registers(dtype: str) -> Registers:
     return Registers(dtype, size // SIZES[dtype], many, fused)
 
 
-class _Vectors:
+class Vectors:
     """Vector instructions in a function."""
 
     def __init__(self, function: Function, registers: Registers, lanes: int = 0) -> None:
@@ -209,7 +209,7 @@ def define_tile(texts: list[str], registers: Registers, rows: int, vectors: int)
     """
     with function(texts, f"tile_{rows}x{vectors}", 11) as f:
         a, ai, ak, height, b, bk, bp, c, ci, depth, resume = f.arguments()
-        v = _Vectors(f, registers)
+        v = Vectors(f, registers)
         step = registers.lanes * registers.size
         sums = v.variables(rows, vectors)
         last = height - 1
@@ -244,7 +244,7 @@ def define_dot(texts: list[str], registers: Registers, rows: int, columns: int) 
     """
     with function(texts, f"dot_{rows}x{columns}", 10) as f:
         a, ai, height, b, bj, width, c, ci, depth, resume = f.arguments()
-        v = _Vectors(f, registers)
+        v = Vectors(f, registers)
         lanes, size = registers.lanes, registers.size
         sums = v.variables(rows, columns)
         bottom, right = height - 1, width - 1
@@ -271,7 +271,7 @@ def define_dot(texts: list[str], registers: Registers, rows: int, columns: int) 
 
         # A vector of totals holds parts of rows of c, or whole rows.
         piece = min(lanes, columns)
-        part = _Vectors(f, registers, piece)
+        part = Vectors(f, registers, piece)
         again = resume.differs(0)
         for first in range(0, rows * columns, piece):
             i, j = divmod(first, columns)
@@ -293,7 +293,7 @@ def define_copy(texts: list[str], registers: Registers) -> None:
     """
     with function(texts, "copy", 7) as f:
         to, step, source, stride, depth, panels, panel = f.arguments()
-        v = _Vectors(f, registers)
+        v = Vectors(f, registers)
         vector = registers.lanes * registers.size
         with f.count(0, depth) as k:
             origin, target = source + k * stride, to + k * step
@@ -310,7 +310,7 @@ def define_copy_edge(texts: list[str], registers: Registers) -> None:
     """
     with function(texts, "copy_edge", 6) as f:
         to, step, source, stride, depth, columns = f.arguments()
-        v = _Vectors(f, registers)
+        v = Vectors(f, registers)
         vector = registers.lanes * registers.size
         masks = [v.mask(columns - half * registers.lanes) for half in range(2)]
         with f.count(0, depth) as k:
@@ -327,7 +327,7 @@ def define_gather_rows(texts: list[str], registers: Registers) -> None:
     """
     with function(texts, "gather_rows", 5) as f:
         to, source, stride, depth, strips = f.arguments()
-        v = _Vectors(f, registers, STRIP)
+        v = Vectors(f, registers, STRIP)
         size = STRIP * registers.size
         with f.count(0, depth) as k, f.count(0, strips) as strip:
             value = v.load(source + k * stride + strip * size)
@@ -355,7 +355,7 @@ def define_transpose(texts: list[str], registers: Registers) -> None:
     """
     with function(texts, "transpose", 6) as f:
         to, step, source, stride, height, count = f.arguments()
-        v = _Vectors(f, registers)
+        v = Vectors(f, registers)
         lanes, size = registers.lanes, registers.size
         last = height - 1
         starts = [source + f.smaller(f.constant(r), last) * stride for r in range(lanes)]
@@ -385,7 +385,7 @@ def define_pack(texts: list[str], registers: Registers) -> None:
     """
     with function(texts, "pack", 8) as f:
         to, step, source, bk, bj, depth, columns, width = f.arguments()
-        v = _Vectors(f, registers)
+        v = Vectors(f, registers)
         size = registers.size
         with f.count(0, depth) as k:
             origin, target = source + k * bk, to + k * step

@@ -1,0 +1,77 @@
+"""Products and convolutions as a kernel sees their results: batches, rows and columns.
+
+A result of several axes is walked by four loops (z, y, row, column). What an epilogue reads or
+writes beside it must be linear along each of them: `along` says with which strides, if it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphdl.compiler.contract import roles
+from graphdl.graph import Node
+from graphdl.ops import contraction, convolution
+from graphdl.types import Shape
+
+#: The ops whose kernels call an epilogue.
+ROOTS = (contraction.contract, convolution.convolve, convolution.filter_gradient)
+
+Strides = tuple[int, int, int, int]
+Ints = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The axes of a result that make up each loop.
+
+    grouped: "row" or "column" where `groups` equal parts of that loop are the batches.
+    """
+
+    batch: Ints
+    row: Ints
+    column: Ints
+    groups: int = 1
+    grouped: str = ""
+
+
+def walk(root: Node) -> Walk:
+    """How the kernel of `root` walks its result."""
+    last = root.type.ndim - 1
+    if root.op is convolution.convolve:
+        return Walk((), tuple(range(last)), (last,), root["groups"], "column")
+    if root.op is convolution.filter_gradient:
+        return Walk((), (last,), tuple(range(last)), root["groups"], "row")
+    role, labels = roles(root), root["lo"]
+    batch, row, column = (
+        tuple(labels.index(label) for label in part) for part in (role.batch, role.m, role.n)
+    )
+    return Walk(batch, row, column)
+
+
+def along(root: Node, strides: Sequence[int]) -> Strides | None:
+    """An array's strides along (z, y, row, column), from those along the axes of the result."""
+    loops = walk(root)
+    steps = [_joined(root.shape, strides, axes) for axes in (loops.batch, loops.row, loops.column)]
+    batch, row, column = steps
+    if batch is None or row is None or column is None:
+        return None
+    if loops.groups > 1:
+        axis = (loops.row if loops.grouped == "row" else loops.column)[-1]
+        batch = strides[axis] * (root.shape[axis] // loops.groups)
+    return 0, batch, row, column
+
+
+def _joined(shape: Shape, strides: Sequence[int], axes: Ints) -> int | None:
+    """The stride of several axes walked as one, if that is possible."""
+    found: int | None = None
+    extent = 1
+    for axis in reversed(axes):
+        if shape[axis] == 1:
+            continue
+        if found is None:
+            found = strides[axis]
+        elif strides[axis] != found * extent:
+            return None
+        extent *= shape[axis]
+    return 0 if found is None else found
