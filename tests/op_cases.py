@@ -177,6 +177,12 @@ def _counters(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     return (*keys, *rng.integers(0, 2**64, (3, 3, 4), dtype=np.uint64))
 
 
+def _sampled(rng: np.random.Generator, low: float, high: float) -> tuple[np.ndarray, ...]:
+    """A parameter of a distribution, two keys and an index."""
+    keys = rng.integers(0, 2**32, (2, 3, 4), dtype=np.uint32)
+    return rng.uniform(low, high, (3, 4)), *keys, rng.integers(0, 2**64, (3, 4), dtype=np.uint64)
+
+
 def others(rng: np.random.Generator) -> dict[str, list[Case]]:
     """Ops whose operands or attributes are of a kind of their own."""
     x, index = rng.normal(size=(5, 3)), rng.integers(0, 5, (2, 4))
@@ -226,6 +232,11 @@ def others(rng: np.random.Generator) -> dict[str, list[Case]]:
                 (np.array([1.0, 2.0]), rng.normal(size=0), np.zeros(0, int)),
                 {"axes": (0,), "starts": (0,), "steps": (1,), "mode": "add", "unique": False},
             ),
+        ],
+        "loggamma_sample": [Case(OPS["loggamma_sample"], _sampled(rng, 0.3, 5.0))],
+        "poisson_sample": [
+            Case(OPS["poisson_sample"], _sampled(rng, 0.0, 9.0)),
+            Case(OPS["poisson_sample"], _sampled(rng, 12.0, 99.0)),
         ],
         "philox": [Case(OPS["philox"], _counters(rng))],
         "philox_wide": [Case(OPS["philox_wide"], _counters(rng))],

@@ -37,6 +37,7 @@ COST: dict[str, float] = {
     **dict.fromkeys(("divide", "sqrt", "reciprocal", "floor_divide", "remainder", "fmod"), 0.5),
     **dict.fromkeys(("gcd", "lcm"), 20.0),
     **dict.fromkeys(SPECIAL_FUNCTIONS, 50.0),
+    **dict.fromkeys(("loggamma_sample", "loggamma_slope", "poisson_sample"), 20.0),
     **dict.fromkeys(("philox", "philox_wide", "ndtri"), 2.0),
 }
 

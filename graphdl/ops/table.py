@@ -12,6 +12,7 @@ from graphdl.ops import (
     pointwise,
     random,
     reduction,
+    rejection,
     sorting,
     special,
     update,
@@ -21,7 +22,7 @@ from graphdl.ops.op import Op
 
 _FAMILIES = (
     pointwise, special, reduction, cumulative, movement, contraction, indexing, sorting, update,
-    random, linalg, convolution, windows,
+    random, rejection, linalg, convolution, windows,
 )  # fmt: skip
 OPS: dict[str, Op] = {
     value.name: value

@@ -31,20 +31,30 @@ from graphdl.random.continuous import (
     uniform,
 )
 from graphdl.random.discrete import bernoulli, categorical, randint
+from graphdl.random.gamma import beta, chisquare, dirichlet, gamma, loggamma, poisson
 from graphdl.random.keys import bits, fold_in, key, split
+from graphdl.random.shuffle import choice, permutation
 
 __all__ = [
     "bernoulli",
+    "beta",
     "bits",
     "categorical",
     "cauchy",
+    "chisquare",
+    "choice",
+    "dirichlet",
     "exponential",
     "fold_in",
+    "gamma",
     "gumbel",
     "key",
     "laplace",
+    "loggamma",
     "logistic",
     "normal",
+    "permutation",
+    "poisson",
     "randint",
     "split",
     "truncated_normal",

@@ -49,7 +49,7 @@ def open_unit(key: Any, shape: Shape, dtype: Dtype) -> Any:
     return np.minimum(sample, 1 - 2.0 ** (-53 if wide else -24))
 
 
-@sampler
+@sampler()
 def uniform(
     key: Any, shape: Shape = (), dtype: Dtype = FLOAT, minval: Any = 0.0, maxval: Any = 1.0
 ) -> Any:
@@ -78,7 +78,7 @@ def uniform(
     )
 
 
-@sampler
+@sampler()
 def normal(key: Any, shape: Shape = (), dtype: Dtype = FLOAT) -> Any:
     """Samples of the normal distribution of mean 0 and variance 1.
 
@@ -94,7 +94,7 @@ def normal(key: Any, shape: Shape = (), dtype: Dtype = FLOAT) -> Any:
     return np.where(above, -z, z)
 
 
-@sampler
+@sampler()
 def truncated_normal(
     key: Any, lower: Any, upper: Any, shape: Shape | None = None, dtype: Dtype = FLOAT
 ) -> Any:
@@ -120,7 +120,7 @@ def _distribution(z: Any) -> Any:
     return 0.5 * pointwise.erfc(z * -(0.5**0.5))
 
 
-@sampler
+@sampler()
 def exponential(key: Any, shape: Shape = (), dtype: Dtype = FLOAT) -> Any:
     """Samples of the exponential distribution of mean 1.
 
@@ -131,7 +131,7 @@ def exponential(key: Any, shape: Shape = (), dtype: Dtype = FLOAT) -> Any:
     return -np.log(open_unit(key, shape, dtype))
 
 
-@sampler
+@sampler()
 def gumbel(key: Any, shape: Shape = (), dtype: Dtype = FLOAT) -> Any:
     """Samples of the standard Gumbel distribution, P(x <= t) = exp(-exp(-t)).
 
@@ -143,7 +143,7 @@ def gumbel(key: Any, shape: Shape = (), dtype: Dtype = FLOAT) -> Any:
     return -np.log(-np.log1p(-open_unit(key, shape, dtype)))
 
 
-@sampler
+@sampler()
 def laplace(key: Any, shape: Shape = (), dtype: Dtype = FLOAT) -> Any:
     """Samples of the Laplace distribution, of density exp(-|x|) / 2.
 
@@ -156,7 +156,7 @@ def laplace(key: Any, shape: Shape = (), dtype: Dtype = FLOAT) -> Any:
     return np.where(above, size, -size)
 
 
-@sampler
+@sampler()
 def logistic(key: Any, shape: Shape = (), dtype: Dtype = FLOAT) -> Any:
     """Samples of the logistic distribution, P(x <= t) = 1 / (1 + exp(-t)).
 
@@ -169,7 +169,7 @@ def logistic(key: Any, shape: Shape = (), dtype: Dtype = FLOAT) -> Any:
     return np.where(above, size, -size)
 
 
-@sampler
+@sampler()
 def cauchy(key: Any, shape: Shape = (), dtype: Dtype = FLOAT) -> Any:
     """Samples of the Cauchy distribution, of density 1 / (pi (1 + x^2)).
 

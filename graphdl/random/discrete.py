@@ -14,7 +14,7 @@ from graphdl.tracing import locate
 from graphdl.types import Dtype, Shape
 
 
-@sampler
+@sampler()
 def randint(key: Any, shape: Shape, minval: Any, maxval: Any, dtype: Dtype = I64) -> Any:
     """Uniform integers in [minval, maxval); minval where that is empty.
 
@@ -49,7 +49,7 @@ def _upper_half(a: Any, b: Any) -> Any:
     return a_high * b_high + (middle >> 32) + (other >> 32)
 
 
-@sampler
+@sampler()
 def bernoulli(key: Any, p: Any = 0.5, shape: Shape | None = None) -> Any:
     """Booleans that are True with probability p.
 
@@ -66,7 +66,7 @@ def bernoulli(key: Any, p: Any = 0.5, shape: Shape | None = None) -> Any:
     return grid(key, shape, dtype) < probability
 
 
-@sampler
+@sampler()
 def categorical(key: Any, logits: Any, axis: int = -1, shape: Shape | None = None) -> Any:
     """Indices along `axis`, each with probability softmax(logits)[index].
 

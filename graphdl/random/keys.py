@@ -39,7 +39,7 @@ def _check_integer(what: str, value: Any) -> None:
         )
 
 
-@sampler
+@sampler()
 def split(key: Any, num: Any = 2) -> Any:
     """`num` new keys, independent of each other and of what is drawn from `key`.
 
@@ -58,7 +58,7 @@ def split(key: Any, num: Any = 2) -> Any:
     return words(key, (*num, 2), SPLIT)
 
 
-@sampler
+@sampler()
 def fold_in(key: Any, data: Any) -> Any:
     """The key that follows from a key and an integer, such as the number of a step.
 
@@ -72,7 +72,7 @@ def fold_in(key: Any, data: Any) -> Any:
     return words(key, (2,), FOLD, first=number)
 
 
-@sampler
+@sampler()
 def bits(key: Any, shape: Shape = (), dtype: Dtype = U32) -> Any:
     """Uniform random bits as unsigned integers.
 

@@ -71,24 +71,34 @@ def _compiled(
     return Compiled(build)
 
 
-def sampler(f: F) -> F:
-    """The function as users call it."""
-    signature = inspect.signature(f)
+def sampler(*, numbers: str = "") -> Callable[[F], F]:
+    """Decorator: the function as users call it.
 
-    @functools.wraps(f)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        given = bound.arguments
-        for name in _STATIC.keys() & given.keys():
-            given[name] = _STATIC[name](given[name])
-        if current_trace() is not None:
-            return f(**given)
-        static = tuple((name, given[name]) for name in given if name in _STATIC)
-        arrays = [name for name in given if name not in _STATIC]
-        return _compiled(f, tuple(arrays), static)(*(given[name] for name in arrays))
+    `numbers` names an argument of which a Python integer is static: it stands for a range.
+    """
 
-    return call  # type: ignore[return-value]
+    def decorate(f: F) -> F:
+        signature = inspect.signature(f)
+
+        @functools.wraps(f)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = bound.arguments
+            for name in _STATIC.keys() & given.keys():
+                given[name] = _STATIC[name](given[name])
+            if current_trace() is not None:
+                return f(**given)
+            static: dict[str, Any] = {}
+            arrays: dict[str, Any] = {}
+            for name, value in given.items():
+                fixed = name in _STATIC or (name == numbers and type(value) is int)
+                (static if fixed else arrays)[name] = value
+            return _compiled(f, tuple(arrays), tuple(static.items()))(*arrays.values())
+
+        return call  # type: ignore[return-value]
+
+    return decorate
 
 
 def traced(value: Any) -> TracedArray:

@@ -54,10 +54,13 @@ def numba_definition(scalar: Scalar) -> Callable[..., Any]:
     def ternary(context: Any, x: Type, y: Type, z: Type) -> Any:
         return define((x, y, z))
 
+    def quaternary(context: Any, a: Type, b: Type, c: Type, d: Type) -> Any:
+        return define((a, b, c, d))
+
     def quinary(context: Any, a: Type, b: Type, c: Type, d: Type, e: Type) -> Any:
         return define((a, b, c, d, e))
 
-    by_arity: dict[int, Any] = {1: unary, 2: binary, 3: ternary, 5: quinary}
+    by_arity: dict[int, Any] = {1: unary, 2: binary, 3: ternary, 4: quaternary, 5: quinary}
     typed: Callable[..., Any] = by_arity[scalar.arity]
     typed.__name__ = typed.__qualname__ = scalar.name
     return typed
