@@ -37,6 +37,20 @@ def _body(graph: Graph, compile: Compile) -> Body:
     return Body(program, plan(program))
 
 
+def _step_body(graph: Graph, consts: int, carries: int, compile: Compile) -> Body:
+    """The body of a loop, its carries written over the old ones where nothing reads those then."""
+    program = compile(graph)
+    heirs = {consts + k: program.graph.outputs[k] for k in range(carries)}
+    return Body(program, plan(program, tuple(heirs), heirs))
+
+
+def _leaf(body: Body, k: int) -> int | None:
+    """The leaf of a body that its result number k is, None where it lies over the old carry."""
+    graph = body.program.graph
+    place = body.memory.places[graph.outputs[k]]
+    return len(graph.inputs) + place.index if place.kind == "result" else None
+
+
 def _words_of(number: int) -> list[Word]:
     return [BodyWord(number, field) for field in range(_FIELDS)]
 
@@ -94,30 +108,51 @@ def _scan(node: Node, compile: Compile, status: Buffer) -> Launch:
     consts, carries, length, reverse = (
         node[name] for name in ("consts", "carries", "length", "reverse")
     )
-    body = _body(graph, compile)
-    inputs = len(graph.inputs)
+    body = _step_body(graph, consts, carries, compile)
     places = control.offsets(control.result_types(node))
-    words: list[Word] = [length, consts, 0, carries, *_words_of(0)]
+    words: list[Word] = [length, consts]
+    words += [len(graph.inputs) + len(graph.outputs) - consts - 2 * carries]
+    moving, settled, spare = _carry_rows(
+        body,
+        consts,
+        [_address(x) for x in node.inputs[consts : consts + carries]],
+        [Address(node, place) for place in places[:carries]],
+    )
+    words += [len(moving), len(settled), *_words_of(0)]
     for leaf in range(consts):
         words += [leaf, _address(node.inputs[leaf])]
-    streams = 0
-    for leaf in range(consts + carries, inputs):
+    for leaf in range(consts + carries, len(graph.inputs)):
         start, step = _stacked(graph.inputs[leaf].type, length, reverse)
         words += [leaf, _address(node.inputs[leaf], start), step]
-        streams += 1
     for k in range(carries, len(graph.outputs)):
         start, step = _stacked(graph.outputs[k].type, length, reverse)
-        words += [inputs + k, Address(node, places[k] + start), step]
-        streams += 1
-    words[2] = streams
-    spare = []
-    for k in range(carries):
-        buffer = Buffer(graph.outputs[k].type.nbytes, None, "a carry of every other step")
-        spare.append(buffer)
-        first = _address(node.inputs[consts + k])
-        words += [consts + k, inputs + k, first, Address(node, places[k]), Address(buffer)]
+        words += [_leaf(body, k) or 0, Address(node, places[k] + start), step]
+    words += [word for row in (*moving, *settled) for word in row]
     cost = length * _cost(body.program)
     return _launch(node, words, [body], cost, spare, status, length)
+
+
+def _carry_rows(
+    body: Body, consts: int, first: Sequence[Address], final: Sequence[Address]
+) -> tuple[list[list[Word]], list[list[Word]], list[Buffer]]:
+    """The rows of carries that lie elsewhere after each step, and of those that stay in place.
+
+    The former need memory for every other step. (in, out, number, first, final, spare, bytes) and
+    (in, number, first, final, bytes).
+    """
+    moving: list[list[Word]] = []
+    settled: list[list[Word]] = []
+    spare: list[Buffer] = []
+    for k, (start, end) in enumerate(zip(first, final, strict=True)):
+        nbytes = body.program.graph.outputs[k].type.nbytes
+        leaf = _leaf(body, k)
+        if leaf is None:
+            settled.append([consts + k, k, start, end, nbytes])
+            continue
+        buffer = Buffer(nbytes, None, "a carry of every other step")
+        spare.append(buffer)
+        moving.append([consts + k, leaf, k, start, end, Address(buffer), nbytes])
+    return moving, settled, spare
 
 
 #: How many steps a loop is taken for that nobody has counted.
@@ -127,13 +162,14 @@ _GUESS = 100
 def _while(node: Node, compile: Compile, status: Buffer) -> Launch:
     sweeps: tuple[control.Sweep, ...] = node["sweeps"]
     condition, reads = node["condition"], node["condition_consts"]
-    bodies = [_body(condition, compile), *(_body(sweep.body, compile) for sweep in sweeps)]
+    steps = [_step_body(x.body, x.consts, x.carries, compile) for x in sweeps]
+    bodies = [_body(condition, compile), *steps]
     stacks = [Stack() for _ in sweeps]
     rows = [control.offsets(sweep.kept_types) for sweep in sweeps]
     keeps = any(sweep.kept_types for sweep in sweeps)
     test = Buffer(8, None, "the condition of a loop")
     words: list[Word] = [len(sweeps), Address(test)]
-    words += [Address(status) if keeps else 0, *_words_of(0), reads + 1]
+    words += [Address(status) if keeps else 0, reads, *_words_of(0)]
     for leaf in range(reads):
         words += [leaf, _address(node.inputs[leaf])]
     words += [len(condition.inputs), Address(test)]
@@ -141,22 +177,23 @@ def _while(node: Node, compile: Compile, status: Buffer) -> Launch:
     operands = node.inputs[reads:]
     places = [Address(node, place) for place in control.offsets(control.result_types(node))]
     for number, sweep in enumerate(sweeps):
-        inputs = len(sweep.body.inputs)
-        record: list[Word] = [*_words_of(1 + number), sweep.consts, sweep.carries]
+        moving, settled, more = _carry_rows(
+            steps[number],
+            sweep.consts,
+            [_address(x) for x in operands[sweep.consts : sweep.operands]],
+            places[: sweep.carries],
+        )
+        spare += more
+        record: list[Word] = [*_words_of(1 + number), sweep.consts, len(moving), len(settled)]
         record += [len(sweep.reads), len(sweep.kept_types), rows[number][-1], stacks[number]]
         record.append(int(sweep.reverse))
         for leaf in range(sweep.consts):
             record += [leaf, _address(operands[leaf])]
-        for k, type in enumerate(sweep.carry_types):
-            buffer = Buffer(type.nbytes, None, "a carry of every other step")
-            spare.append(buffer)
-            record += [sweep.consts + k, inputs + k, reads + k if number == 0 else 0]
-            record += [_address(operands[sweep.consts + k]), places[k]]
-            record += [Address(buffer), type.nbytes]
+        record += [word for row in (*moving, *settled) for word in row]
         for leaf, (i, j) in enumerate(sweep.reads, sweep.operands):
             record += [leaf, stacks[i], rows[i][-1], rows[i][j]]
         for j in range(len(sweep.kept_types)):
-            record += [inputs + sweep.carries + j, rows[number][j]]
+            record += [_leaf(steps[number], sweep.carries + j) or 0, rows[number][j]]
         words += [8 * (1 + len(record)), *record]
         operands, places = operands[sweep.operands :], places[sweep.carries :]
     cost = _GUESS * sum(_cost(body.program) for body in bodies)

@@ -10,7 +10,7 @@ where the result lies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from graphdl.graph import Node
 from graphdl.kernels.program import Launch, Memory, Place, Program, Value
@@ -57,15 +57,20 @@ class _Arena:
         self.free = joined
 
 
-def plan(program: Program, donated: Sequence[int] = ()) -> Memory:
-    """Place every value of a program; `donated` are arguments that results may overwrite."""
+def plan(
+    program: Program, donated: Sequence[int] = (), heirs: Mapping[int, Node] | None = None
+) -> Memory:
+    """Place every value of a program; `donated` are arguments that results may overwrite.
+
+    `heirs` names the one result that may overwrite an argument, where only one may.
+    """
     graph = program.graph
     places: dict[Value, Place] = {node: Place("argument", i) for i, node in enumerate(graph.inputs)}
     for i, node in enumerate(program.constants):
         places[node] = Place("constant", i)
     use = _Use(program)
     last = use.last
-    given = _donations(program, donated, use)
+    given = _donations(program, donated, use, heirs)
     results = [node for node in dict.fromkeys(graph.outputs) if node not in given]
     for i, node in enumerate(results):
         places[node] = Place("result", i)
@@ -185,20 +190,28 @@ def _replaced(
     return None
 
 
-def _donations(program: Program, donated: Sequence[int], use: _Use) -> dict[Node, int]:
+def _donations(
+    program: Program, donated: Sequence[int], use: _Use, heirs: Mapping[int, Node] | None
+) -> dict[Node, int]:
     """Outputs that may be written over a donated argument, which nothing reads any more."""
     graph = program.graph
     free = {graph.inputs[i]: i for i in donated}
+
+    def may(written: Value, argument: Value) -> bool:
+        if not isinstance(argument, Node) or argument not in free:
+            return False
+        return heirs is None or heirs.get(free[argument]) is written
+
     outputs = set(graph.outputs)
     found: dict[Node, int] = {}
     for node, origin in _updated(program):
         first = use.steps[node][0]
-        fits = node not in found and origin in free and origin.type == node.type
+        fits = node not in found and may(node, origin) and origin.type == node.type
         if fits and (use.last[origin] < first or use.ends_in(origin, node, first)):
             found[node] = free.pop(origin)
     for step, launch in enumerate(program.launches):
         for written, read in launch.in_place:
-            wanted = written in outputs and written not in found and read in free
+            wanted = written in outputs and written not in found and may(written, read)
             if wanted and use.ends_in(read, written, step) and read.type == written.type:
                 found[written] = free.pop(read)
     for step, launch in enumerate(program.launches):
@@ -206,7 +219,8 @@ def _donations(program: Program, donated: Sequence[int], use: _Use) -> dict[Node
             if not isinstance(value, Node) or value not in outputs or value in found:
                 continue
             for argument in list(free):
-                if argument.type == value.type and use.last.get(argument, -1) < step:
+                fits = may(value, argument) and argument.type == value.type
+                if fits and use.last.get(argument, -1) < step:
                     found[value] = free.pop(argument)
                     break
     return found

@@ -6,7 +6,7 @@ bases, of its patches and their number, of its launches and their number, and th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from graphdl.kernels.cpu import assembler, growing
@@ -36,54 +36,81 @@ def _set_bases(f: Function, bases: Value, pairs: Value, count: Value) -> None:
         f.store(bases + f.load(pair) * 8, f.load(pair + 8))
 
 
-def _define_scan(module: Module) -> None:
-    """scan: [length, consts, streams, carries, body..., consts x (leaf, address),
-    streams x (leaf, address, step), carries x (in, out, first, final, spare)].
+#: Bytes of a row of each kind: (leaf, address), a stream (leaf, address, step), a carry that moves
+#: (in, out, number, first, final, spare, bytes), one that stays (in, number, first, final, bytes),
+#: what a sweep reads (leaf, stack, bytes kept of a step, offset), what it keeps (leaf, offset).
+_CONST, _STREAM, _MOVING, _SETTLED, _READ, _KEEP = 16, 24, 56, 40, 32, 16
 
-    A stream moves on by its step. A carry is read where the step before has written it; the last
-    step writes its final place.
+
+def _begin(
+    f: Function, bases: Value, moving: Value, settled: Value, counts: Sequence[Value]
+) -> None:
+    """The first carries: those that stay are copied to where they stay."""
+    with f.count(0, counts[0]) as i:
+        row = moving + i * _MOVING
+        f.store(bases + f.load(row) * 8, f.load(row + 24))
+    with f.count(0, counts[1]) as i:
+        row = settled + i * _SETTLED
+        final = f.load(row + 24)
+        f.store(bases + f.load(row) * 8, final)
+        _copy(f, final, f.load(row + 16), f.load(row + 32))
+
+
+def _copy(f: Function, to: Value, source: Value, size: Value) -> None:
+    f.call(f.load(f.address_of("process") + 8), to, source, size)
+
+
+def _define_scan(module: Module) -> None:
+    """scan: [length, consts, streams, moving carries, settled carries, body..., consts, streams,
+    moving carries, settled carries].
+
+    A stream moves on by its step. A carry that moves is read where the step before has written it;
+    the last step writes its final place. One that is settled is written over the old one.
     """
     with module.function("scan", 3) as (f, (table, _lo, _hi)):
-        length, consts, streams, carries = (f.load(table + 8 * i) for i in range(4))
-        body = table + 32
+        length, consts, streams, carries, settled = (f.load(table + 8 * i) for i in range(5))
+        body = table + 40
         fixed = body + 8 * BODY_WORDS
-        moving = fixed + consts * 16
-        carried = moving + streams * 24
+        moving = fixed + consts * _CONST
+        carried = moving + streams * _STREAM
         bases = f.load(body)
         _set_bases(f, bases, fixed, consts)
         with f.count(0, streams) as i:
-            row = moving + i * 24
+            row = moving + i * _STREAM
             f.store(bases + f.load(row) * 8, f.load(row + 8))
-        with f.count(0, carries) as i:
-            row = carried + i * 40
-            f.store(bases + f.load(row) * 8, f.load(row + 16))
+        _begin(f, bases, carried, carried + carries * _MOVING, (carries, settled))
         with f.count(0, length) as t:
             even = ((length - 1 - t) & 1).equals(0)
             with f.count(0, carries) as i:
-                row = carried + i * 40
-                place = f.select(even, f.load(row + 24), f.load(row + 32))
+                row = carried + i * _MOVING
+                place = f.select(even, f.load(row + 32), f.load(row + 40))
                 f.store(bases + f.load(row + 8) * 8, place)
             _run(f, body)
             with f.count(0, carries) as i:
-                row = carried + i * 40
+                row = carried + i * _MOVING
                 out = f.load(bases + f.load(row + 8) * 8)
                 f.store(bases + f.load(row) * 8, out)
             with f.count(0, streams) as i:
-                row = moving + i * 24
+                row = moving + i * _STREAM
                 at = bases + f.load(row) * 8
                 f.store(at, f.load(at) + f.load(row + 16))
 
 
 #: Words of a sweep's record, each the offset in bytes; the body's are in between.
-_SIZE, _BODY, _CONSTS, _CARRIES, _READS, _KEEPS, _ROW, _STACK, _REVERSE, _ROWS = (
-    8 * i for i in (0, 1, 7, 8, 9, 10, 11, 12, 13, 14)
+_SIZE, _BODY, _CONSTS, _MOVES, _STAYS, _READS, _KEEPS, _ROW, _STACK, _REVERSE, _ROWS = (
+    8 * i for i in (0, 1, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 )
-_CONST, _CARRY, _READ, _KEEP = 16, 56, 32, 16  # bytes of a row
 
 
 def _carries_of(f: Function, record: Value) -> tuple[Value, Value]:
-    """Where the rows of the carries are, and how many."""
-    return record + _ROWS + f.load(record + _CONSTS) * _CONST, f.load(record + _CARRIES)
+    """Where the rows of the carries that move are, and how many."""
+    return record + _ROWS + f.load(record + _CONSTS) * _CONST, f.load(record + _MOVES)
+
+
+def _settled_of(f: Function, record: Value) -> tuple[Value, Value]:
+    """Where the rows of the carries that stay are, and how many."""
+    rows, moving = _carries_of(f, record)
+    return rows + moving * _MOVING, f.load(record + _STAYS)
 
 
 def _define_reserve(module: Module) -> None:
@@ -106,10 +133,11 @@ def _define_begin(module: Module) -> None:
     with module.function("begin", 1) as (f, (record,)):
         bases = f.load(record + _BODY)
         _set_bases(f, bases, record + _ROWS, f.load(record + _CONSTS))
-        rows, carries = _carries_of(f, record)
-        with f.count(0, carries) as i:
-            row = rows + i * _CARRY
-            f.store(bases + f.load(row) * 8, f.load(row + 24))
+        moving, moves = _carries_of(f, record)
+        settled, stays = _settled_of(f, record)
+        _begin(f, bases, moving, settled, (moves, stays))
+        with f.count(0, moves) as i:
+            row = moving + i * _MOVING
             f.store(bases + f.load(row + 8) * 8, f.load(row + 32))
 
 
@@ -118,7 +146,8 @@ def _define_step(module: Module) -> None:
     with module.function("step", 2) as (f, (record, t)):
         bases = f.load(record + _BODY)
         rows, carries = _carries_of(f, record)
-        read = rows + carries * _CARRY
+        settled, stays = _settled_of(f, record)
+        read = settled + stays * _SETTLED
         reads = f.load(record + _READS)
         with f.count(0, reads) as i:
             row = read + i * _READ
@@ -131,7 +160,7 @@ def _define_step(module: Module) -> None:
             f.store(bases + f.load(row) * 8, own + f.load(row + 8))
         _run(f, record + _BODY)
         with f.count(0, carries) as i:
-            row = rows + i * _CARRY
+            row = rows + i * _MOVING
             out = f.load(bases + f.load(row + 8) * 8)
             final, spare = f.load(row + 32), f.load(row + 40)
             f.store(bases + f.load(row) * 8, out)
@@ -139,42 +168,45 @@ def _define_step(module: Module) -> None:
 
 
 def _define_finish(module: Module) -> None:
-    """finish(record): the last carries where the results are, in whole words of up to 64 bytes."""
+    """finish(record): the last carries where the results are."""
     with module.function("finish", 1) as (f, (record,)):
         bases = f.load(record + _BODY)
         rows, carries = _carries_of(f, record)
         with f.count(0, carries) as i:
-            row = rows + i * _CARRY
+            row = rows + i * _MOVING
             last, final = f.load(bases + f.load(row) * 8), f.load(row + 32)
-            words = f.select(last.equals(final), 0, (f.load(row + 48) + 7) >> 3)
-            with f.count(0, words) as k:
-                f.store(final + k * 8, f.load(last + k * 8))
+            with f.when(last.differs(final)):
+                _copy(f, final, last, f.load(row + 48))
 
 
 def _define_while(module: Module) -> None:
-    """while: [sweeps, test, failed, condition..., consts of the condition, consts x (leaf,
-    address), then a record for each sweep]. `test` is the address of the condition's result,
-    `failed` that of the status, set when there is no memory for what the steps keep.
+    """while: [sweeps, test, failed, reads, condition..., reads + 1 rows (leaf, address), then a
+    record for each sweep]. `test` is the address of the condition's result, `failed` that of the
+    status, set when there is no memory for what the steps keep; the condition reads `reads` values,
+    then the carries.
 
-    A record is [its bytes, body..., consts, carries, reads, keeps, bytes kept of a step, stack,
-    reverse, consts x (leaf, address), carries x (in, out, leaf of the condition, first, final,
-    spare, bytes), reads x (leaf, stack, bytes kept of a step, offset), keeps x (leaf, offset)].
+    A record is [its bytes, body..., consts, moving carries, settled carries, reads, keeps, bytes
+    kept of a step, stack, reverse, then the rows of each].
     """
     with module.function("while", 3) as (f, (table, _lo, _hi)):
-        count, test, failed = (f.load(table + 8 * i) for i in range(3))
-        condition = table + 24
-        consts = f.load(condition + 8 * BODY_WORDS)
-        fixed = condition + 8 * BODY_WORDS + 8
-        first = fixed + consts * _CONST
+        count, test, failed, reads = (f.load(table + 8 * i) for i in range(4))
+        condition = table + 32
+        fixed = condition + 8 * BODY_WORDS
+        first = fixed + (reads + 1) * _CONST
         seen, bases = f.load(condition), f.load(first + _BODY)
-        _set_bases(f, seen, fixed, consts)
+        _set_bases(f, seen, fixed, reads + 1)
         f.call("begin", first)
+        settled, stays = _settled_of(f, first)
+        with f.count(0, stays) as i:
+            row = settled + i * _SETTLED
+            f.store(seen + (f.load(row + 8) + reads) * 8, f.load(row + 24))
         rows, carries = _carries_of(f, first)
         steps = f.variable(0)
         with f.forever() as loop:
             with f.count(0, carries) as i:
-                row = rows + i * _CARRY
-                f.store(seen + f.load(row + 16) * 8, f.load(bases + f.load(row) * 8))
+                row = rows + i * _MOVING
+                place = seen + (f.load(row + 16) + reads) * 8
+                f.store(place, f.load(bases + f.load(row) * 8))
             _run(f, condition)
             loop.stop_when(f.load(test, 8).equals(0))
             t = steps.get()
@@ -243,5 +275,9 @@ def _write(module: Module) -> None:
 def addresses() -> Mapping[str, int]:
     """The addresses of the kernels by the names of their ops."""
     return assembler.load(
-        "graphdl_control", ["scan", "while", "switch"], _write, [growing.REALLOC], effort=0
+        "graphdl_control",
+        ["scan", "while", "switch"],
+        _write,
+        [growing.REALLOC, growing.MEMMOVE],
+        effort=0,
     )

@@ -18,6 +18,8 @@ _free.argtypes, _free.restype = [ctypes.c_void_p], None
 
 #: Address of `void *realloc(void *, size_t)`.
 REALLOC: int = ctypes.cast(_realloc, ctypes.c_void_p).value or 0
+#: Address of `void *memmove(void *, const void *, size_t)`.
+MEMMOVE: int = ctypes.cast(ctypes.memmove, ctypes.c_void_p).value or 0
 
 
 class Growing:

@@ -1,0 +1,122 @@
+"""A step of a loop that changes one element of a carried array costs one element, both ways.
+
+Costs are counted, not measured: the bytes that the launches of all bodies touch, less those that
+would copy an array over itself, which are not run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plain_control
+import pytest
+
+import graphdl as gd
+from graphdl.kernels.memory import is_idle
+
+STEPS = 8
+
+
+def recurrence(x: Any, w: Any) -> Any:
+    """Reads the element before, replaces one."""
+
+    def step(i: Any, x: Any) -> Any:
+        x = x.copy()
+        x[i] = np.sin(x[i - 1]) * w + x[i]
+        return x
+
+    return gd.fori_loop(1, STEPS, step, x)
+
+
+def added(x: Any, w: Any) -> Any:
+    """Adds to elements that are read again, by an index that is carried, in a while loop."""
+
+    def step(s: Any) -> Any:
+        i, x, total = s
+        x = x.copy()
+        x[i] += w * x[i + 1] ** 2
+        x[-1] = x[i] * w
+        return i + 1, x, total + x[i]
+
+    _, x, total = gd.while_loop(lambda s: s[0] < STEPS, step, (0, x, 0.0))
+    return x * total
+
+
+def swapped(x: Any, w: Any) -> Any:
+    """A carried array beside others that take each other's place, and one result a step."""
+
+    def step(c: Any, t: Any) -> Any:
+        x, a, b = c
+        old = x[t]
+        x = x.copy()
+        x[t] = a * w
+        return (x, b, a + old), x[t + 1] * b
+
+    (x, a, b), ys = gd.scan(step, (x, 1.0, 0.5), np.arange(STEPS))
+    return x * a + b + np.sum(ys)
+
+
+def rows(x: Any, w: Any) -> Any:
+    """A row of a matrix at a time, several of a kind."""
+    x = x.reshape(-1, 2)
+
+    def step(i: Any, c: Any) -> Any:
+        x, y = c
+        x, y = x.copy(), y.copy()
+        y[i] = x[i] * w + y[i]
+        x[i + 1] = np.cos(y[i])
+        return x, y
+
+    x, y = gd.fori_loop(0, STEPS, step, (x, x * 2))
+    return (x + y).ravel()
+
+
+def plain(f: Any) -> Any:
+    """The same on NumPy arrays: the loops in Python."""
+
+    def run(x: Any, w: Any) -> Any:
+        names = f.__globals__ | {"gd": plain_control}
+        return type(f)(f.__code__, names, f.__name__, None, f.__closure__)(x, w)
+
+    return run
+
+
+LOOPS = [recurrence, added, swapped, rows]
+
+
+@pytest.mark.parametrize("f", LOOPS, ids=lambda f: f.__name__)
+def test_values_and_gradients(f: Any) -> None:
+    x = np.linspace(-1, 1, 2 * STEPS + 2)
+    np.testing.assert_allclose(gd.compile(f)(x, 0.5), plain(f)(x, 0.5), rtol=1e-12)
+    gd.check_grads(lambda x, w: np.sum(f(x, w) ** 2), x, 0.5)
+    v = np.cos(np.arange(x.size))
+    second = gd.trace(gd.hvp(lambda x: np.sum(f(x, 0.5) ** 2)), x, v)
+    slopes = gd.trace(gd.grad(lambda x: np.sum(plain(f)(x, 0.5) ** 2)), x)
+    step = 1e-6
+    wanted = (slopes.evaluate(x + step * v) - slopes.evaluate(x - step * v)) / (2 * step)
+    np.testing.assert_allclose(second.evaluate(x, v), wanted, rtol=2e-6, atol=2e-7)
+
+
+def bytes_of_a_step(executable: Any) -> int:
+    """What the launches of all bodies read and write in a step."""
+    total = 0
+    pending = [body for launch in executable._program.launches for body in launch.bodies]
+    while pending:
+        body = pending.pop()
+        for launch in body.program.launches:
+            if not is_idle(launch, body.memory):
+                total += launch.bytes
+            pending += launch.bodies
+    assert total > 0
+    return total
+
+
+@pytest.mark.parametrize("f", LOOPS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_step_costs_the_same_for_any_size(f: Any, order: int) -> None:
+    g = gd.grad(lambda x, w: np.sum(f(x, w) ** 2), argnums=(0, 1)) if order else f
+    small, large = (
+        bytes_of_a_step(gd.compile(g).lower(gd.spec(n), gd.spec(()))) for n in (1_000, 1_000_000)
+    )
+    assert small == large < 2000
