@@ -741,12 +741,10 @@ _INSTEAD = {
     "np.argwhere": "np.where(mask, x, 0) keeps the shape",
     "np.extract": "np.where(mask, x, 0) keeps the shape",
     "np.unique": "gd.nn.one_hot(x, n).sum(axis=0) counts values in range(n)",
-    "np.bincount": "gd.nn.one_hot(x, n).sum(axis=0) counts values in range(n)",
     "np.insert": "np.concatenate joins the parts",
     "np.resize": "np.tile and np.reshape",
     "np.piecewise": "np.select(conditions, choices)",
     "np.apply_along_axis": "operations with axis=",
-    "np.median": "np.mean, or np.partition outside of the traced function",
 }
 
 

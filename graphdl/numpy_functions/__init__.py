@@ -2,9 +2,16 @@
 
 elementwise   where, clip, round, ufuncs that are more than one op
 reductions    sum, mean, var, argmax, cumsum, ...; ufunc.reduce and ufunc.accumulate
+nan           nansum, nanmean, nanvar, ...
+quantiles     median, quantile, percentile and their nan-versions
+statistics    cov, corrcoef
+histograms    histogram, bincount, ...
 manipulation  reshape, concatenate, split, roll, tile, pad, ...
 selection     take, take_along_axis, diagonal, tril, diff, ...
 products      matmul, dot, tensordot, einsum, ...
+convolving    convolve, correlate
+calculus      gradient, trapezoid, interp, unwrap
+polynomials   polyval, polymul, polyder, ...
 sorting       sort, argsort, searchsorted, digitize, top_k, ...
 assignment    x[index] = values, np.add.at, np.copyto, np.put, ...
 masks         x[mask] with a traced mask
@@ -20,15 +27,22 @@ enters them in `graphdl.tracing.HANDLERS`.
 
 from graphdl.numpy_functions import (
     assignment,
+    calculus,
+    convolving,
     creation,
     elementwise,
+    histograms,
     linalg,
     manipulation,
+    nan,
+    polynomials,
     products,
+    quantiles,
     reductions,
     selection,
     sorting,
     special,
+    statistics,
 )
 from graphdl.numpy_functions.convolution import conv, conv_transpose
 from graphdl.numpy_functions.neural import (
@@ -59,21 +73,27 @@ __all__ = [
     "adaptive_max_pool",
     "assignment",
     "avg_pool",
+    "calculus",
     "conv",
     "conv_transpose",
+    "convolving",
     "creation",
     "elementwise",
     "gelu",
     "global_avg_pool",
     "global_max_pool",
+    "histograms",
     "linalg",
     "local_response_norm",
     "log_softmax",
     "logsumexp",
     "manipulation",
     "max_pool",
+    "nan",
     "one_hot",
+    "polynomials",
     "products",
+    "quantiles",
     "reductions",
     "relu",
     "resize",
@@ -84,5 +104,6 @@ __all__ = [
     "softplus",
     "sorting",
     "special",
+    "statistics",
     "top_k",
 ]

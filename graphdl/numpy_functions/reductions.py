@@ -38,7 +38,8 @@ from graphdl.tracing import (
 )
 from graphdl.types import Dtype, as_dtype
 
-_MISSING: Any = object()
+#: An argument that was not given, where None is one.
+MISSING: Any = object()
 
 
 def _reduce(op: Op, x: TracedArray, axis: Any, keepdims: bool) -> Any:
@@ -61,7 +62,7 @@ def _total(op: Op, combine: np.ufunc, identity: int) -> Callable[..., Any]:
         dtype: Any = None,
         out: None = None,
         keepdims: bool = False,
-        initial: Any = _MISSING,
+        initial: Any = MISSING,
         where: Any = True,
     ) -> Any:
         (x,) = lift(a)
@@ -71,7 +72,7 @@ def _total(op: Op, combine: np.ufunc, identity: int) -> Callable[..., Any]:
         if where is not True:
             x = choose(where, x, identity)
         result = _reduce(op, x, axis, keepdims)
-        if initial is _MISSING:
+        if initial is MISSING:
             return result
         return cast(call_ufunc(combine, result, initial), x.dtype)
 
@@ -90,21 +91,21 @@ def _extremum(op: Op, combine: np.ufunc) -> Callable[..., Any]:
         axis: Any = None,
         out: None = None,
         keepdims: bool = False,
-        initial: Any = _MISSING,
+        initial: Any = MISSING,
         where: Any = True,
     ) -> Any:
         (x,) = lift(a)
         if where is not True:
-            if initial is _MISSING:
+            if initial is MISSING:
                 raise ShapeError("where= needs initial=, as there may be nothing to compare")
             x = choose(where, x, initial)
         axes = axes_of(axis, x.shape)
-        if initial is not _MISSING and any(x.shape[i] == 0 for i in axes):
+        if initial is not MISSING and any(x.shape[i] == 0 for i in axes):
             shape = with_ones(x.shape, axes)
             left = shape if keepdims else tuple(n for i, n in enumerate(x.shape) if i not in axes)
             return broadcast_to(cast(lift(x, np.asarray(initial))[1], x.dtype), left)
         result = _reduce(op, x, axis, keepdims)
-        return result if initial is _MISSING else call_ufunc(combine, result, initial)
+        return result if initial is MISSING else call_ufunc(combine, result, initial)
 
     return implementation
 
@@ -172,9 +173,9 @@ def var(
     *,
     where: Any = True,
     mean: Any = None,
-    correction: Any = _MISSING,
+    correction: Any = MISSING,
 ) -> Any:
-    if correction is not _MISSING:
+    if correction is not MISSING:
         if ddof != 0:
             raise ShapeError("ddof and correction are the same: give one of them")
         ddof = correction
@@ -203,7 +204,7 @@ def std(
     *,
     where: Any = True,
     mean: Any = None,
-    correction: Any = _MISSING,
+    correction: Any = MISSING,
 ) -> Any:
     variance = var(
         a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction
@@ -354,67 +355,6 @@ def _scan(ufunc: np.ufunc, x: TracedArray, axis: int) -> Any:
     return x
 
 
-# --- where NaN is missing data -------------------------------------------------------------------
-
-
-def _ignoring_nan(function: Callable[..., Any], instead: float) -> Callable[..., Any]:
-    def implementation(a: Any, *args: Any, **kwargs: Any) -> Any:
-        (x,) = lift(a)
-        if x.dtype.kind == "f":
-            x = choose(call_ufunc(np.isnan, x), np.asarray(instead, x.dtype), x)
-        return function(x, *args, **kwargs)
-
-    return implementation
-
-
-implements(np.nansum)(_ignoring_nan(sum_, 0.0))
-implements(np.nanprod)(_ignoring_nan(prod, 1.0))
-implements(np.nancumsum)(_ignoring_nan(cumsum, 0.0))
-implements(np.nancumprod)(_ignoring_nan(cumprod, 1.0))
-
-
-@implements(np.nanmean)
-def nanmean(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: None = None,
-    keepdims: bool = False,
-    *,
-    where: Any = True,
-) -> Any:
-    (x,) = lift(a)
-    present = call_ufunc(np.logical_not, call_ufunc(np.isnan, x))
-    return mean(x, axis, dtype, None, keepdims, where=present if where is True else present & where)
-
-
-def _nan_extremum(function: Callable[..., Any], instead: float) -> Callable[..., Any]:
-    def implementation(
-        a: Any,
-        axis: Any = None,
-        out: None = None,
-        keepdims: bool = False,
-        initial: Any = _MISSING,
-        where: Any = True,
-    ) -> Any:
-        (x,) = lift(a)
-        if x.dtype.kind != "f":
-            return function(x, axis, None, keepdims, initial, where)
-        missing = call_ufunc(np.isnan, x)
-        filled = choose(missing, np.asarray(instead, x.dtype), x)
-        result = function(filled, axis, None, keepdims, initial, where)
-        if initial is not _MISSING:
-            return result
-        nothing = all_(missing, axis, keepdims=keepdims)
-        return choose(nothing, np.asarray(np.nan, x.dtype), result)
-
-    return implementation
-
-
-implements(np.nanmax)(_nan_extremum(max_, -np.inf))
-implements(np.nanmin)(_nan_extremum(min_, np.inf))
-
-
 # --- np.add.reduce and the like -----------------------------------------------------------------
 
 
@@ -427,13 +367,13 @@ def _reduce_method(function: Callable[..., Any], dtyped: bool) -> Callable[..., 
         dtype: Any = None,
         out: None = None,
         keepdims: bool = False,
-        initial: Any = _MISSING,
+        initial: Any = MISSING,
         where: Any = True,
     ) -> Any:
         kwargs: dict[str, Any] = {"keepdims": keepdims}
         if where is not True:
             kwargs["where"] = where
-        if initial is not _MISSING and initial is not None:
+        if initial is not MISSING and initial is not None:
             kwargs["initial"] = initial
         if dtyped and dtype is not None:
             kwargs["dtype"] = dtype

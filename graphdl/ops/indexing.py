@@ -98,6 +98,8 @@ def _infer_scatter(updates: TensorType, index: TensorType, *, size: int) -> Tens
 
 
 def _scatter(updates: Any, index: Any, *, size: int) -> Any:
+    if index.size and index.min() < 0:
+        raise GraphIndexError(f"index {index.min()} is out of bounds for size {size}")
     result = np.zeros((size, *updates.shape[index.ndim :]), updates.dtype)
     np.add.at(result, index, updates)
     return result
