@@ -47,6 +47,7 @@ from graphdl.numpy_functions import top_k
 from graphdl.sparse import sparse_hessian, sparse_jacobian
 from graphdl.testing import check_grads
 from graphdl.types import spec
+from graphdl.user_op import op
 
 __version__ = "0.1.0"
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "losses",
     "map",
     "nn",
+    "op",
     "optim",
     "random",
     "scan",

@@ -189,7 +189,10 @@ class Executable:
                 f"{self._lines_of([control.while_])}"
             )
         node = program.checks[code - FAILED]
-        return linalg.failure(node.op, where_text(program.graph.sources.get(node)))
+        where = where_text(program.graph.sources.get(node))
+        if node.op.family == "user":
+            return GraphError(f"{node.op.name}: {node.op.failure}{where}")
+        return linalg.failure(node.op, where)
 
     def _lines_of(self, ops: Sequence[Op]) -> str:
         """The user's lines of all nodes of these ops."""

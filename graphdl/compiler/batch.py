@@ -14,7 +14,7 @@ import numpy as np
 
 from graphdl.compiler.batch_control import Operand, batched_control
 from graphdl.errors import UnsupportedError
-from graphdl.graph import Node, topological
+from graphdl.graph import Graph, Node, topological
 from graphdl.ops import (
     contraction,
     control,
@@ -28,7 +28,7 @@ from graphdl.ops import (
     windows,
 )
 from graphdl.ops.op import rebuilt
-from graphdl.tracing import Trace, TracedArray, locate
+from graphdl.tracing import Trace, TracedArray, locate, new_placeholder
 
 
 def batched(
@@ -315,12 +315,30 @@ def _windows(node: Node, operands: Sequence[Operand], size: int) -> Any:
     return np.reshape(node.op(*merged, **dict(node.attrs)), (size, *node.shape))
 
 
+def _looped(node: Node, operands: Sequence[Operand], size: int) -> Any:
+    """One example after the other: a loop around the op."""
+    trace = next(value.owner for value, flag in operands if flag)
+    parameters = [new_placeholder(operand.type, trace).node for operand in node.inputs]
+    one = TracedArray(rebuilt(node, tuple(parameters)), trace)
+    results = control.items(one, control.result_types(node))
+    order = sorted(range(len(operands)), key=lambda i: operands[i][1])
+    body = Graph(tuple(parameters[i] for i in order), tuple(result.node for result in results))
+    attrs = {
+        "body": body,
+        "consts": sum(not flag for _, flag in operands),
+        "carries": 0,
+        "length": size,
+    }
+    return control.scan(*(operands[i][0] for i in order), **attrs, reverse=False)
+
+
 Rule = Callable[[Node, Sequence[Operand], int], Any]
 
 _FAMILIES: dict[str, Rule] = {
     "pointwise": _all_spread,
     "custom": _all_spread,
     "linalg": _all_spread,
+    "user": _looped,
     "reduction": _reduced,
     "cumulative": _reduced,
     "sorting": _all_spread,

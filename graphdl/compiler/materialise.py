@@ -55,10 +55,10 @@ def materialise(graph: Graph) -> Graph:
         return made
 
     def prepared(node: Node, inputs: tuple[Node, ...]) -> Node:
-        packs = node.op.family in ("control", "linalg")
+        packs = node.op.family in ("control", "linalg", "user")
         if node.op.name in ROW_BY_ROW or node.op.family == "control":
             inputs = tuple(contiguous(operand) for operand in inputs)
-        if node.op.family == "linalg":
+        if node.op.family in ("linalg", "user"):
             inputs = tuple(adjacent(operand) for operand in inputs)
         if node.op is scatter:
             x, *others = inputs

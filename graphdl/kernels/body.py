@@ -41,6 +41,9 @@ COST: dict[str, float] = {
     **dict.fromkeys(("philox", "philox_wide", "ndtri"), 2.0),
 }
 
+#: The same of a function of the user's, of which nothing is known.
+USER_COST = 2.0
+
 IDENTITY = {"sum": 0, "prod": 1, "any": False, "all": True}
 COMBINE = {
     "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum",
@@ -50,7 +53,7 @@ COMBINE = {
 
 def cost_of(node: Node) -> float:
     """Nanoseconds that one element of the node takes."""
-    cost = COST.get(node.op.name, 0.15)
+    cost = USER_COST if node.op.symbol else COST.get(node.op.name, 0.15)
     return cost * (2.0 if node.dtype.itemsize == 8 else 1.0)
 
 
@@ -90,7 +93,7 @@ def expression(node: Node, operands: list[str]) -> str:
         return f"to_{node.dtype}({operands[0]})"
     if node.op.family != "pointwise":
         raise GraphError(f"{node.op.name} has no scalar expression")
-    return f"{node.op.name}({', '.join(operands)})"
+    return f"{node.op.symbol or node.op.name}({', '.join(operands)})"
 
 
 def constant_of(node: Node) -> Node | None:

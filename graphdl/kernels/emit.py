@@ -8,12 +8,24 @@ from graphdl.compiler.fuse import Group, fuse, stored
 from graphdl.compiler.order import ordered
 from graphdl.compiler.pipeline import optimise
 from graphdl.graph import Graph, Node
+from graphdl.kernels import user
 from graphdl.kernels.control import control_launch
 from graphdl.kernels.linalg import LINALG
 from graphdl.kernels.matmul import product_launch
 from graphdl.kernels.nest import nest_launches
 from graphdl.kernels.program import FAILED, Buffer, Check, Launch, Program
 from graphdl.kernels.special import SPECIAL
+from graphdl.types import TensorType
+
+
+def array_entry(
+    function: user.UserFunction, operands: tuple[TensorType, ...], results: tuple[TensorType, ...]
+) -> int:
+    """The address of the native code of a function of arrays of the user's."""
+    # imported here because it imports Numba, which a process with a warm cache has no other use for
+    from graphdl.kernels.cpu import user_code
+
+    return user_code.array_entry(function, operands, results)
 
 
 def compiled(graph: Graph) -> Program:
@@ -40,6 +52,10 @@ def emit(graph: Graph, groups: Sequence[Group]) -> Program:
                 launches.append(control_launch(node, compiled, status))
             elif node.op.family == "linalg":
                 launches += LINALG[group.kind](node, Check(status, FAILED + len(checks)))
+                checks.append(node)
+            elif node.op.family == "user":
+                check = Check(status, FAILED + len(checks))
+                launches += user.launch(node, check, array_entry)
                 checks.append(node)
             else:
                 launches += SPECIAL[group.kind](node, status)

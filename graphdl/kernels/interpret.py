@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from graphdl.kernels.scalars import SCALARS
 from graphdl.kernels.source import KernelSource
+from graphdl.kernels.user import called_in
 
 _DTYPES = {
     "f32": np.float32,
@@ -49,7 +50,7 @@ def run_as_python(
     filename = f"<graphdl kernel {source.name}>"
     lines = source.text.splitlines(keepends=True)
     linecache.cache[filename] = (len(source.text), None, lines, filename)
-    namespace: dict[str, Any] = {**python_names(arrays)}
+    namespace: dict[str, Any] = {**python_names(arrays), **_users(source.text)}
     exec(compile(source.text, filename, "exec"), namespace)
     with np.errstate(all="ignore"):  # native code does not warn of overflow or NaN either
         namespace["kernel"]([int(value) for value in table], lo, hi)
@@ -111,6 +112,11 @@ class _Pointer:
 
 # Larger than any array, small enough that NumPy accepts it as a size in bytes.
 _UNBOUNDED = 1 << 40
+
+
+def _users(text: str) -> dict[str, Any]:
+    """The user's own functions that a text calls, as Python calls them."""
+    return {user.symbol: user.function.py_func for user in called_in(text)}
 
 
 def _pointer_maker(

@@ -51,6 +51,9 @@ class Op:
     undifferentiated: Mapping[int, str] = field(default_factory=dict)
     results: Callable[..., Sequence[TensorType]] | None = None
     failure: str = ""
+    #: The name of its scalar function in generated kernels, where that is not its own; or of the
+    #: function that it calls (graphdl.kernels.user).
+    symbol: str = ""
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
         """Build a node if an argument is traced, otherwise compute with NumPy."""

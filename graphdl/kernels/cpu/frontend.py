@@ -42,6 +42,7 @@ from numba.cpython import builtins, numbers  # noqa: F401  (they register operat
 from graphdl.kernels.cpu import intrinsics, llvm
 from graphdl.kernels.cpu.scalars import DEFINITIONS
 from graphdl.kernels.source import KernelError
+from graphdl.kernels.user import called_in
 
 #: What LLVM may do with float operators of the text: use fused multiply-adds, multiply by a
 #: reciprocal, ignore the sign of zero. NaN, infinity and division by 0 keep their meaning: nnan and
@@ -306,9 +307,21 @@ def compiled_names() -> Mapping[str, Any]:
 
 def _define(text: str, filename: str) -> Any:
     """The function `kernel` that the text defines, over the names that the compiler knows."""
-    namespace = {**compiled_names(), "__name__": intrinsics.__name__}
+    namespace = {**compiled_names(), **_users(text), "__name__": intrinsics.__name__}
     exec(compile(text, filename, "exec"), namespace)
     return namespace["kernel"]
+
+
+def _users(text: str) -> Mapping[str, Any]:
+    """The user's own functions that the text calls."""
+    return _user_code().intrinsics_of(text) if called_in(text) else {}
+
+
+def _user_code() -> Any:
+    # Imported here because it loads the whole of Numba's CPU target, as only such functions need.
+    from graphdl.kernels.cpu import user_code
+
+    return user_code
 
 
 def llvm_ir(text: str, symbol: str, filename: str) -> str:
@@ -319,6 +332,8 @@ def llvm_ir(text: str, symbol: str, filename: str) -> str:
     """
     try:
         text_of_module: str = _lowered(text, symbol, filename)
+        if called_in(text):
+            text_of_module = _user_code().linked(text_of_module, text, symbol)
         return text_of_module
     except (NumbaError, NotImplementedError, SyntaxError, KeyError) as error:
         raise KernelError(f"cannot compile the kernel in {filename}: {error}") from error

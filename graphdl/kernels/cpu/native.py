@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from graphdl.kernels import cache
 from graphdl.kernels.cpu import llvm
 from graphdl.kernels.source import KernelSource
+from graphdl.kernels.user import called_in
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def _load(sources: Sequence[KernelSource]) -> None:
     target = " ".join(llvm.host())
     keys = [cache.key_of(source.text, target) for source in sources]
     symbols = [f"graphdl_{key}" for key in keys]
-    codes = [cache.read(key) for key in keys]
+    kept = [all(user.is_kept for user in called_in(source.text)) for source in sources]
+    codes = [cache.read(key) if keep else None for key, keep in zip(keys, kept, strict=True)]
     paths = [str(cache.source_path(key) or "") for key in keys]
     missing = [i for i, code in enumerate(codes) if code is None]
     for i in missing:
@@ -77,7 +79,8 @@ def _load(sources: Sequence[KernelSource]) -> None:
     objects = _compile([(sources[i].text, symbols[i], paths[i]) for i in missing])
     for i, code in zip(missing, objects, strict=True):
         codes[i] = code
-        cache.write(keys[i], code)
+        if kept[i]:
+            cache.write(keys[i], code)
     found = {symbol: code for symbol, code in zip(symbols, codes, strict=True) if code is not None}
     addresses = llvm.load(found)
     for i, source in enumerate(sources):
