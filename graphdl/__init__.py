@@ -1,6 +1,6 @@
 """graphdl: NumPy code as compiled, differentiable graphs."""
 
-from graphdl import data, linalg, losses, nn, optim, random, visualize
+from graphdl import data, linalg, losses, nn, numpy, optim, random, special, visualize
 from graphdl import numpy_functions as _numpy_functions
 from graphdl.api import (
     Compiled,
@@ -44,10 +44,13 @@ from graphdl.errors import (
 from graphdl.executable import Executable
 from graphdl.graph import Graph
 from graphdl.numpy_functions import top_k
+from graphdl.rebinding import STAND_INS
 from graphdl.sparse import sparse_hessian, sparse_jacobian
 from graphdl.testing import check_grads
 from graphdl.types import spec
 from graphdl.user_op import op
+
+STAND_INS.update({"numpy": numpy, "scipy.special": special, "scipy.linalg": linalg})
 
 __version__ = "0.1.0"
 __all__ = [
@@ -84,6 +87,7 @@ __all__ = [
     "losses",
     "map",
     "nn",
+    "numpy",
     "op",
     "optim",
     "random",
@@ -92,6 +96,7 @@ __all__ = [
     "sparse_hessian",
     "sparse_jacobian",
     "spec",
+    "special",
     "stop_gradient",
     "switch",
     "top_k",

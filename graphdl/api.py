@@ -20,6 +20,7 @@ from graphdl.executable import Executable
 from graphdl.graph import Graph
 from graphdl.kernels.cpu import pool
 from graphdl.kernels.cpu.entry import prepare
+from graphdl.rebinding import hand_over
 from graphdl.tracing import TracedArray, as_traced, current_trace, locate, new_input, tracing
 from graphdl.transforms import custom_jvp, custom_vjp
 from graphdl.transforms.common import called
@@ -53,6 +54,7 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Graph:
         inputs = [new_input(type, i, run, weak) for i, (type, weak) in enumerate(types)]
         traced_args, traced_kwargs = unflatten(tree, inputs)
         result = called(f, *traced_args, **traced_kwargs)
+        hand_over(run)
         values, out_tree = flatten(result)
         if not values:
             raise locate(

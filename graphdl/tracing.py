@@ -16,12 +16,12 @@ from __future__ import annotations
 import inspect
 import itertools
 import linecache
+import operator
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from operator import getitem, setitem
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -42,7 +42,8 @@ from graphdl.graph import Node, Source, intern
 from graphdl.ops import movement, pointwise, views
 from graphdl.ops.op import Op, node_of
 from graphdl.ops.views import Step
-from graphdl.types import Dtype, Shape, TensorType, as_dtype
+from graphdl.trees import flatten, unflatten
+from graphdl.types import DTYPES, Dtype, Shape, TensorType, as_dtype
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _INTERNAL = (
@@ -90,7 +91,7 @@ def locate(error: GraphError, source: Source | None = None) -> GraphError:
 class Trace:
     """One run of a user's function on traced values: whether it still runs, and its lines."""
 
-    __slots__ = ("alive", "function", "scope", "sources", "standin")
+    __slots__ = ("alive", "constants", "function", "memo", "scope", "sources", "standin")
 
     def __init__(self, function: str) -> None:
         self.alive = True
@@ -98,6 +99,10 @@ class Trace:
         #: The bodies of loops, branches and maps that are being traced, the innermost last.
         self.scope: tuple[str, ...] = ()
         self.sources: dict[Node, Source] = {}
+        #: The nodes that depend on no argument, and what they are, as far as anybody asked.
+        self.constants: dict[Node, np.ndarray[Any, Any] | None] = {}
+        #: Whatever lives as long as the trace: graphdl.rebinding keeps its copies here.
+        self.memo: dict[str, Any] = {}
         #: The line to use instead of the caller's, while a gradient rule runs.
         self.standin: Source | None = None
 
@@ -110,6 +115,26 @@ class Trace:
         finally:
             self.standin = before
 
+    def known(self, node: Node) -> np.ndarray[Any, Any] | None:
+        """The value of a node that depends on no argument; None of any other."""
+        if node not in self.constants:
+            return None
+        pending = [node]
+        while pending:
+            at = pending[-1]
+            missing = [operand for operand in at.inputs if self.constants[operand] is None]
+            if missing:
+                pending += missing
+                continue
+            pending.pop()
+            if self.constants[at] is None:
+                operands = [self.constants[operand] for operand in at.inputs]
+                with np.errstate(all="ignore"):
+                    result = np.array(at.op.evaluate(*operands, **dict(at.attrs)))
+                result.flags.writeable = False
+                self.constants[at] = result
+        return self.constants[node]
+
     @contextmanager
     def inside(self, what: str) -> Iterator[None]:
         """Trace the body of a loop, a branch or a map: arrays from outside stay as they are."""
@@ -120,6 +145,13 @@ class Trace:
             self.scope = before
 
     def record(self, node: Node) -> None:
+        first = node.inputs[0] if node.inputs else None
+        if (first is None and node.op.family == "constant") or (
+            first in self.constants
+            and node.op is not pointwise.variable
+            and all(operand in self.constants for operand in node.inputs)
+        ):
+            self.constants.setdefault(node)
         if node not in self.sources:
             source = self.standin or user_source()
             if source is not None:
@@ -464,8 +496,11 @@ class TracedArray:
             raise TypeError("iteration over a 0-d array")
         return (self[i] for i in range(self.shape[0]))
 
-    def __hash__(self) -> NoReturn:
-        raise TypeError("a traced array is not hashable, as NumPy's arrays are not")
+    def __hash__(self) -> int:
+        value = self.known()
+        if self.is_array or value is None:
+            raise TypeError("a traced array is not hashable, as NumPy's arrays are not")
+        return hash(value.item())
 
     def check_alive(self) -> None:
         if not self.owner.alive:
@@ -512,10 +547,15 @@ class TracedArray:
         handler = HANDLERS.get(func)
         name = _name(func)
         try:
-            if handler is None:
-                raise UnsupportedError(_unsupported(name))
             args, kwargs, out = _without_out(func, args, kwargs)
-            result = handler(*args, **kwargs)
+            try:
+                if handler is None:
+                    raise UnsupportedError(_unsupported(name))
+                result = handler(*args, **kwargs)
+            except (UnsupportedError, ConcreteValueError):
+                result = _concretely(func, args, kwargs, self.owner)
+                if result is NotImplemented:
+                    raise
             if out is not None:
                 return write_out(name, out, result)
             return result if func in VIEWING_FUNCTIONS else _owned(result)
@@ -525,18 +565,23 @@ class TracedArray:
     def __getitem__(self, index: Any) -> Any:
         try:
             self.check_alive()
-            return HANDLERS[getitem](self, index)  # see graphdl.numpy_functions.assignment
+            return HANDLERS[operator.getitem](self, index)  # see graphdl.numpy_functions.assignment
         except GraphError as error:
             raise locate(error) from error.__cause__
 
     def __setitem__(self, index: Any, value: Any) -> None:
         try:
             self.check_alive()
-            HANDLERS[setitem](self, index, value)
+            HANDLERS[operator.setitem](self, index, value)
         except GraphError as error:
             raise locate(error) from error.__cause__
 
-    # --- what has no answer while tracing -----------------------------------------------------
+    # --- what has no answer while tracing, unless no argument has a part in it -----------------
+
+    def known(self) -> np.ndarray[Any, Any] | None:
+        """Its values where they depend on no argument, as those of np.arange(3) do; else None."""
+        self.check_alive()
+        return self.owner.known(self.node)
 
     def _needs_value(self, what: str, instead: str) -> NoReturn:
         raise locate(
@@ -546,7 +591,10 @@ class TracedArray:
             )
         )
 
-    def __bool__(self) -> NoReturn:
+    def __bool__(self) -> bool:
+        value = self.known()
+        if value is not None:
+            return bool(value)
         self._needs_value(
             "`if`, `while`, `and`, `or` or `not`",
             "Write np.where(condition, a, b) to choose between values, gd.cond(condition, f, g, x) "
@@ -554,7 +602,10 @@ class TracedArray:
             "conditions, or decide outside of the traced function.",
         )
 
-    def __float__(self) -> NoReturn:
+    def __float__(self) -> float:
+        value = self.known()
+        if value is not None:
+            return float(value)
         self._needs_value(
             "float()",
             "Keep the 0-d array: arithmetic on it works as on a number. Where it is assigned into "
@@ -562,32 +613,53 @@ class TracedArray:
             f"with np.stack.",
         )
 
-    def __int__(self) -> NoReturn:
+    def __int__(self) -> int:
+        value = self.known()
+        if value is not None:
+            return int(value)
         self._needs_value("int()", "Write x.astype(np.int64), or pass a static number instead.")
 
-    def __complex__(self) -> NoReturn:
+    def __complex__(self) -> complex:
+        value = self.known()
+        if value is not None:
+            return complex(value)
         self._needs_value("complex()", "Keep the 0-d array.")
 
-    def __index__(self) -> NoReturn:
+    def __index__(self) -> int:
+        value = self.known()
+        if value is not None:
+            return operator.index(value[()])
         self._needs_value(
             "A size, an axis or a list index",
             "Shapes are static: pass a Python int, or index an array, not a list, with it.",
         )
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray[Any, Any]:
+        value = self.known()
+        if value is not None:
+            return np.array(value, dtype)
         self._needs_value(
             "Conversion to a plain NumPy array (np.array, np.asarray, assignment into an array)",
             "Use np.stack or np.concatenate to build arrays of traced values; to index a plain "
             "array by a traced one, make the plain array an argument of the function.",
         )
 
-    def item(self, *args: Any) -> NoReturn:
+    def item(self, *args: Any) -> Any:
+        value = self.known()
+        if value is not None:
+            return value.item(*args)
         self._needs_value(".item()", "Keep the 0-d array: arithmetic on it works as on a number.")
 
-    def tolist(self) -> NoReturn:
+    def tolist(self) -> Any:
+        value = self.known()
+        if value is not None:
+            return value.tolist()
         self._needs_value(".tolist()", "Keep the array.")
 
     def __format__(self, spec: str) -> str:
+        value = self.known()
+        if spec and value is not None:
+            return format(value[()], spec)
         if spec:
             self._needs_value(f"Formatting with {spec!r}", "Return the value and print it outside.")
         return repr(self)
@@ -717,6 +789,29 @@ CREATE_TRACED = (
 VIEWING_FUNCTIONS: set[Any] = set()
 
 
+def _concretely(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace
+) -> Any:
+    """What cannot be traced, on arrays that depend on no argument; else NotImplemented."""
+    leaves, tree = flatten((args, kwargs))
+    values = [leaf.known() if isinstance(leaf, TracedArray) else leaf for leaf in leaves]
+    if any(a is None and b is not None for a, b in zip(values, leaves, strict=True)):
+        return NotImplemented
+    plain_args, plain_kwargs = unflatten(tree, values)
+    return as_traced_results(func(*plain_args, **plain_kwargs), trace)
+
+
+def as_traced_results(result: Any, trace: Trace) -> Any:
+    """The arrays of a result that graphs can hold as traced arrays, which can be written."""
+    if type(result) in (tuple, list):
+        return type(result)(as_traced_results(part, trace) for part in result)
+    if not isinstance(result, np.ndarray) or result.dtype.newbyteorder("=") not in DTYPES:
+        return result
+    made = as_traced(result, trace).fresh()
+    made.is_array = True
+    return made
+
+
 def _owned(result: Any) -> Any:
     """A result of a function as arrays of its own."""
     if isinstance(result, TracedArray):
@@ -776,15 +871,15 @@ for _attribute in (
 
 
 def _operator(ufunc: np.ufunc, reflected: bool = False) -> Callable[..., Any]:
-    def operator(self: TracedArray, other: Any) -> Any:
+    def method(self: TracedArray, other: Any) -> Any:
         if other is None or isinstance(other, (str, bytes, dict, set)):
             return NotImplemented
         if self.weak and is_weak(other):
             return _python_arithmetic(ufunc, *((other, self) if reflected else (self, other)))
         return ufunc(other, self) if reflected else ufunc(self, other)
 
-    operator.__name__ = ufunc.__name__
-    return operator
+    method.__name__ = ufunc.__name__
+    return method
 
 
 def _python_arithmetic(ufunc: np.ufunc, *operands: Any) -> Any:
@@ -828,11 +923,11 @@ def _unary(ufunc: np.ufunc) -> Callable[[Any], Any]:
     return lambda self: _python_arithmetic(ufunc, self) if self.weak else ufunc(self)
 
 
-def _in_place(operator: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Any]:
+def _in_place(method: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Any]:
     """x += y: into the place of x, in its dtype and shape. A number is a new one instead."""
 
     def in_place(self: TracedArray, other: Any) -> Any:
-        result = operator(self, other)
+        result = method(self, other)
         if self.weak or result is NotImplemented:
             return result
         if result.shape != self.shape:
@@ -993,6 +1088,7 @@ __all__ = [
     "Trace",
     "TracedArray",
     "as_traced",
+    "as_traced_results",
     "broadcast_shapes",
     "broadcast_to",
     "call_op",

@@ -443,6 +443,9 @@ def mistake(f: Any, *args: Any) -> str:
     return text
 
 
+#: An array from outside of the traced functions.
+PLAIN = np.ones((2, 3))
+
 MISTAKES: dict[str, tuple[Any, str, type[Exception]]] = {
     "if": (lambda x: x if x.sum() > 0 else -x, "np.where", ConcreteValueError),
     "while": (lambda x: [1 for _ in iter(lambda: bool(x[0, 0] > 1), False)], "np.where", TypeError),
@@ -450,7 +453,6 @@ MISTAKES: dict[str, tuple[Any, str, type[Exception]]] = {
     "int()": (lambda x: np.ones(int(x[0, 0])), "static number", ConcreteValueError),
     "item": (lambda x: x[0, 0].item(), "0-d array", ConcreteValueError),
     "range": (lambda x: [x for _ in range(x[0, 0].astype(int))], "static", ConcreteValueError),
-    "np.array": (lambda x: np.array([x[0], x[1]]), "np.stack", ConcreteValueError),
     "a mask": (lambda x: x[x > 0], "np.where(mask", ConcreteValueError),
     "shapes": (lambda x: x + np.ones(4), "(2, 3) and (4,)", ShapeError),
     "matmul": (lambda x: x @ x, "(2, 3) and (2, 3)", ValueError),
@@ -461,7 +463,7 @@ MISTAKES: dict[str, tuple[Any, str, type[Exception]]] = {
     "a float index": (lambda x: x[1.5], "valid indices", IndexError),
     "dtypes": (lambda x: x & 1, "bitwise_and", TypeError),
     "an unknown function": (lambda x: np.linalg.svd(x), "cannot be traced", UnsupportedError),
-    "out=": (lambda x: np.add(x, 1, out=np.ones((2, 3))), "out=", UnsupportedError),
+    "out=": (lambda x: np.add(x, 1, out=PLAIN), "out=", UnsupportedError),
     "nothing returned": (lambda x: None, "no array", TypeError),
     "an empty result": (lambda x: (), "no array", TypeError),
     "a string returned": (lambda x: "text", "str", DtypeError),

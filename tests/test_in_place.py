@@ -442,6 +442,10 @@ def test_a_loop_changes_the_array_that_it_carries():
     np.testing.assert_array_equal(gd.grad(lambda x: f(x)[4])(np.ones(5)), np.ones(5))
 
 
+#: An array from outside of the traced functions.
+PLAIN = np.zeros(3)
+
+
 def write_into_float(x: Any) -> Any:
     i = x.astype(int)
     i += 0.5
@@ -462,9 +466,9 @@ REFUSED: list[tuple[Callable[..., Any], type[GraphError], str]] = [
     (lambda x: x[x > 0], ConcreteValueError, "depends on values"),
     (lambda x: x[(x > 0)[:, :2]], GraphError, "a boolean index of shape (2, 2)"),
     (lambda x: np.place(x, x > 0, [1.0, 2.0]), ConcreteValueError, "np.place: which of the 2"),
-    (lambda x: np.copyto(np.zeros(3), x[0]), UnsupportedError, "an array of NumPy"),
-    (lambda x: np.add.at(np.zeros(3), [0], x[0, 0]), UnsupportedError, "an array of NumPy"),
-    (lambda x: np.add(x, 1, out=np.zeros((2, 3))), UnsupportedError, "np.zeros, np.empty"),
+    (lambda x: np.copyto(PLAIN, x[0]), UnsupportedError, "an array of NumPy"),
+    (lambda x: np.add.at(PLAIN, [0], x[0, 0]), UnsupportedError, "an array of NumPy"),
+    (lambda x: np.add(x[0], 1, out=PLAIN), UnsupportedError, "np.zeros, np.empty"),
     (lambda x: np.add(x, 1, out=x[0]), ShapeError, "out= is float64[3] for a result float64[2, 3]"),
     (lambda x: np.add(x, 1, out=x > 0), DtypeError, "cannot cast the result float64[2, 3]"),
     (lambda x: np.copyto(x > 0, x), DtypeError, "cannot cast float64 to bool"),

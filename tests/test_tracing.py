@@ -25,6 +25,13 @@ from graphdl.tracing import HANDLERS, Trace, TracedArray, current_trace, new_inp
 from graphdl.types import spec
 from tests.helpers import call_of, check, trace
 
+
+class Plain:
+    """NumPy's own functions, as code that is not traced calls them."""
+
+    asarray = np.asarray
+
+
 VALUES = {
     "x": np.ones((3, 4), np.float32),
     "c": np.ones((2, 3, 4)),
@@ -120,8 +127,7 @@ REFUSED = [
     ("math.sin(s)", (ConcreteValueError, TypeError), "float() needs the value"),
     ("s.item()", (ConcreteValueError, TypeError), ".item() needs the value"),
     ("x.tolist()", (ConcreteValueError, TypeError), ".tolist() needs the value"),
-    ("np.asarray(x)", (ConcreteValueError, TypeError), "np.stack or np.concatenate"),
-    ("np.array([s, s])", (ConcreteValueError, TypeError), "np.stack or np.concatenate"),
+    ("plain.asarray(x)", (ConcreteValueError, TypeError), "np.stack or np.concatenate"),
     ("range(i[0, 0])", (ConcreteValueError, TypeError), "Shapes are static"),
     ("[1, 2][i[0, 0]]", (ConcreteValueError, TypeError), "index an array, not a list"),
     ("x.reshape(i[0, 0], 4)", (ConcreteValueError, TypeError), "Shapes are static"),
@@ -135,9 +141,9 @@ REFUSED = [
     ("np.linalg.svd(x)", (UnsupportedError, TypeError), "np.linalg.svd cannot be traced"),
     ("np.fft.fft(x)", (UnsupportedError, TypeError), "np.fft.fft cannot be traced"),
     ("np.piecewise(x, [b], [1, 2])", (UnsupportedError, TypeError), "write np.select"),
-    ("np.sum(x, out=np.zeros(()))", (UnsupportedError, TypeError), "use the returned value"),
-    ("np.sum(x, None, None, np.zeros(()))", (UnsupportedError, TypeError), "np.sum: out="),
-    ("np.add(x, 1, out=np.zeros((3, 4)))", (UnsupportedError, TypeError), "np.add: out= is an"),
+    ("np.sum(x, out=Z0)", (UnsupportedError, TypeError), "use the returned value"),
+    ("np.sum(x, None, None, Z0)", (UnsupportedError, TypeError), "np.sum: out="),
+    ("np.add(x, 1, out=Z34)", (UnsupportedError, TypeError), "np.add: out= is an"),
     ("np.add(x, 1, where=b)", (UnsupportedError, TypeError), "use np.where(mask, add(...), other)"),
     ("np.divide.at(x, 0, 1)", (UnsupportedError, TypeError), "those that can: np.add, np.maximum"),
     ("np.subtract.reduce(x)", (UnsupportedError, TypeError), "those that can: np.add"),
@@ -145,13 +151,12 @@ REFUSED = [
     ("np.reshape(x, (4, 3), order='K')", (UnsupportedError, TypeError), "order='K'"),
     ("np.pad(x, 1, 'maximum')", (UnsupportedError, TypeError), "mode='maximum' is not traced"),
     ("np.repeat(x, i[0])", (UnsupportedError, TypeError), "repeats must be static"),
-    ("np.full((3, 4), s)", (GraphError, TypeError), ""),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "errors", "message"), REFUSED, ids=lambda v: str(v)[:40])
 def test_what_is_refused_says_why_and_where(text, errors, message):
-    f, args = call_of(text, VALUES, math=math)
+    f, args = call_of(text, VALUES, math=math, plain=Plain, Z0=np.zeros(()), Z34=np.zeros((3, 4)))
     with pytest.raises(errors[0]) as caught:
         trace(f, *args)
     for error in errors:
@@ -205,8 +210,9 @@ def test_the_line_stands_once_in_a_message():
 
 
 def test_an_assignment_into_an_array_of_numpy_says_what_to_write():
+    y = np.zeros(3)
+
     def f(x):
-        y = np.zeros(3)
         y[0] = x[0]
         return y
 

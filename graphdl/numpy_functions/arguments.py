@@ -80,6 +80,8 @@ def integer(value: Any, what: str) -> int:
 
 def integers(value: Any, what: str) -> tuple[int, ...]:
     """A static integer argument, or a sequence of them."""
+    if isinstance(value, TracedArray) and value.ndim and value.known() is not None:
+        value = np.asarray(value)
     if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim):
         return tuple(integer(item, what) for item in value)
     return (integer(value, what),)

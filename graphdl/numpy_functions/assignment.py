@@ -36,6 +36,7 @@ from graphdl.types import Dtype
 @implements(operator.getitem)
 def getitem(x: TracedArray, index: Any, /) -> Any:
     """x[index]: a view for slices and integers, as in NumPy, and a number is no view."""
+    index = _static(index)
     if traced_mask(index) is not None:
         return select(x, index).copy()
     parts = index if isinstance(index, tuple) else (index,)
@@ -47,6 +48,23 @@ def getitem(x: TracedArray, index: Any, /) -> Any:
     return result.fresh() if any(map(_is_array, parts)) else result
 
 
+def _static(index: Any) -> Any:
+    """An index with the values of those parts that depend on no argument."""
+    if isinstance(index, tuple):
+        return tuple(_static_part(part) for part in index)
+    return _static_part(index)
+
+
+def _static_part(part: Any) -> Any:
+    if isinstance(part, TracedArray):
+        value = part.known()
+        if value is not None:
+            return value if part.is_array else value[()]
+    elif isinstance(part, list) and _holds_traced(part):
+        return HANDLERS[np.array](part)
+    return part
+
+
 def _is_array(part: Any) -> bool:
     return isinstance(part, (list, np.ndarray, TracedArray, bool, np.bool_))
 
@@ -56,6 +74,7 @@ def setitem(x: TracedArray, index: Any, values: Any, /) -> None:
     """x[index] = values, cast to x's dtype."""
     if x.weak:
         raise DtypeError("x[...] = values: x is a Python number, not an array")
+    index = _static(index)
     mask = traced_mask(index)
     if mask is None and _is_mask(index) and np.ndim(_shaped(values)) == 0:
         mask = as_traced(index, x.owner)  # a choice, which is cheaper than a list of places

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphdl.errors import GradientError
 from graphdl.ops import pointwise
+from graphdl.rebinding import rebound
 from graphdl.tracing import Trace, TracedArray, as_traced, current_trace, locate
 from graphdl.trees import flatten, unflatten
 
@@ -34,11 +35,15 @@ def running() -> Trace:
 
 
 def called(f: Function, *args: Any, **kwargs: Any) -> Any:
-    """f(*args), with arrays of its own: what it assigns into them the caller does not see."""
+    """f(*args) in the running trace, with arrays of its own.
+
+    What f assigns into its arguments the caller does not see. Where f names numpy, it gets
+    graphdl.numpy: see graphdl.rebinding.
+    """
     leaves, tree = flatten((args, kwargs))
     own = [leaf.fresh() if isinstance(leaf, TracedArray) else leaf for leaf in leaves]
     own_args, own_kwargs = unflatten(tree, own)
-    return f(*own_args, **own_kwargs)
+    return rebound(f, running())(*own_args, **own_kwargs)
 
 
 def as_leaf(value: Any, trace: Trace, what: str) -> TracedArray:

@@ -1,0 +1,335 @@
+"""Copies of the user's functions in which `numpy` is graphdl.numpy.
+
+NumPy is never patched: tracing runs a copy of the function, and of the Python functions that it
+reaches, in which the names bound to a module of `STAND_INS`, or to a function of it, are bound to
+what stands in for it. A copy has the same code, so that errors, debuggers and graphs name the
+user's lines.
+
+What is followed: global names and closures; of those Python functions, functools.partial, methods
+of an object, functools.lru_cache (without its cache), tuples of these, and modules of the user's,
+whose functions are copied where they are looked up. Not followed: functions in lists and dicts,
+functions passed as arguments, classes that the function names, and code of the standard library
+and of the packages in `_LEFT_ALONE`, but for a user's function that it wraps.
+
+A function that assigns to a global name assigns in its copy; the value is handed over to the
+module when the trace has ended.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from graphdl.tracing import Trace
+
+#: A module's name -> the module to use instead while tracing: its public names (`__all__`) are
+#: used, all others are the module's own.
+STAND_INS: dict[str, types.ModuleType] = {}
+
+_LEFT_ALONE = frozenset(
+    {
+        "graphdl", "numpy", "scipy", "numba", "llvmlite", "optree", "networkx", "jax", "jaxlib",
+        "torch", "autograd", "pytensor", "tensorflow", "matplotlib", "tqdm", "pytest", "_pytest",
+        "hypothesis", "IPython", "builtins",
+    }
+)  # fmt: skip
+#: Parts of graphdl that are written as a user would.
+_USERS = ("graphdl.examples",)
+
+
+def rebound(f: Any, trace: Trace) -> Any:
+    """What to use instead of a function, or of anything that holds functions, in a trace."""
+    copies: _Copies | None = trace.memo.get("copies")
+    if copies is None:
+        copies = trace.memo["copies"] = _Copies()
+    return copies.of(f)
+
+
+def hand_over(trace: Trace) -> None:
+    """Give the values of global names that the copies have assigned to their modules."""
+    copies: _Copies | None = trace.memo.get("copies")
+    if copies is not None:
+        copies.hand_over()
+
+
+class _View(types.ModuleType):
+    """A module in which functions are looked up as their copies."""
+
+    def __init__(self, module: types.ModuleType, find: Callable[[str], Any]) -> None:
+        super().__init__(module.__name__, module.__doc__)
+        self.__dict__["_module"], self.__dict__["_find"] = module, find
+
+    def __getattr__(self, name: str) -> Any:
+        value = self.__dict__["_find"](name)
+        if callable(value) or isinstance(value, types.ModuleType):
+            self.__dict__[name] = value  # the next time it is found at once
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.__dict__["_module"], name, value)
+        self.__dict__.pop(name, None)
+
+
+class _Copies:
+    """The copies of one trace, each made once."""
+
+    def __init__(self) -> None:
+        self.made: dict[int, Any] = {}
+        #: The originals, which keep their ids as long as the copies are there.
+        self.keep: list[Any] = []
+        #: The copy of each module's global names, by the id of the original.
+        self.globals: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self.assigned: set[tuple[int, str]] = set()
+        #: Functions that reach nothing which is replaced.
+        self.plain: set[int] = set()
+        self.replaced = dict(_replaced_objects())
+
+    def of(self, value: Any) -> Any:
+        """The copy of a value; the value itself where nothing in it is replaced."""
+        known = self.replaced.get(id(value))
+        if known is not None:
+            return known[1]
+        if id(value) in self.made:
+            return self.made[id(value)]
+        if not self.is_concerned(value):
+            return value
+        return self._copied(value)
+
+    def _copied(self, value: Any) -> Any:
+        self.keep.append(value)
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        made: Any
+        if isinstance(value, functools.partial):
+            made = functools.partial(
+                self.of(value.func),
+                *map(self.of, value.args),
+                **{name: self.of(item) for name, item in value.keywords.items()},
+            )
+        elif isinstance(value, types.MethodType):
+            made = types.MethodType(self.of(value.__func__), self.of(value.__self__))
+        elif isinstance(value, types.ModuleType):
+            made = _View(value, lambda name: self.of(getattr(value, name)))
+        elif type(value) is tuple:
+            made = tuple(map(self.of, value))
+        elif isinstance(value, functools._lru_cache_wrapper):
+            made = self.of(value.__wrapped__)
+        else:
+            made = self._object(value)
+        self.made[id(value)] = made
+        return made
+
+    def _function(self, f: types.FunctionType) -> types.FunctionType:
+        is_users = _is_written_by_user(f)
+        names = self._global_names(f) if is_users else f.__globals__
+        own = f.__closure__ or ()
+        cells = tuple(types.CellType() if self._is_replaced_cell(c, is_users) else c for c in own)
+        made = types.FunctionType(f.__code__, names, f.__name__, None, cells or None)
+        self.made[id(f)] = made  # before what it reaches: it may reach itself
+        made.__defaults__ = f.__defaults__ and tuple(map(self.of, f.__defaults__))
+        made.__kwdefaults__ = f.__kwdefaults__ and {
+            name: self.of(value) for name, value in f.__kwdefaults__.items()
+        }
+        made.__qualname__, made.__doc__ = f.__qualname__, f.__doc__
+        made.__annotations__ = f.__annotations__
+        made.__dict__.update(f.__dict__)
+        for new, old in zip(cells, own, strict=True):
+            if new is not old:
+                new.cell_contents = self.of(old.cell_contents)
+        for code in _codes(f.__code__) if is_users else ():
+            for name in code.co_names:
+                if name in f.__globals__:
+                    names[name] = self.of(f.__globals__[name])
+            self.assigned.update((id(f.__globals__), name) for name in _assigned_names(code))
+        return made
+
+    def _global_names(self, f: types.FunctionType) -> dict[str, Any]:
+        """The global names of the copies of functions of this module: one dict for all."""
+        found = self.globals.get(id(f.__globals__))
+        if found is None:
+            found = self.globals[id(f.__globals__)] = f.__globals__, dict(f.__globals__)
+        return found[1]
+
+    def hand_over(self) -> None:
+        for number, name in self.assigned:
+            original, copy = self.globals[number]
+            if name in copy and copy[name] is not self.of(original.get(name)):
+                original[name] = copy[name]
+
+    def _object(self, value: Any) -> Any:
+        """An object that shares its attributes with `value`, and whose methods are copies."""
+        kind = type(value)
+        try:
+            shadow = type(kind.__name__, (kind,), {"__module__": kind.__module__})
+            made: Any = object.__new__(shadow)
+            object.__setattr__(made, "__dict__", value.__dict__)
+        except TypeError:  # a class that cannot be derived from, such as an enumeration
+            return value
+        self.made[id(value)] = made  # before its methods: they may reach it
+        for base in reversed(kind.__mro__[:-1]):
+            if _is_users(base.__module__):
+                for name, item in vars(base).items():
+                    if isinstance(item, types.FunctionType) and name not in _LIFE_CYCLE:
+                        setattr(shadow, name, self.of(item))
+        return made
+
+    # --- what a copy is needed of ---------------------------------------------------------------
+
+    def is_concerned(self, value: Any) -> bool:
+        """Whether something that is replaced can be reached from a value."""
+        if id(value) in self.plain:
+            return False
+        seen: set[int] = set()
+        pending = [value]
+        while pending:
+            at = pending.pop()
+            if id(at) in self.replaced or id(at) in self.made:
+                return True
+            if id(at) in seen or id(at) in self.plain:
+                continue
+            seen.add(id(at))
+            if isinstance(at, types.ModuleType):
+                if self._is_users_module(at):
+                    return True
+            elif at is not None:
+                pending += _reached(at)
+        self.plain |= seen
+        self.keep.append(value)
+        return False
+
+    def _is_users_module(self, module: types.ModuleType) -> bool:
+        return _is_users(module.__name__) or any(
+            name.startswith(module.__name__ + ".") for name in STAND_INS
+        )
+
+    def _is_replaced_cell(self, cell: types.CellType, is_users: bool) -> bool:
+        try:
+            content = cell.cell_contents
+        except ValueError:  # nothing in it yet
+            return False
+        if is_users:
+            return self.is_concerned(content)
+        return _is_wrapped(content) and self.is_concerned(content)
+
+
+#: Methods that objects are made and unmade by: none of a traced function's business.
+_LIFE_CYCLE = ("__new__", "__init__", "__init_subclass__", "__del__", "__getattribute__")
+
+
+def _reached(value: Any) -> list[Any]:
+    """What a value leads to directly."""
+    if isinstance(value, types.FunctionType):
+        return list(_references(value)) if _is_written_by_user(value) else list(_wrapped(value))
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, types.MethodType):
+        return [value.__func__, value.__self__]
+    if type(value) is tuple:
+        return list(value)
+    if isinstance(value, functools._lru_cache_wrapper):
+        return [value.__wrapped__]
+    kind = type(value)
+    if isinstance(value, type) or not _is_users(kind.__module__) or not hasattr(value, "__dict__"):
+        return []
+    return [
+        item
+        for base in kind.__mro__
+        for name, item in vars(base).items()
+        if isinstance(item, types.FunctionType) and name not in _LIFE_CYCLE
+    ]
+
+
+def _is_written_by_user(f: types.FunctionType) -> bool:
+    # not __module__, which a wrapper takes over from what it wraps; an example in a docstring has
+    # the name of its module
+    return _is_users(f.__globals__.get("__name__")) or f.__code__.co_filename.startswith("<doctest")
+
+
+def _is_wrapped(content: Any) -> bool:
+    """Whether a function of graphdl or of the standard library that holds this may wrap it."""
+    if not isinstance(content, types.FunctionType):
+        return False
+    root = str(content.__globals__.get("__name__")).partition(".")[0]
+    return root not in _LEFT_ALONE or root == "graphdl" or _is_written_by_user(content)
+
+
+def _wrapped(f: types.FunctionType) -> Iterator[Any]:
+    """The functions that a function of graphdl or of the standard library wraps."""
+    for cell in f.__closure__ or ():
+        try:
+            content = cell.cell_contents
+        except ValueError:
+            continue
+        if _is_wrapped(content):
+            yield content
+
+
+def _references(f: types.FunctionType) -> Iterator[Any]:
+    for code in _codes(f.__code__):
+        for name in code.co_names:
+            if name in f.__globals__:
+                yield f.__globals__[name]
+    for cell in f.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:
+            continue
+    yield from f.__defaults__ or ()
+    yield from (f.__kwdefaults__ or {}).values()
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code of a function and of those that are defined inside of it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+@functools.lru_cache(1024)
+def _assigned_names(code: types.CodeType) -> tuple[str, ...]:
+    """The global names that code assigns to."""
+    stores = ("STORE_GLOBAL", "DELETE_GLOBAL")
+    return tuple({i.argval for i in dis.get_instructions(code) if i.opname in stores})
+
+
+def _is_users(module: str | None) -> bool:
+    """Whether code is the user's own, by the name of its module."""
+    if module is None or module.startswith(_USERS):
+        return True
+    root = module.partition(".")[0]
+    return root not in _LEFT_ALONE and root not in sys.stdlib_module_names
+
+
+def _replaced_objects() -> Mapping[int, tuple[Any, Any]]:
+    """The id of each module and function that has a stand-in -> it, and the stand-in."""
+    found: dict[int, tuple[Any, Any]] = {}
+    for name, stand_in in STAND_INS.items():
+        module = sys.modules.get(name)
+        if module is None:
+            continue
+        key = (name, id(module))
+        if key not in _TABLES:
+            _TABLES[key] = dict(_replacements(module, stand_in))
+        found.update(_TABLES[key])
+    return found
+
+
+#: What a module's stand-in replaces, found once.
+_TABLES: dict[tuple[str, int], dict[int, tuple[Any, Any]]] = {}
+
+
+def _replacements(
+    module: types.ModuleType, stand_in: types.ModuleType
+) -> Iterator[tuple[int, tuple[Any, Any]]]:
+    names = [name for name in stand_in.__all__ if hasattr(module, name)]
+    for name in names:
+        original, instead = getattr(module, name), getattr(stand_in, name)
+        if original is not instead:
+            yield id(original), (original, instead)
+    view = _View(module, lambda name: getattr(stand_in if name in names else module, name))
+    yield id(module), (module, view)

@@ -1,0 +1,285 @@
+"""graphdl.numpy, and the copies of the user's functions in which it stands for numpy."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy import array as build
+from scipy import special as scipy_special
+
+import graphdl as gd
+import graphdl.numpy as gnp
+from graphdl.errors import ConcreteValueError, UnsupportedError
+from graphdl.tracing import TracedArray, tracing
+from tests import rebinding_helpers
+from tests.helpers import check, same, trace
+from tests.rebinding_helpers import LIMIT, counted, filled, model, ping
+
+X = np.array([1.0, -2.0, 3.0])
+
+
+def doubled(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args) * 2
+
+    return wrapper
+
+
+@doubled
+def decorated(x):
+    return np.array([x[0], x[1] * 2, 1.0])
+
+
+@functools.lru_cache
+def cached(n):
+    return np.arange(n) * 1.0
+
+
+def with_default(x, make=np.zeros, *, other=np.ones):
+    y, z = make(3), other(3)
+    y[0], z[1] = x[0], x[1]
+    return y + z
+
+
+def recursive(x, n):
+    y = np.zeros(3)
+    y[n] = x[n]
+    return y + recursive(x, n - 1) if n else y
+
+
+def loop_of_arange(x):
+    y = np.zeros_like(np.arange(3.0))
+    for i in np.arange(1, 3):
+        if i % 2 == 0 and i > 0:
+            y[i] = x[i - 1]
+        else:
+            y[int(i)] += x[i] * float(i) + [10, 20, 30][i]
+    return y
+
+
+def static(x):
+    """Arrays that depend on no argument are known to indices, sizes, ifs and any function."""
+    table = np.array([[0, 2], [1, 1]])
+    kinds, counts = np.unique(table, return_counts=True)
+    assert len(kinds) == 3
+    order = np.argsort(np.array([2.0, 1.0, 3.0]))
+    y = np.zeros((table.shape[0], table[0, 1] + 1))
+    y[table[:, 0], table[:, 1]] = x[order[:2]]
+    if np.any(table > 1) and table.sum() == 4:
+        y = y + np.asarray(x)[np.array([True, False, True])][0]
+    for k in np.nonzero(counts > 1)[0].tolist():
+        y = y * (k + 2)
+    return np.pad(y, np.array([[0, 1], [1, 0]])), f"{np.pi:.2f}" == "3.14" and np.ones(2)
+
+
+def closure(scale):
+    offsets = np.arange(3.0)
+
+    def add(x):
+        y = np.zeros(3)
+        y[1:] = x[1:] * scale
+        return y + offsets
+
+    return add
+
+
+def inner_function(x):
+    def inner(n):
+        y = np.zeros(3)
+        y[n] = x[n]
+        return y
+
+    return sum((inner(n) for n in range(3)), np.zeros(3))
+
+
+def of_every_kind(x):
+    t = np.array([x[0], 1, np.float32(2)])
+    u = np.asarray([[x[0], x[1]], [0, 1]])
+    v = np.full((2, 2), x[0])
+    w = np.linspace(x[0], 2, 3)
+    i, j = np.indices((2, 2))
+    m, n = np.meshgrid(np.arange(2), np.arange(2.0), indexing="ij")
+    g = np.mgrid[:2, :2]
+    r = np.r_[x, 1.0]
+    k = np.fromfunction(lambda i, j: i + j * x[0], (2, 2))
+    e, d = np.eye(2), np.identity(2)
+    e[0] = x[1]
+    d += e
+    s = np.stack([np.ones(2), np.zeros(2)])
+    s[1, 0] = x[2]
+    z = np.float32(x[0]) + np.float64(x[1]) + np.int64(x[2])
+    h = np.tri(2) + np.diag(np.ones(2))
+    h[0, 1] = x[0]
+    q = np.array(5.0)
+    q += x[0]
+    c = np.array(x)
+    c[0] = 9
+    a = np.asarray(c)
+    a[1] = 8
+    f = np.array([1, 2], dtype=np.float32)
+    f[0] = x[1]
+    return [t, u, v, w, i + j, m + n, g + x[0], r, k, e, d, s, z, h, q, c, a, f, np.copy(c)]
+
+
+FUNCTIONS = {
+    "helpers": lambda x: filled(x) + rebinding_helpers.filled(x) * rebinding_helpers.LIMIT,
+    "a decorated function": decorated,
+    "a cached function": lambda x: cached(3) + x,
+    "defaults": with_default,
+    "recursion": lambda x: recursive(x, 2),
+    "two that call each other": lambda x: ping(x, LIMIT),
+    "partial": functools.partial(with_default, make=np.empty_like) and functools.partial(
+        lambda n, x: filled(x) * n, 2.0
+    ),
+    "a method": model.inner,
+    "an object": model,
+    "an object that is reached": lambda x: model(x) * 2,
+    "a closure": closure(2.0),
+    "functions inside": inner_function,
+    "a lambda in a closure": (lambda f: lambda x: f(x) * 2)(lambda x: build([x[0], x[1], 0.0])),
+    "loops over arange": loop_of_arange,
+    "static values": static,
+    "every kind of array": of_every_kind,
+    "scipy": lambda x: scipy_special.logsumexp(x) + scipy_special.expit(x),
+    "isinstance": lambda x: x if isinstance(x, np.ndarray) and not isinstance(x, np.float64) else 0,
+    "classes as dtypes": lambda x: x.astype(np.float32) + np.zeros(3, np.float32)
+    if np.float32 == np.dtype("f4") and issubclass(np.float64, np.floating)
+    else x,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_functions_make_arrays_as_they_do_in_numpy(f):
+    check(f, [X], exact=False)
+
+
+def test_compiled_and_differentiated():
+    for name in ("helpers", "recursion", "an object", "functions inside", "loops over arange"):
+        f = FUNCTIONS[name]
+        same(gd.compile(f)(X), f(X), exact=False)
+        gd.check_grads(lambda x, f=f: np.sum(np.sin(f(x))), X)
+
+
+def test_transformed_functions_are_copied_too():
+    loss = gd.grad(lambda x: np.sum(filled(x) ** 2))  # made outside of the trace
+    check_against = gd.compile(lambda x: loss(x) + gd.vmap(lambda v: filled(v))(x[None])[0])
+    np.testing.assert_allclose(check_against(X), 3 * X)
+
+    def step(n, y):
+        z = np.zeros(3)
+        z[n] = y[n]
+        return y + z
+
+    np.testing.assert_allclose(gd.compile(lambda x: gd.fori_loop(0, 3, step, x))(X), 2 * X)
+
+
+def test_numpy_itself_and_other_threads_see_nothing():
+    before = dict(vars(np))
+    seen: list[Any] = []
+    inside, done = threading.Event(), threading.Event()
+
+    def look():
+        inside.wait(10)
+        seen.append(type(filled(X)))
+        seen.append(np.zeros is before["zeros"])
+        done.set()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+
+    def f(x):
+        y = filled(x)
+        inside.set()
+        assert done.wait(10)
+        return y
+
+    gd.trace(f, X)
+    thread.join()
+    assert seen == [np.ndarray, True]
+    assert all(vars(np)[name] is value for name, value in before.items())
+    assert filled.__globals__["numpy"] is np
+
+
+def test_global_names_are_assigned_in_their_module():
+    rebinding_helpers.calls = 0
+    gd.trace(lambda x: counted(x) + counted(x), X)
+    assert rebinding_helpers.calls == 2
+    gd.trace(lambda x: setattr(rebinding_helpers, "calls", 7) or filled(x), X)
+    assert rebinding_helpers.calls == 7
+
+
+def test_a_copy_is_the_same_code():
+    def f(x):
+        frames.append(sys._getframe())
+        return np.array([x[0]]) + filled(x)
+
+    frames: list[Any] = []
+    graph = gd.trace(f, X)
+    assert frames[0].f_code is f.__code__
+    files = {source.file for source in graph.sources.values()}
+    assert files == {__file__, inspect.getfile(rebinding_helpers)}
+
+
+def test_nothing_is_copied_in_vain():
+    seen: list[Any] = []
+
+    def g(x):
+        return x + 1
+
+    def f(x):
+        seen.append(g)
+        return g(x)
+
+    gd.trace(f, X)
+    assert seen == [g]
+
+
+def test_the_module_by_its_own_name():
+    assert type(gnp.zeros(3)) is np.ndarray
+    assert gnp.sin is np.sin
+    assert gnp.linalg is np.linalg
+    assert gnp.float64(1.5) == 1.5
+    assert type(gnp.float64(1.5)) is np.float64
+    assert np.dtype(gnp.int32) == np.int32
+    assert isinstance(np.ones(2), gnp.ndarray)
+    assert gnp.mgrid[:2].tolist() == [0, 1]
+    with tracing("f"):
+        y = gnp.zeros(3)
+        assert isinstance(y, TracedArray)
+        y[0] = 5
+        assert y.tolist() == [5, 0, 0]
+        assert isinstance(gnp.array(["a"]), np.ndarray)  # no graph holds it
+    for name in gnp.__all__:
+        if callable(getattr(np, name)) and not isinstance(getattr(np, name), type):
+            assert getattr(gnp, name).__name__ == getattr(np, name).__name__
+    assert set(dir(np)) <= set(dir(gnp))
+
+
+def test_a_known_value_through_a_gradient_is_not_known():
+    """float(x) would cut the gradient off without a word."""
+
+    def f(x):
+        return gd.grad(lambda t: t * float(t))(np.float64(2.0)) * x
+
+    with pytest.raises(ConcreteValueError):
+        gd.trace(f, X)
+
+
+def test_arrays_of_numpy_from_outside_say_what_to_do():
+    table = np.zeros(3)
+
+    def f(x):
+        table[0] = x[0]
+
+    with pytest.raises(ValueError, match="setting an array element") as caught:
+        trace(f, X)
+    assert "graphdl.numpy" in str(caught.value.__cause__)
+    with pytest.raises(UnsupportedError, match="those of graphdl"):
+        trace(lambda x: np.add(x, 1, out=table), X)
