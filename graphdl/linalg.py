@@ -283,3 +283,6 @@ def __getattr__(name: str) -> Any:
         return original(*args, **kwargs)
 
     return refused
+
+
+__all__ = [*FUNCTIONS]
