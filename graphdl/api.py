@@ -46,11 +46,17 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Graph:
     >>> float(graph.evaluate(np.ones(3, "float32")))
     3.0
     """
+    return _traced(f, args, kwargs, None)
+
+
+def _traced(
+    f: Function, args: tuple[Any, ...], kwargs: dict[str, Any], memory_budget: int | None
+) -> Graph:
     leaves, tree = flatten((args, kwargs))
     names = leaf_names(f, args, kwargs)
     name = transforms.name_of(f)
     types = [leaf_type(leaf, label) for leaf, label in zip(leaves, names, strict=True)]
-    with tracing(name) as run:
+    with tracing(name, memory_budget) as run:
         inputs = [new_input(type, i, run, weak) for i, (type, weak) in enumerate(types)]
         traced_args, traced_kwargs = unflatten(tree, inputs)
         result = called(f, *traced_args, **traced_kwargs)
@@ -103,11 +109,18 @@ class Compiled:
     <compiled <lambda>, 2 specialisations>
     """
 
-    def __init__(self, f: Function, target: str = "cpu", donate: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        f: Function,
+        target: str = "cpu",
+        donate: Sequence[int] = (),
+        memory_budget: int | None = None,
+    ) -> None:
         functools.update_wrapper(self, f, updated=())  # gd.grad(f) has a `lower` of its own
         self._f = f
         self.target = target
         self.donate = tuple(donate)
+        self.memory_budget = memory_budget
         self._executables: dict[Any, Executable] = {}
         self._entry: Callable[..., Any] = self._dispatch
 
@@ -168,7 +181,7 @@ class Compiled:
         return made, True
 
     def _lowered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
-        graph = trace(self._f, *args, **kwargs)
+        graph = _traced(self._f, args, kwargs, self.memory_budget)
         leaves = leaves_of((args, kwargs))
         weak = [type(leaf) in (bool, int, float) for leaf in leaves]
         return Executable(graph, weak, args, self._donated(args))
@@ -244,10 +257,13 @@ def compile(
         target: "cpu".
         donate: the numbers of arguments whose memory results may take. The caller must not use
             them afterwards. At the call, ArgumentError for a number that no argument has.
-        memory_budget: not available yet.
+        memory_budget: how many bytes the gradient of a loop may keep of its steps. Where it would
+            need more, it keeps the carries between runs of steps only, and computes the steps of a
+            run a second time (or, for long loops and small budgets, a third) when it gets there.
+            The budget is for each loop by itself; what it needs for a single step it takes.
 
     Raises:
-        TypeError: f is no function.
+        TypeError: f is no function, or the budget no number of bytes.
         GraphError: of the kind that fits, naming the line of `f`, where `f` cannot be traced.
 
     >>> import numpy as np, graphdl as gd
@@ -261,20 +277,21 @@ def compile(
         return functools.partial(compile, target=target, donate=donate, memory_budget=memory_budget)
     if target != "cpu":
         raise UnsupportedError(f"target={target!r}: only target='cpu' is available in this version")
-    if memory_budget is not None:
-        raise UnsupportedError("memory_budget= is not available in this version; leave it out")
+    if memory_budget is not None and not isinstance(memory_budget, int):
+        raise TypeError(f"memory_budget= takes a number of bytes, not {memory_budget!r:.60}")
     numbers = (donate,) if isinstance(donate, int) else tuple(donate)
-    return Compiled(f, target, numbers)
+    return Compiled(f, target, numbers, memory_budget)
 
 
 def _self_compiling(transform: Callable[..., Function]) -> Callable[..., Function]:
     """A transformation whose result builds graph inside a trace, and compiles itself outside."""
 
     def transformed(f: Function, *args: Any, **kwargs: Any) -> Function:
+        budget = None
         if isinstance(f, Compiled):
-            f = f._f
+            budget, f = f.memory_budget, f._f
         inner = transform(f, *args, **kwargs)
-        compiled = Compiled(inner)
+        compiled = Compiled(inner, memory_budget=budget)
 
         @functools.wraps(inner)
         def call(*arguments: Any, **keywords: Any) -> Any:

@@ -91,11 +91,15 @@ def locate(error: GraphError, source: Source | None = None) -> GraphError:
 class Trace:
     """One run of a user's function on traced values: whether it still runs, and its lines."""
 
-    __slots__ = ("alive", "constants", "function", "memo", "scope", "sources", "standin")
+    __slots__ = (
+        "alive", "constants", "function", "memo", "memory_budget", "scope", "sources", "standin",
+    )  # fmt: skip
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, memory_budget: int | None = None) -> None:
         self.alive = True
         self.function = function
+        #: How many bytes the gradient of a loop may keep of its steps.
+        self.memory_budget = memory_budget
         #: The bodies of loops, branches and maps that are being traced, the innermost last.
         self.scope: tuple[str, ...] = ()
         self.sources: dict[Node, Source] = {}
@@ -172,9 +176,9 @@ def current_trace() -> Trace | None:
 
 
 @contextmanager
-def tracing(function: str) -> Iterator[Trace]:
+def tracing(function: str, memory_budget: int | None = None) -> Iterator[Trace]:
     """Run the body as a trace; its traced values are dead afterwards."""
-    trace = Trace(function)
+    trace = Trace(function, memory_budget)
     _stack.traces.append(trace)
     try:
         yield trace

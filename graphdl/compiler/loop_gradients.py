@@ -11,6 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphdl.compiler.close import closed
+from graphdl.compiler.loop_checkpoints import (
+    carry_bytes,
+    checkpointed_vjp,
+    run_length,
+    scan_in_runs,
+)
 from graphdl.compiler.step_gradients import Cotangents, Vjp, Zeros, active_in_loop, step_back
 from graphdl.graph import Graph, Node, rebuild
 from graphdl.ops import control
@@ -36,6 +42,11 @@ def scan_vjp(
     back = step_back(body, consts, carries, active, stacked, trace, vjp)
     rows = {body.inputs[i]: node.inputs[i] for i in range(first_x, len(body.inputs))}
     kept = [value for value in back.varying if value not in rows]
+    if trace.memory_budget is not None:
+        row, carry = sum(x.type.nbytes for x in kept), carry_bytes(body, carries)
+        run = run_length(node["length"], row, carry, trace.memory_budget)
+        if run is not None:
+            return checkpointed_vjp(node, given, wanted, trace, vjp, scan_in_runs(run))
     stacks = _forward_stacks(node, kept, trace)
     operands = [
         *(TracedArray(value, trace) for value in back.outer),

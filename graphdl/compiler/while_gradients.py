@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from graphdl.compiler.loop_checkpoints import checkpointed_vjp, is_in_runs, while_in_runs
 from graphdl.compiler.step_gradients import (
     Cotangents,
     StepBack,
@@ -62,15 +63,23 @@ def while_vjp(
     vjp: Vjp,
     zeros: Zeros,
 ) -> list[TracedArray | None]:
-    """The cotangents of the operands of a while node."""
+    """The cotangents of the operands of a while node.
+
+    A memory budget holds for what a loop keeps at first order: what it keeps of a run of steps.
+    """
     reads = node["condition_consts"]
     loops = loops_of(node)
     chain = _Chain(loops, wanted[reads:], trace, vjp, zeros)
     results = len(control.result_types(node))
     for number in reversed(range(len(loops))):
-        results -= loops[number].sweep.carries
-        chain.back(number, {k - results: g for k, g in given.items() if k >= results})
-        given = {k: g for k, g in given.items() if k < results}
+        end, results = results, results - loops[number].sweep.carries
+        own = {k - results: g for k, g in given.items() if results <= k < end}
+        chain.back(number, own)
+    row = control.offsets(chain.loops[0].sweep.kept_types)[-1]
+    may = row > 0 and len(loops) == 1 and not is_in_runs(loops[0].sweep.body)
+    if trace.memory_budget is not None and may:
+        run = max(2, trace.memory_budget // (4 * row))  # half of the budget, as memory doubles
+        return checkpointed_vjp(node, given, wanted, trace, vjp, while_in_runs(run))
     operands: list[TracedArray | None] = [None] * reads
     found = chain.cotangents(node)
     for number, loop in enumerate(loops):

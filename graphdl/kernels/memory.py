@@ -114,6 +114,7 @@ def plan(
         sum(node.type.nbytes for node in results),
         sum(node.type.nbytes for node in program.constants),
         given,
+        sum(body.memory.own_bytes for launch in program.launches for body in launch.bodies),
     )
 
 

@@ -109,6 +109,7 @@ class Memory:
 
     arena_bytes: the size of the arena. values_bytes: what all values would take without sharing.
     result_bytes: what a call allocates. donated: the argument that a result is written over.
+    bodies_bytes: the arenas and constants of loops' bodies and of branches.
     """
 
     places: Mapping[Value, Place]
@@ -117,11 +118,17 @@ class Memory:
     result_bytes: int
     constant_bytes: int
     donated: Mapping[Node, int]
+    bodies_bytes: int = 0
+
+    @property
+    def own_bytes(self) -> int:
+        """What the program keeps between calls, the bodies of its loops and branches included."""
+        return self.arena_bytes + self.constant_bytes + self.bodies_bytes
 
     @property
     def peak_bytes(self) -> int:
         """What a call needs beside its arguments."""
-        return self.arena_bytes + self.result_bytes + self.constant_bytes
+        return self.own_bytes + self.result_bytes
 
     def __str__(self) -> str:
         return (
