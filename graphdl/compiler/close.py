@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from graphdl.graph import Graph, Node, Source, topological
+from graphdl.ops import movement
 from graphdl.ops.op import rebuilt
 from graphdl.tracing import Trace, new_placeholder
 
@@ -15,7 +16,8 @@ def closed(
     """The graph from `inputs` to `outputs`, and the outer nodes that it reads.
 
     A node that depends on no input is computed outside, once, unless it is one of `own`; the graph
-    gets it as one more input, in front of the given ones. Constants stay inside.
+    gets it as one more input, in front of the given ones. Constants, and constants repeated, stay
+    inside, where they can be folded.
     """
     inside: set[Node] = set(inputs)
     order = topological(outputs)
@@ -28,7 +30,7 @@ def closed(
     def use(node: Node) -> Node:
         if node in new:
             return new[node]
-        if node.op.family == "constant":
+        if _is_constant(node):
             return node
         if node not in outer:
             outer[node] = new_placeholder(node.type, trace).node
@@ -41,6 +43,12 @@ def closed(
     sources = _sources(new, trace.sources)
     graph = Graph((*outer.values(), *inputs), results, sources=sources)
     return graph, list(outer)
+
+
+def _is_constant(node: Node) -> bool:
+    while node.op in (movement.broadcast, movement.reshape):
+        node = node.inputs[0]
+    return node.op.family == "constant"
 
 
 def _sources(new: Mapping[Node, Node], sources: Mapping[Node, Source]) -> dict[Node, Source]:

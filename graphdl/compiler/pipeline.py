@@ -10,6 +10,7 @@ from graphdl.compiler.convolve import lower_convolutions
 from graphdl.compiler.loop_gradients import merge_scans
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.orders import share_orders
+from graphdl.compiler.prune_loops import prune
 from graphdl.compiler.rewrite import simplify
 from graphdl.compiler.verify import verify
 from graphdl.graph import Graph
@@ -21,6 +22,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("inline checkpoints", inlined),
     ("simplify", simplify),
     ("merge scans", merge_scans),
+    ("prune loops", prune),
     ("share orders", share_orders),
     ("convolutions", lower_convolutions),
     ("contract", normalise),
