@@ -20,6 +20,7 @@ from graphdl.executable import Executable
 from graphdl.graph import Graph
 from graphdl.kernels.cpu import pool
 from graphdl.kernels.cpu.entry import prepare
+from graphdl.native_loops import with_native_loops
 from graphdl.rebinding import hand_over
 from graphdl.tracing import TracedArray, as_traced, current_trace, locate, new_input, tracing
 from graphdl.transforms import custom_jvp, custom_vjp
@@ -225,6 +226,7 @@ def compile(
     target: str = ...,
     donate: int | Sequence[int] = ...,
     memory_budget: int | None = ...,
+    loops: str | None = ...,
 ) -> Compiled: ...
 
 
@@ -235,6 +237,7 @@ def compile(
     target: str = ...,
     donate: int | Sequence[int] = ...,
     memory_budget: int | None = ...,
+    loops: str | None = ...,
 ) -> Callable[[Function], Compiled]: ...
 
 
@@ -244,6 +247,7 @@ def compile(
     target: str = "cpu",
     donate: int | Sequence[int] = (),
     memory_budget: int | None = None,
+    loops: str | None = None,
 ) -> Compiled | Callable[[Function], Compiled]:
     """Make a function of arrays run as native code.
 
@@ -261,26 +265,49 @@ def compile(
             need more, it keeps the carries between runs of steps only, and computes the steps of a
             run a second time (or, for long loops and small budgets, a third) when it gets there.
             The budget is for each loop by itself; what it needs for a single step it takes.
+        loops: "native" makes native loops and branches of the plain `for i in range(n)`, `while`
+            and `if` in the source of `f`, where they depend on traced values; a range of numbers
+            is a native loop if it has more than 8 steps. `break`, `continue`, early returns,
+            `and`, `or`, `not` and `a if c else b` are converted as well, the functions that `f`
+            calls or defines are not. Variables that a loop assigns keep their shapes and dtypes.
+            What cannot be converted (a `return` inside of a loop, an attribute that is assigned)
+            stays Python, and is named, with its line, where it meets a traced condition. A loop
+            over anything but `range(...)` stays as it is, one over `list(range(n))` too.
 
     Raises:
         TypeError: f is no function, or the budget no number of bytes.
+        UnsupportedError: loops="native", and the source of f cannot be read.
         GraphError: of the kind that fits, naming the line of `f`, where `f` cannot be traced.
 
     >>> import numpy as np, graphdl as gd
     >>> f = gd.compile(lambda x: np.sum(np.tanh(x) ** 2))
     >>> round(float(f(np.ones(3))), 6)
     1.740077
+
+    >>> @gd.compile(loops="native")
+    ... def root(x):
+    ...     y, steps = x, 0
+    ...     while abs(y * y - x) > 1e-9 * x:
+    ...         y = 0.5 * (y + x / y)
+    ...         steps += 1
+    ...     return y, steps
+    >>> root(2.0)
+    (array(1.41421356), array(4))
     """
     if f is not None and not callable(f):
         raise TypeError(f"gd.compile takes a function, not {f!r:.60}")
     if f is None:
-        return functools.partial(compile, target=target, donate=donate, memory_budget=memory_budget)
+        return functools.partial(
+            compile, target=target, donate=donate, memory_budget=memory_budget, loops=loops
+        )
     if target != "cpu":
         raise UnsupportedError(f"target={target!r}: only target='cpu' is available in this version")
     if memory_budget is not None and not isinstance(memory_budget, int):
         raise TypeError(f"memory_budget= takes a number of bytes, not {memory_budget!r:.60}")
+    if loops not in (None, "native"):
+        raise ArgumentError(f"loops={loops!r}; write 'native' or None")
     numbers = (donate,) if isinstance(donate, int) else tuple(donate)
-    return Compiled(f, target, numbers, memory_budget)
+    return Compiled(with_native_loops(f) if loops else f, target, numbers, memory_budget)
 
 
 def _self_compiling(transform: Callable[..., Function]) -> Callable[..., Function]:

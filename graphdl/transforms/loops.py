@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -211,22 +211,29 @@ def switch(index: Any, branches: Sequence[Function], *args: Any) -> Any:
     choice = as_leaf(index, trace, "the index of switch")
     if choice.shape != () or choice.dtype.kind not in "iub":
         raise locate(DtypeError(f"switch: the index is {choice.type}, not one integer"))
-    return _choose("switch", choice, branches, args, trace)
+    return choose("switch", choice, branches, args, trace)
 
 
-def _choose(
-    what: str, choice: TracedArray, branches: Sequence[Function], args: Any, trace: Trace
+def choose(
+    what: str,
+    choice: TracedArray,
+    branches: Sequence[Function],
+    args: Any,
+    trace: Trace,
+    agreed: Callable[[list[Any]], list[Any]] | None = None,
 ) -> Any:
-    """A switch that its messages call `what`."""
+    """A switch that its messages call `what`; `agreed` makes the branches' results alike."""
     values, tree = _leaves(args, trace, f"an argument of {what}")
     inputs = _placeholders(values, trace)
-    results = []
+    found = []
     start = len(trace.sources)
     for branch in branches:
         with trace.inside(what):
-            result = called(branch, *unflatten(tree, inputs))
-        leaves, out_tree = _leaves(result, trace, f"a result of {name_of(branch)}")
-        results.append((leaves, out_tree))
+            found.append(called(branch, *unflatten(tree, inputs)))
+    results = [
+        _leaves(result, trace, f"a result of {name_of(branch)}")
+        for branch, result in zip(branches, found if agreed is None else agreed(found), strict=True)
+    ]
     first, first_tree = results[0]
     for branch, (leaves, out_tree) in zip(branches, results, strict=True):
         types = [leaf.type for leaf in leaves]
@@ -262,7 +269,7 @@ def cond(pred: Any, true: Function, false: Function, *args: Any) -> Any:
     if test.shape != ():
         raise locate(ShapeError(f"cond: the condition is {test.type}, not one number"))
     chosen: Any = test if test.dtype == np.bool_ else np.not_equal(test, 0)
-    return _choose("cond", chosen, (false, true), args, trace)
+    return choose("cond", chosen, (false, true), args, trace)
 
 
 def map(f: Function, xs: Any) -> Any:
