@@ -424,3 +424,19 @@ def test_more_mistakes() -> None:
     with pytest.raises(gd.UnsupportedError, match="takes a function written in Python, not <ufunc"):
         gd.compile(np.sin, loops="native")
     assert with_native_loops(lambda x: x)(3) == 3
+
+
+def histogram(x):
+    counts = np.zeros(6)
+    for i in range(len(x)):
+        counts[int_of(x[i] * 4)] += 1.0
+    return counts
+
+
+def int_of(value):
+    return np.floor(value).astype(np.int64)
+
+
+def test_creation_functions_and_helpers_work_in_converted_code() -> None:
+    expected = np.bincount((X * 4).astype(int), minlength=6)
+    np.testing.assert_array_equal(gd.compile(histogram, loops="native")(X), expected)
