@@ -64,6 +64,7 @@ def python_names(arrays: Sequence[NDArray[Any]] | None = None) -> Mapping[str, A
         "call": _call,
         "lanes": range,
         "few_lanes": range,
+        "prefetch": lambda address: None,
         "min_i64": min,
         "max_i64": max,
         **{name: scalar.python for name, scalar in SCALARS.items()},

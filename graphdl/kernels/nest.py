@@ -30,7 +30,15 @@ from graphdl.kernels.body import (
     identity,
     plain,
 )
-from graphdl.kernels.loops import Access, Level, Loops, is_whole, read_by
+from graphdl.kernels.loops import (
+    TILE_COLUMNS,
+    TILE_ROWS,
+    Access,
+    Level,
+    Loops,
+    is_whole,
+    read_by,
+)
 from graphdl.kernels.program import Address, Buffer, Launch, Word
 from graphdl.kernels.replace import kept_launches
 from graphdl.kernels.source import KernelSource
@@ -98,7 +106,10 @@ class _Text:
         else:
             out.add("for r in range(start, stop):")
             out.depth += 1
-            self._row()
+            if nest.tile is None:
+                self._row()
+            else:
+                self._tiles(nest.tile)
             out.depth -= 1
         for node in whole:
             at = nest.array(nest.store_access(node))
@@ -106,6 +117,56 @@ class _Text:
             suffix = SUFFIX[node.dtype]
             out.add(f"{suffix}_at(at{at} + b * {size})[0] = {self.sums[node]}")
         return [*("    " + line for line in self.prelude), *out.lines]
+
+    def _tiles(self, dim: int) -> None:
+        """TILE_ROWS rows along the loop `dim`, in tiles of TILE_COLUMNS."""
+        nest, out = self.nest, self.out
+        index = self._outer_index()
+        stored = {nest.store_access(node) for node in nest.stored}
+        tiles = {access: nest.array(access) for access in nest.across}
+        for access, at in tiles.items():
+            size = TILE_ROWS * TILE_COLUMNS
+            self.prelude.append(f"tile{at} = {SUFFIX[access.dtype]}_scratch({size})")
+            if isinstance(access.where, Node) and access not in stored:
+                nest.reads.setdefault(access.where)
+        out.add(f"first = {index[dim]} * {TILE_ROWS}")
+        out.add(f"end = min_i64(first + {TILE_ROWS}, {nest.loop_size(dim)})")
+        columns = nest.loop_size(nest.inner[-1])
+        out.add(f"for low in range(0, {columns}, {TILE_COLUMNS}):")
+        out.depth += 1
+        out.add(f"high = min_i64(low + {TILE_COLUMNS}, {columns})")
+        index[dim] = "first"
+        for access, at in tiles.items():
+            if access not in stored:
+                self._carry(access, index, f"tile{at}[i * {TILE_COLUMNS} + j - low] = across[i]")
+        out.add("for i in range(first, end):")
+        out.depth += 1
+        self._pass(0, index | {dim: "i"}, {}, "low", "high")
+        out.depth -= 1
+        for access, at in tiles.items():
+            if access in stored:
+                self._carry(access, index, f"across[i] = tile{at}[i * {TILE_COLUMNS} + j - low]")
+        out.depth -= 1
+
+    def _carry(self, access: Access, index: dict[int, str], line: str) -> None:
+        """Between a tile and the array that lies across, whose lines are taken as they lie.
+
+        They are apart, each may come from memory, and each is followed by many loads of its own
+        elements: so all are asked for first, at the first element and at the last, which may be in
+        the line after.
+        """
+        out = self.out
+        last = self.nest.inner[-1]
+        address = self._address(access, index | {last: "(j)"})
+        size = access.dtype.itemsize
+        out.add("for j in range(low, high):")
+        out.add(f"    line = {address}")
+        out.add("    prefetch(line)")
+        out.add(f"    prefetch(line + (end - first - 1) * {size})")
+        out.add("for j in range(low, high):")
+        out.add(f"    across = {SUFFIX[access.dtype]}_at({address})")
+        out.add("    for i in range(0, end - first):")
+        out.add(f"        {line}")
 
     def _clear_columns(self, node: Node) -> None:
         """Partial column sums of this block start from the identity."""
@@ -191,7 +252,7 @@ class _Text:
             if position == len(nest.outer) - 1:
                 index[d] = rest
                 break
-            size = nest.loop_size(d)
+            size = nest.loop_size(d) if d != nest.tile else nest.word("tiles", nest.tiles)
             out.add(f"q{d} = {rest} // {size}")
             out.add(f"i{d} = {rest} - q{d} * {size}")
             index[d] = f"i{d}"
@@ -520,6 +581,11 @@ class _Text:
     def _element(self, access: Access, index: dict[int, str], base: str | None = None) -> str:
         """An element in the last loop; its pointer is made before the loop."""
         nest = self.nest
+        if access in nest.across:
+            line = f"row = (i - first) * {TILE_COLUMNS} - low"
+            if line not in self.before:
+                self.before.append(line)
+            return f"tile{nest.array(access)}[row + j]"
         pointer = self._pointer(access, index, base)
         line = f"p{nest.array(access)} = {pointer}"
         if line not in self.before:
@@ -630,8 +696,10 @@ class _Text:
 
 def _nest(loops: Loops) -> Launch:
     """The kernel of a group, with its table and its memory."""
-    rows = math.prod(loops.size[d] for d in loops.outer)
+    rows = math.prod(loops.size[d] if d != loops.tile else loops.tiles for d in loops.outer)
     row = math.prod(loops.size[d] for d in loops.inner)
+    if loops.tile is not None:
+        row *= min(TILE_ROWS, loops.size[loops.tile])
     reductions = loops.group.reductions
     leaves_partials = any(kind in (ALL, COLUMN) for kind in reductions.values())
     size = block_size(loops.group)
@@ -656,7 +724,8 @@ def _nest(loops: Loops) -> Launch:
     inner = math.prod(loops.group.dims[d] for d in loops.group.inner)
     for node, (buffer, _) in loops.scratch.items():
         sizes[buffer] = blocks * inner * node.dtype.itemsize
-    return _launch(loops, source, blocks, rows * row, sizes)
+    elements = math.prod(loops.size[d] for d in (*loops.outer, *loops.inner))
+    return _launch(loops, source, blocks, elements, sizes)
 
 
 def block_size(group: Group) -> int:

@@ -230,6 +230,24 @@ def _make_scratch(suffix: str, dtype: Any) -> Any:
     return Intrinsic(scratch, prefer_literal=True)
 
 
+@intrinsic
+def prefetch(typingctx: Any, address: Any) -> Any:
+    """Ask for the cache line at the address: the loads that follow it need not wait one by one."""
+    if not isinstance(address, types.Integer):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place = ir.IntType(8).as_pointer()
+        kind = ir.IntType(32)
+        signature = ir.FunctionType(ir.VoidType(), [place, kind, kind, kind])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [place], signature)
+        read, keep, data = kind(0), kind(3), kind(1)
+        builder.call(function, [builder.inttoptr(args[0], place), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), codegen
+
+
 # -- calls -----------------------------------------------------------------------------------------
 
 
@@ -405,6 +423,7 @@ MEMORY_AND_LOOPS: Mapping[str, Any] = {
     **{f"{suffix}_at": _make_at(suffix, dtype) for suffix, dtype in SUFFIXES.items()},
     **{f"{suffix}_scratch": _make_scratch(suffix, dtype) for suffix, dtype in SUFFIXES.items()},
     "call": call,
+    "prefetch": prefetch,
     "range": range,
     "lanes": _make_loop(Loop("lanes", parallel=True), (2,)),
     "few_lanes": _make_loop(Loop("few_lanes", parallel=True, few=True), (2,)),
