@@ -276,13 +276,16 @@ class Loops:
                 yield self.gathered(node)
             if node.op is movement.pad and self._is_read(node, 0, node.inputs[0]):
                 yield self.padded(node)
+            for position, operand in read_by(node):
+                if counts(operand):
+                    yield self.access(operand, self.seen(node, position))
 
     def _plain_accesses(self) -> Iterable[Access]:
         """Those whose address is a sum of strides."""
         for node in self.group.members:
             for position, operand in read_by(node):
                 moved = node.op in (indexing.gather, movement.pad) and position == 0
-                if not moved and (self._is_read(node, position, operand) or counts(operand)):
+                if not moved and self._is_read(node, position, operand):
                     yield self.access(operand, self.seen(node, position))
             if node in self.stored:
                 yield self.store_access(node)
