@@ -97,22 +97,30 @@ def zeta(s: Value, q: Value) -> Value:
     first = (start, s.literal(float(_TERMS)))
     total, w, _ = s.repeat(unfinished, step, (s.literal(0.0), *first))
     last = power(w, -s)
-    total = total + last * w / (s - 1.0) + last * 0.5
+    rest = last * w / (s - 1.0) + last * 0.5
     factor, below = s, last / w
     square = w * w
     for j, term in enumerate(bernoulli_terms(12)):
-        total = total + factor * below * term
+        rest = rest + factor * below * term
         factor = factor * (s + (2.0 * j + 1.0)) * (s + (2.0 * j + 2.0))
         below = below / square
+    total = total + (last == 0.0).select(0.0, rest)  # a huge s makes factors of it infinite
     asymptotic = power(q, 1.0 - s) / (s - 1.0) * (1.0 + (s - 1.0) / (q * 2.0))
     total = (abs(q) >= 1e8).select(asymptotic, total)
     total = (s == float("inf")).select((q > 0.0).select(power(q, -s), float("inf")), total)
-    whole = q == q.floor()
+    total = (s.is_nan() | q.is_nan()).select(float("nan"), total)
     total = ((q <= 0.0) & ~(s == s.floor())).select(float("nan"), total)
-    total = ((q <= 0.0) & whole).select(float("inf"), total)
+    total = ((q <= 0.0) & (q == q.floor())).select(float("inf"), total)
     total = (s < 1.0).select(float("nan"), total)
-    total = (s == 1.0).select(float("inf"), total)
-    return (s.is_nan() | q.is_nan()).select(float("nan"), total).convert(dtype)
+    return (s == 1.0).select(float("inf"), total).convert(dtype)
+
+
+def _zeta(s: Any, q: Any) -> Any:
+    """SciPy's zeta, but 0 and not NaN where all terms are too small to represent."""
+    from scipy.special import zeta as reference
+
+    result = reference(s, q)
+    return np.where(np.isnan(result) & (s > 1) & (q > 0), np.zeros_like(result), result)
 
 
 def _expn(n: Any, x: Any) -> Any:
@@ -128,5 +136,5 @@ SPECIAL_FUNCTIONS: Final[dict[str, Scalar]] = {
     for name in names
 } | {
     "expn": Scalar("expn", 2, expn, f"{__name__}:_expn"),
-    "zeta": Scalar("zeta", 2, zeta, "scipy.special:zeta", outlined=True),
+    "zeta": Scalar("zeta", 2, zeta, f"{__name__}:_zeta", outlined=True),
 }

@@ -80,11 +80,18 @@ _PROBABILITY = (0.1, 0.9)
 
 # --- gamma and beta -----------------------------------------------------------------------------
 
+def _zeta(s: Any, q: Any) -> Any:
+    """SciPy's zeta, but 0 and not NaN where all terms are too small to represent."""
+    result = _reference("zeta")(s, q)
+    return np.where(np.isnan(result) & (s > 1) & (q > 0), np.zeros_like(result), result)
+
+
 zeta: Op = _special(
     "zeta",
     ((1.5, 5.0), (0.5, 4.0)),
     lambda g, out, s, q: (None, -g * s * zeta(s + 1, q)),
     _FIRST,
+    reference=_zeta,
 )
 zetac = _special("zetac", ((1.5, 5.0),), None, no_gradient=_NO_FORMULA)
 psi = _special("psi", (_POSITIVE,), lambda g, out, x: (g * zeta(np.full_like(x, 2), x),))
