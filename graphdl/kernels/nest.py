@@ -68,7 +68,10 @@ class _Lines:
 
 
 class _Text:
-    """The lines of a nest, from its blocks down to the last loop."""
+    """The lines of a nest, from its blocks down to the last loop.
+
+    Names of its own are no names of functions: i0, k1, y0 ... are Bessel functions.
+    """
 
     def __init__(self, nest: Loops) -> None:
         self.nest = nest
@@ -254,8 +257,8 @@ class _Text:
                 break
             size = nest.loop_size(d) if d != nest.tile else nest.word("tiles", nest.tiles)
             out.add(f"q{d} = {rest} // {size}")
-            out.add(f"i{d} = {rest} - q{d} * {size}")
-            index[d] = f"i{d}"
+            out.add(f"index{d} = {rest} - q{d} * {size}")
+            index[d] = f"index{d}"
             rest = f"q{d}"
         return index
 
@@ -280,9 +283,9 @@ class _Text:
                 out.add(f"{name} = {identity(node.op.name, node.dtype)}")
         index = dict(index)
         for d in nest.inner[:-1]:
-            out.add(f"for i{d} in range({nest.loop_size(d)}):")
+            out.add(f"for index{d} in range({nest.loop_size(d)}):")
             out.depth += 1
-            index[d] = f"i{d}"
+            index[d] = f"index{d}"
         if nest.inner:
             last = nest.inner[-1]
             low, high = start or "0", stop or nest.loop_size(last)
@@ -397,9 +400,9 @@ class _Text:
         index = dict(index)
         kept = [d for d in nest.inner if access.strides[d] != 0]
         for d in kept:
-            out.add(f"for i{d} in range({nest.loop_size(d)}):")
+            out.add(f"for index{d} in range({nest.loop_size(d)}):")
             out.depth += 1
-            index[d] = f"i{d}"
+            index[d] = f"index{d}"
         out.add(f"{self._pointer(access, index)}[0] = {identity(node.op.name, node.dtype)}")
         out.depth -= len(kept)
 
@@ -529,8 +532,8 @@ class _Text:
         if not any(access.strides):
             if access not in self.scalar_names:
                 at = nest.array(access)
-                self.scalar_names[access] = f"k{at}"
-                self.prelude.append(f"k{at} = {SUFFIX[access.dtype]}_at(at{at})[0]")
+                self.scalar_names[access] = f"number{at}"
+                self.prelude.append(f"number{at} = {SUFFIX[access.dtype]}_at(at{at})[0]")
             return self.scalar_names[access]
         if access not in local:
             name = self.name("x")
