@@ -833,25 +833,33 @@ def _named(error: GraphError, name: str) -> GraphError:
     return error
 
 
-#: What to write instead of functions that cannot be traced.
-_INSTEAD = {
-    "np.nonzero": "np.where(mask, x, 0) keeps the shape",
-    "np.flatnonzero": "np.where(mask, x, 0) keeps the shape",
-    "np.argwhere": "np.where(mask, x, 0) keeps the shape",
-    "np.extract": "np.where(mask, x, 0) keeps the shape",
-    "np.unique": "gd.nn.one_hot(x, n).sum(axis=0) counts values in range(n)",
-    "np.insert": "np.concatenate joins the parts",
-    "np.resize": "np.tile and np.reshape",
-    "np.piecewise": "np.select(conditions, choices)",
-    "np.apply_along_axis": "operations with axis=",
+_MASKED = (
+    "np.where(mask, x, 0), which keeps the shape, or np.argsort(~mask, kind='stable'), which puts "
+    "the positions where the mask holds first"
+)
+_UNIQUE = (
+    "np.sort(x), of which elements that differ from the one before are the unique ones, or "
+    "np.bincount(x, minlength=n), which counts whole numbers"
+)
+_MEMBERS = "np.isin(x, y), which marks the common elements"
+#: What to write instead of functions whose result has a shape that depends on values.
+_SHAPED_BY_VALUES = {
+    **dict.fromkeys(("np.nonzero", "np.flatnonzero", "np.argwhere", "np.extract"), _MASKED),
+    **{
+        f"np.{name}": _UNIQUE
+        for name in ("unique", "unique_all", "unique_counts", "unique_inverse", "unique_values")
+    },
+    **{f"np.{name}": _MEMBERS for name in ("union1d", "intersect1d", "setdiff1d", "setxor1d")},
+    "np.trim_zeros": "a slice with static bounds, or np.where(mask, x, 0)",
 }
 
 
 def _unsupported(name: str) -> str:
-    instead = _INSTEAD.get(name)
-    other = "it with functions that can (graphdl.numpy_functions lists them)"
-    hint = f"write {instead or other}"
-    return f"{name} cannot be traced; {hint}, or compute it outside of the traced function"
+    what, instead = f"{name} cannot be traced", _SHAPED_BY_VALUES.get(name)
+    if instead is not None:
+        what = f"{what}: the shape of its result depends on values"
+    write = instead or "it with functions that can (graphdl.numpy_functions lists them)"
+    return f"{what}; write {write}, or compute it outside of the traced function"
 
 
 def _method(name: str) -> Callable[..., Any]:

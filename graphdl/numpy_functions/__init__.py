@@ -1,12 +1,17 @@
 """NumPy's functions on traced values, composed of ops, by subject.
 
 elementwise   where, clip, round, ufuncs that are more than one op
-reductions    sum, mean, var, argmax, cumsum, ...; ufunc.reduce and ufunc.accumulate
+reductions    sum, mean, var, argmax, cumsum, ...
+ufunc_methods np.add.reduce, np.maximum.accumulate, np.multiply.reduceat, ...
 nan           nansum, nanmean, nanvar, ...
 quantiles     median, quantile, percentile and their nan-versions
 statistics    cov, corrcoef
 histograms    histogram, bincount, ...
-manipulation  reshape, concatenate, split, roll, tile, pad, ...
+manipulation  reshape, concatenate, split, roll, tile, ...
+padding       pad
+insertion     insert, resize
+positions     unravel_index, ravel_multi_index, ix_, ...; packbits
+choices       choose, piecewise
 selection     take, take_along_axis, diagonal, tril, diff, ...
 products      matmul, dot, tensordot, einsum, ...
 convolving    convolve, correlate
@@ -28,14 +33,18 @@ enters them in `graphdl.tracing.HANDLERS`.
 from graphdl.numpy_functions import (
     assignment,
     calculus,
+    choices,
     convolving,
     creation,
     elementwise,
     histograms,
+    insertion,
     linalg,
     manipulation,
     nan,
+    padding,
     polynomials,
+    positions,
     products,
     quantiles,
     reductions,
@@ -43,6 +52,7 @@ from graphdl.numpy_functions import (
     sorting,
     special,
     statistics,
+    ufunc_methods,
 )
 from graphdl.numpy_functions.convolution import conv, conv_transpose
 from graphdl.numpy_functions.neural import (
@@ -74,6 +84,7 @@ __all__ = [
     "assignment",
     "avg_pool",
     "calculus",
+    "choices",
     "conv",
     "conv_transpose",
     "convolving",
@@ -83,6 +94,7 @@ __all__ = [
     "global_avg_pool",
     "global_max_pool",
     "histograms",
+    "insertion",
     "linalg",
     "local_response_norm",
     "log_softmax",
@@ -91,7 +103,9 @@ __all__ = [
     "max_pool",
     "nan",
     "one_hot",
+    "padding",
     "polynomials",
+    "positions",
     "products",
     "quantiles",
     "reductions",
@@ -106,4 +120,5 @@ __all__ = [
     "special",
     "statistics",
     "top_k",
+    "ufunc_methods",
 ]

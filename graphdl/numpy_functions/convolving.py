@@ -14,7 +14,8 @@ import numpy as np
 
 from graphdl.errors import ArgumentError
 from graphdl.numpy_functions.arguments import BOOL, INDEX, lift, promote, require, reshaped, sliced
-from graphdl.numpy_functions.manipulation import concatenate, flip, pad
+from graphdl.numpy_functions.manipulation import concatenate, flip
+from graphdl.numpy_functions.padding import pad
 from graphdl.numpy_functions.products import matmul
 from graphdl.tracing import TracedArray, broadcast_to, cast, implements
 

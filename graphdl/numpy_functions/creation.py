@@ -8,6 +8,7 @@ import numpy as np
 
 from graphdl.numpy_functions.arguments import (
     FLOAT,
+    INDEX,
     axis_of,
     integer,
     integers,
@@ -16,12 +17,15 @@ from graphdl.numpy_functions.arguments import (
     lift_one,
     number,
     promote,
+    require,
     reshaped,
 )
-from graphdl.numpy_functions.manipulation import moveaxis, stack
+from graphdl.numpy_functions.manipulation import concatenate, moveaxis, stack
 from graphdl.tracing import (
     TracedArray,
+    broadcast_shapes,
     broadcast_to,
+    call_ufunc,
     cast,
     dtype_of,
     implements,
@@ -105,6 +109,68 @@ def linspace(
         points = np.floor(points)
     points = moveaxis(cast(points, wanted), 0, axis_of(axis, points.shape))
     return (points, step) if retstep else points
+
+
+@implements(np.logspace)
+def logspace(
+    start: Any,
+    stop: Any,
+    num: Any = 50,
+    endpoint: bool = True,
+    base: Any = 10.0,
+    dtype: Any = None,
+    axis: Any = 0,
+) -> Any:
+    if len(shape_of(base)):  # the axis of the powers comes in front of those of all three
+        shape = broadcast_shapes("np.logspace", [shape_of(v) for v in (start, stop, base)])
+        start, stop, base = (broadcast_to(value, shape) for value in lift(start, stop, base))
+    points = call_ufunc(np.power, base, linspace(start, stop, num, endpoint))
+    points = points if dtype is None else cast(points, as_dtype(dtype))
+    return moveaxis(points, 0, axis_of(axis, points.shape))
+
+
+@implements(np.geomspace)
+def geomspace(
+    start: Any,
+    stop: Any,
+    num: Any = 50,
+    endpoint: bool = True,
+    dtype: Any = None,
+    axis: Any = 0,
+) -> Any:
+    """Both ends must be of one sign; that they are not zero is not checked."""
+    count = integer(num, "num")
+    kind = promote(start, stop, np.zeros((), FLOAT))
+    first, last = (cast(value, kind) for value in lift(start, stop))
+    sign = np.sign(first)
+    ratio = last / first
+    share = linspace(lift(first, 0.0)[1], 1.0, count, endpoint, dtype=kind)
+    share = reshaped(share, (count,) + (1,) * ratio.ndim)
+    points = sign * np.exp(np.log(np.abs(first)) + share * np.log(ratio))
+    place = reshaped(iota(count, first), share.shape)
+    points = np.where(place == 0, first, points)
+    if endpoint and count > 1:
+        points = np.where(place == count - 1, last, points)
+    points = points if dtype is None else cast(points, as_dtype(dtype))
+    return moveaxis(points, 0, axis_of(axis, points.shape))
+
+
+@implements(np.vander)
+def vander(x: Any, N: Any = None, increasing: bool = False) -> Any:
+    (values,) = lift(x)
+    require(values.ndim == 1, f"takes one axis, not shape {values.shape}")
+    count = values.size if N is None else integer(N, "N")
+    dtype = promote(values, np.zeros((), INDEX))
+    column = reshaped(cast(values, dtype), (values.size, 1))
+    ones = np.ones_like(column[:, : min(count, 1)])
+    factors = broadcast_to(column, (values.size, max(count - 1, 0)))
+    powers = np.cumprod(concatenate((ones, factors), 1), axis=1, dtype=dtype)
+    return powers if increasing else powers[:, ::-1]
+
+
+@implements(np.astype)
+def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
+    return lift_one(x).astype(dtype)
 
 
 @implements(np.array, np.asarray, np.asanyarray, np.ascontiguousarray)

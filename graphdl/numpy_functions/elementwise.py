@@ -160,6 +160,16 @@ def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
     return np.all(same | (np.isnan(x) & np.isnan(y)) if equal_nan else same)
 
 
+@implements(np.array_equiv)
+def array_equiv(a1: Any, a2: Any) -> Any:
+    try:
+        shape = np.broadcast_shapes(shape_of(a1), shape_of(a2))
+    except ValueError:
+        return False
+    x, y = lift(a1, a2)
+    return np.all(broadcast_to(x, shape) == broadcast_to(y, shape))
+
+
 @implements(np.sinc)
 def sinc(x: Any) -> Any:
     """sin(pi x) / (pi x), and near 0 its series, of which every derivative is right as well."""

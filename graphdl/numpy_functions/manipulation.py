@@ -1,15 +1,15 @@
-"""The same elements at other places: shapes, joining, cutting, order, repeating, padding."""
+"""The same elements at other places: shapes, joining, cutting, order, repeating."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from graphdl.errors import DtypeError, ShapeError, UnsupportedError
+from graphdl.errors import DtypeError, ShapeError
 from graphdl.numpy_functions.arguments import (
     axes_of,
     axis_of,
@@ -19,7 +19,6 @@ from graphdl.numpy_functions.arguments import (
     lift,
     lift_all,
     lift_one,
-    number,
     promote,
     refuse,
     require,
@@ -462,71 +461,3 @@ def picked(x: TracedArray, axis: int, positions: np.ndarray[Any, Any]) -> Any:
             parts.append(sliced(x, axis, first, length, step if length > 1 else 1))
         start = stop
     return concatenate(parts, axis)
-
-
-_RUNS = ("edge", "reflect", "symmetric", "wrap")
-
-
-@implements(np.pad)
-def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> Any:
-    (x,) = lift(array)
-    widths = _pairs_of(pad_width, x.ndim, "pad_width")
-    if any(width < 0 for pair in widths for width in pair):
-        raise ShapeError(f"pad_width {pad_width} has a negative width")
-    if mode in _RUNS:
-        refuse(kwargs.pop("reflect_type", "even") != "even", "reflect_type='odd' is not traced")
-        _no_more(kwargs, mode)
-        for axis, pair in enumerate(widths):
-            if any(pair):
-                positions = np.pad(np.arange(x.shape[axis]), pair, mode=mode)
-                x = picked(x, axis, positions)
-        return x
-    refuse(
-        mode not in ("constant", "empty"),
-        f"mode={mode!r} is not traced; those that are: constant, {', '.join(_RUNS)}",
-    )
-    values = kwargs.pop("constant_values", 0) if mode == "constant" else 0
-    _no_more(kwargs, mode)
-    if isinstance(values, TracedArray) or np.ndim(values) == 0:
-        return _framed(x, widths, values)
-    for axis, (fills, pair) in enumerate(
-        zip(np.broadcast_to(np.asarray(values), (x.ndim, 2)), widths, strict=True)
-    ):
-        nothing = (0, 0)
-        for fill, width in zip(fills, ((pair[0], 0), (0, pair[1])), strict=True):
-            x = _framed(x, [width if i == axis else nothing for i in range(x.ndim)], fill)
-    return x
-
-
-def _pairs_of(value: Any, ndim: int, what: str) -> list[tuple[int, int]]:
-    """(before, after) for each axis, as np.pad broadcasts them."""
-    if isinstance(value, dict):
-        pairs = [(0, 0)] * ndim
-        for axis, pair in value.items():
-            (pairs[axis],) = _pairs_of(pair, 1, what)
-        return pairs
-    widths = np.asarray(value)
-    if widths.dtype.kind not in "iu":
-        raise DtypeError(f"{what} must be integers, not {value!r:.60}")
-    try:
-        return [(int(b), int(a)) for b, a in np.broadcast_to(widths, (ndim, 2))]
-    except ValueError:
-        raise ShapeError(f"{what} {value!r:.60} does not fit an array with {ndim} axes") from None
-
-
-def _framed(x: TracedArray, widths: Sequence[tuple[int, int]], fill: Any) -> Any:
-    """x with `fill` around it."""
-    if not any(map(any, widths)):
-        return x
-    value = number(fill, x.dtype, x)
-    require(value.ndim == 0, f"a constant value must be a scalar, not {value.type}")
-    shape = tuple(b + n + a for (b, a), n in zip(widths, x.shape, strict=True))
-    if not x.size:
-        return broadcast_to(value, shape)
-    starts = tuple(before for before, _ in widths)
-    return movement.pad(x, value, shape=shape, starts=starts, steps=(1,) * x.ndim)
-
-
-def _no_more(kwargs: dict[str, Any], mode: str) -> None:
-    if kwargs:
-        raise UnsupportedError(f"argument {next(iter(kwargs))!r} is not traced with mode {mode!r}")

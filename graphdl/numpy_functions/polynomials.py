@@ -21,7 +21,8 @@ from graphdl.numpy_functions.arguments import (
     sliced,
 )
 from graphdl.numpy_functions.convolving import convolve
-from graphdl.numpy_functions.manipulation import concatenate, pad
+from graphdl.numpy_functions.manipulation import concatenate
+from graphdl.numpy_functions.padding import pad
 from graphdl.tracing import TracedArray, broadcast_to, call_ufunc, cast, implements
 
 

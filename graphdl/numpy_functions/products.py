@@ -313,6 +313,18 @@ def einsum(
     return transposed(x, [named.index(label) for label in result])
 
 
+@implements(np.einsum_path)
+def einsum_path(*operands: Any, optimize: Any = "greedy", einsum_call: bool = False) -> Any:
+    """A question about shapes, which NumPy answers."""
+
+    def stand_in(operand: Any) -> Any:
+        if not isinstance(operand, TracedArray):
+            return operand
+        return np.broadcast_to(np.zeros((), operand.dtype), operand.shape)
+
+    return np.einsum_path(*map(stand_in, operands), optimize=optimize)
+
+
 def _check_labels(labels: Sequence[Labels], values: Sequence[TracedArray], subscripts: str) -> None:
     sizes: dict[int, int] = {}
     for named, x in zip(labels, values, strict=True):

@@ -1,4 +1,4 @@
-"""Reductions over axes, cumulative ones, and the `reduce` and `accumulate` of ufuncs."""
+"""Reductions over axes, and cumulative ones."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.errors import DtypeError, ShapeError
+from graphdl.errors import ShapeError
 from graphdl.numpy_functions.arguments import (
     BOOL,
     FLOAT,
-    as_float,
     axes_of,
     axis_of,
     float_of,
@@ -20,16 +19,13 @@ from graphdl.numpy_functions.arguments import (
     number,
     require,
     reshaped,
-    sliced,
     with_ones,
 )
 from graphdl.numpy_functions.elementwise import choose
 from graphdl.numpy_functions.manipulation import concatenate
-from graphdl.numpy_functions.neural import logsumexp
 from graphdl.ops import cumulative, movement, reduction
 from graphdl.ops.op import Op
 from graphdl.tracing import (
-    METHOD_HANDLERS,
     TracedArray,
     broadcast_to,
     call_ufunc,
@@ -339,89 +335,3 @@ def _line(a: Any, axis: Any) -> tuple[TracedArray, int]:
     if axis is None or x.ndim == 0:
         return reshaped(x, (x.size,)), axis_of(axis or 0, (x.size,))
     return x, axis_of(axis, x.shape)
-
-
-def _scan(ufunc: np.ufunc, x: TracedArray, axis: int) -> Any:
-    """All prefixes combined by an associative ufunc, by doubling: log2(n) passes.
-
-    W. D. Hillis and G. L. Steele, "Data parallel algorithms", CACM 29 (1986).
-    """
-    n, reach = x.shape[axis], 1
-    while reach < n:
-        head = sliced(x, axis, 0, reach)
-        tail = call_ufunc(ufunc, sliced(x, axis, 0, n - reach), sliced(x, axis, reach, n - reach))
-        x = concatenate((head, tail), axis)
-        reach *= 2
-    return x
-
-
-# --- np.add.reduce and the like -----------------------------------------------------------------
-
-
-def _reduce_method(function: Callable[..., Any], dtyped: bool) -> Callable[..., Any]:
-    """ufunc.reduce: the same function, but over the first axis unless told otherwise."""
-
-    def reduce(
-        array: Any,
-        axis: Any = 0,
-        dtype: Any = None,
-        out: None = None,
-        keepdims: bool = False,
-        initial: Any = MISSING,
-        where: Any = True,
-    ) -> Any:
-        kwargs: dict[str, Any] = {"keepdims": keepdims}
-        if where is not True:
-            kwargs["where"] = where
-        if initial is not MISSING and initial is not None:
-            kwargs["initial"] = initial
-        if dtyped and dtype is not None:
-            kwargs["dtype"] = dtype
-        return function(array, axis, **kwargs)
-
-    return reduce
-
-
-def _bits_to(function: Callable[..., Any], ufunc: np.ufunc) -> Callable[..., Any]:
-    def reduce(array: Any, axis: Any = 0, **kwargs: Any) -> Any:
-        (x,) = lift(array)
-        if x.dtype != BOOL:
-            raise DtypeError(f"np.{ufunc.__name__}.reduce is traced for booleans, not {x.dtype}")
-        return function(x, axis, **kwargs)
-
-    return reduce
-
-
-for _ufunc, _function in {
-    np.add: sum_, np.multiply: prod, np.maximum: max_, np.minimum: min_,
-    np.logical_and: all_, np.logical_or: any_,
-}.items():  # fmt: skip
-    METHOD_HANDLERS[_ufunc, "reduce"] = _reduce_method(_function, _ufunc in (np.add, np.multiply))
-METHOD_HANDLERS[np.bitwise_and, "reduce"] = _bits_to(all_, np.bitwise_and)
-METHOD_HANDLERS[np.bitwise_or, "reduce"] = _bits_to(any_, np.bitwise_or)
-METHOD_HANDLERS[np.logaddexp, "reduce"] = lambda array, axis=0, keepdims=False: logsumexp(
-    as_float(array), axis, keepdims
-)
-
-
-def _accumulate_method(ufunc: np.ufunc) -> Callable[..., Any]:
-    def accumulate(array: Any, axis: Any = 0, dtype: Any = None, out: None = None) -> Any:
-        (x,) = lift(array)
-        if ufunc in (np.add, np.multiply):
-            return (cumsum if ufunc is np.add else cumprod)(x, axis, dtype)
-        if dtype is not None:
-            x = cast(x, as_dtype(dtype))
-        axis = axis_of(axis, x.shape)
-        if ufunc in (np.maximum, np.minimum):
-            op = cumulative.cummax if ufunc is np.maximum else cumulative.cummin
-            return op(x, axis=axis)
-        return _scan(ufunc, x, axis)
-
-    return accumulate
-
-
-for _scanned in (
-    np.add, np.multiply, np.maximum, np.minimum, np.fmax, np.fmin, np.logaddexp,
-    np.bitwise_and, np.bitwise_or, np.bitwise_xor,
-):  # fmt: skip
-    METHOD_HANDLERS[_scanned, "accumulate"] = _accumulate_method(_scanned)

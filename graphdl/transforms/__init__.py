@@ -4,6 +4,7 @@ graphdl.api gives users the same names, which also compile themselves when they 
 real arrays.
 """
 
+from graphdl.transforms import along
 from graphdl.transforms.checkpoint import checkpoint
 from graphdl.transforms.common import name_of, positions_of
 from graphdl.transforms.custom import custom_jvp, custom_vjp, stop_gradient
@@ -14,6 +15,7 @@ from graphdl.transforms.reverse import grad, value_and_grad, vjp
 from graphdl.transforms.vectorise import vmap
 
 __all__ = [
+    "along",
     "checkpoint",
     "cond",
     "custom_jvp",
