@@ -53,4 +53,20 @@ def check(f: Callable[..., Any], args: Sequence[Any], exact: bool = True) -> Gra
     return graph
 
 
-__all__ = ["call_of", "check", "same", "trace"]
+def calls(table: str, newer: Mapping[str, tuple[str, ...]] | None = None) -> list[str]:
+    """The calls of a table, four spaces apart, that this NumPy knows.
+
+    `newer` lists, by the version of NumPy from which on they are right, how calls begin.
+    """
+    lines = (line for line in table.splitlines() if not line.startswith("#"))
+    every = [call for line in lines for call in map(str.strip, line.split("    ")) if call]
+    unknown = tuple(
+        start
+        for version, starts in (newer or {}).items()
+        if np.lib.NumpyVersion(np.__version__) < f"{version}.0"
+        for start in starts
+    )
+    return [call for call in every if not call.startswith(unknown)]
+
+
+__all__ = ["call_of", "calls", "check", "same", "trace"]

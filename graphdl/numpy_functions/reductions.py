@@ -325,8 +325,9 @@ def _cumulative(function: Callable[..., Any], identity: int) -> Callable[..., An
     return implementation
 
 
-implements(np.cumulative_sum)(_cumulative(cumsum, 0))
-implements(np.cumulative_prod)(_cumulative(cumprod, 1))
+if hasattr(np, "cumulative_sum"):  # NumPy 2.1
+    implements(np.cumulative_sum)(_cumulative(cumsum, 0))
+    implements(np.cumulative_prod)(_cumulative(cumprod, 1))
 
 
 def _line(a: Any, axis: Any) -> tuple[TracedArray, int]:
