@@ -143,6 +143,7 @@ SHAPED: dict[str, list[tuple[tuple[tuple[int, ...], ...], dict[str, Any]]]] = {
         ),
         (((1, 3, 3, 2, 2), (2, 1, 2, 1, 2)), _convolution(3, rhs_dilation=(2, 1, 1), groups=2)),
         (((2, 3, 2), (1, 2, 4)), _convolution(1)),
+        (((2, 5, 3), (2, 1, 3)), _convolution(1, strides=(2,), padding=((1, 0),), groups=3)),
         (((2, 0, 2), (1, 2, 4)), _convolution(1, padding=((1, 1),))),
     ],
     "filter_gradient": [
@@ -156,7 +157,12 @@ SHAPED: dict[str, list[tuple[tuple[tuple[int, ...], ...], dict[str, Any]]]] = {
             {"window": (2,), **_convolution(1, lhs_dilation=(2,))},
         ),
         (((2, 3, 2), (2, 3, 4)), {"window": (1,), **_convolution(1)}),
+        (((2, 5, 3), (2, 4, 3)), {"window": (2,), **_convolution(1, groups=3)}),
         (((0, 3, 2), (0, 2, 4)), {"window": (2,), **_convolution(1)}),
+    ],
+    "filter_gradient_parts": [
+        (((2, 4, 3, 2), (2, 2, 2, 3)), {"window": (3, 2), "parts": 3, **_convolution(2)}),
+        (((3, 5, 3), (3, 4, 3)), {"window": (2,), "parts": 2, **_convolution(1, groups=3)}),
     ],
     "window_pick": [
         (((2, 4, 3, 2), (2, 4, 3, 2)), _windows((2, 2), (2, 1))),

@@ -11,7 +11,7 @@ from graphdl import nn
 from graphdl.compiler import pipeline
 from graphdl.errors import ArgumentError, DtypeError, ShapeError
 from graphdl.kernels.cpu import convolution as kernels
-from graphdl.kernels.cpu import cores, llvm, product, tiles
+from graphdl.kernels.cpu import cores, depthwise, llvm, patches, product, tiles
 from graphdl.kernels.cpu.tiles import Registers
 from graphdl.ops.convolution import Axis, convolve, filter_gradient
 from tests.programs import bits, check_compiled, lower
@@ -73,6 +73,10 @@ CASES = [
                                  "groups": 2}),
     ((7, 6), (3, 4), 7, 3, {"lhs": (2, 4), "rhs": (1, 2), "padding": ((1, 1), (3, 1))}),
     ((7, 6), (3, 2), 7, 10, {"lhs": (2, 1), "strides": (3, 2), "padding": ((1, 1), (-1, 1))}),
+    ((9, 8), (11, 10), 5, 5, {"groups": 5, "padding": ((5, 5), (5, 5))}),
+    ((5, 4), (3, 3), 550, 550, {"groups": 550, "padding": ((1, 1), (1, 1))}),
+    ((33, 28), (3, 3), 40, 40, {"groups": 40, "padding": ((1, 1), (1, 1)), "strides": (2, 2)}),
+    ((28, 33), (3, 3), 20, 9, {"padding": ((1, 1), (1, 1))}),
     ((3, 3), (6, 5), 17, 10, {"padding": ((1, 1), (1, 1))}),
     ((3, 3), (5, 5), 17, 10, {"padding": ((1, 1), (1, 1))}),
 ]  # fmt: skip
@@ -213,7 +217,7 @@ def test_layouts_are_transposes_of_each_other(rank):
     first = np.ascontiguousarray(np.moveaxis(x, -1, 1))
     w = rng.normal(size=(*(3, 2, 2)[:rank], 3, 4)).astype(np.float32)
     v = rng.normal(size=(*(3, 2, 2)[:rank], 2, 6)).astype(np.float32)
-    for f in (
+    functions = (
         lambda x, layout: nn.conv(x, w, padding=1, groups=2, layout=layout),
         lambda x, layout: nn.conv_transpose(x, v, strides=2, groups=2, layout=layout),
         lambda x, layout: nn.max_pool(x, 2, layout=layout),
@@ -222,13 +226,14 @@ def test_layouts_are_transposes_of_each_other(rank):
         lambda x, layout: nn.adaptive_max_pool(x, 3, layout=layout),
         lambda x, layout: nn.local_response_norm(x, 3, layout=layout),
         lambda x, layout: nn.resize(x, 7, layout=layout),
-    ):
-        want = np.moveaxis(f(x, "channels_last"), -1, 1)
-        for got in (
-            f(first, "channels_first"),
-            gd.compile(lambda x, f=f: f(x, "channels_first"))(first),
-        ):
-            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    )
+    want = [np.moveaxis(f(x, "channels_last"), -1, 1) for f in functions]
+    ways = [[f(first, "channels_first") for f in functions]]
+    if rank == 2:
+        ways.append(gd.compile(lambda x: [f(x, "channels_first") for f in functions])(first))
+    for found in ways:
+        for got, one in zip(found, want, strict=True):
+            np.testing.assert_allclose(got, one, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -323,8 +328,8 @@ def test_other_forms():
     pointwise = forms(lambda x, w: nn.conv(x, w), x, np.ones((1, 1, 4, 3), np.float32))
     assert "contract" in pointwise
     assert "convolve" not in pointwise
-    depthwise = forms(lambda x, w: nn.conv(x, w, groups=4), x, np.ones((3, 3, 1, 4), np.float32))
-    assert "convolve" not in depthwise
+    twice = forms(lambda x, w: nn.conv(x, w, groups=4), x, np.ones((3, 3, 1, 8), np.float32))
+    assert twice.count("convolve") == 2
     empty = forms(lambda x, w: nn.conv(x, w), x[:0], np.ones((3, 3, 4, 2), np.float32))
     assert "convolve" not in empty
     spread = forms(
@@ -403,18 +408,20 @@ def test_other_registers(monkeypatch, dtype, size, many, fused):
     """What is written for AVX2, NEON and SSE2 computes the same, compiled for this CPU."""
     element = np.dtype({"f32": np.float32, "f64": np.float64}[dtype])
     registers = Registers(dtype, size // element.itemsize, many, fused)
-    for module in (product, kernels):
+    for module in (product, kernels, patches, depthwise):
         monkeypatch.setattr(module, "host_registers", lambda _: registers)
     addresses = {}
     for kind, text in (
         ("convolve", kernels.convolve_ir),
         ("filter_gradient", kernels.filter_gradient_ir),
+        ("depthwise", depthwise.depthwise_ir),
+        ("depthwise_gradient", depthwise.depthwise_gradient_ir),
     ):
         symbol = f"{kind}_{dtype}_{size}_{many}"
         code = product._object_code(text(dtype, symbol))
         addresses[f"{kind} {dtype}"] = llvm.load({symbol: code})[symbol]
     monkeypatch.setattr(cores, "address", addresses.__getitem__)
-    for number in (1, 2, 3, 6):
+    for number in (1, 2, 3, 6, 11):
         x, w, attrs = prepared(CASES[number], element)
         g = np.asarray(convolve(x, w, **attrs))
         got = gd.compile(lambda x, w, attrs=attrs: convolve(x, w, **attrs))(x, w)
@@ -435,24 +442,24 @@ def test_scratch_suffices():
             (1, 3, 11), (1, 3, 64, 700), (1, 64, 2000)
         ):
             axis = Axis(32, window, 1, 1, 1, 1, 1)
-            what = kernels.Convolution(dtype, 4, (axis, axis), 1, channels, outputs)
+            what = patches.Convolution(dtype, 4, (axis, axis), 1, channels, outputs)
             table, _ = kernels.convolve_table(what, [])
-            first = table[kernels.GEOMETRY] + kernels.FIRST_STEP
-            steps = np.reshape(table[first:][: 4 * table[kernels.STEPS]], (-1, 4))
+            first = table[patches.GEOMETRY] + patches.FIRST_STEP
+            steps = np.reshape(table[first:][: 4 * table[patches.STEPS]], (-1, 4))
             deepest = (steps[:, 1] * steps[:, 2]).max()
-            width = -(-table[kernels.COLUMNS] // panel) * panel
-            assert deepest * width * size <= kernels.PANELS_BYTES
-            rows = 12 if len(steps) == 1 else table[kernels.ROWS]
-            assert rows * width * size <= kernels.SUMS_BYTES
-            assert steps[:, 1].max() <= kernels.MOST_SEGMENTS
-            assert steps[:, 2].max() <= kernels.LONGEST
+            width = -(-table[patches.COLUMNS] // panel) * panel
+            assert deepest * width * size <= product.PANELS_BYTES
+            rows = 12 if len(steps) == 1 else table[patches.ROWS]
+            assert rows * width * size <= product.SUMS_BYTES
+            assert steps[:, 1].max() <= patches.MOST_SEGMENTS
+            assert steps[:, 2].max() <= patches.LONGEST
             assert (steps[:, 1] * steps[:, 2]).sum() == window**2 * channels
             table, _ = kernels.filter_gradient_table(what, [])
-            steps = np.reshape(table[first:][: 4 * table[kernels.STEPS]], (-1, 4))
+            steps = np.reshape(table[first:][: 4 * table[patches.STEPS]], (-1, 4))
             width = -(-(steps[:, 1] * steps[:, 2]).max() // panel) * panel
-            assert table[kernels.DEPTH] * width * size <= kernels.PANELS_BYTES
-            assert table[kernels.ROWS] * width * size <= kernels.SUMS_BYTES
-            assert tiles.STRIP * table[kernels.DEPTH] * size <= kernels.STRIPS_BYTES
+            assert table[patches.DEPTH] * width * size <= product.PANELS_BYTES
+            assert table[patches.ROWS] * width * size <= product.SUMS_BYTES
+            assert tiles.STRIP * table[patches.DEPTH] * size <= product.STRIPS_BYTES
 
 
 # -- errors ----------------------------------------------------------------------------------------

@@ -161,6 +161,12 @@ BAD = [
     ("convolve", (IMAGE, TensorType(F4, (2, 2, 3, 4))), CONVOLUTION, DtypeError),
     ("convolve", (BOOLS, BOOLS), CONVOLUTION, DtypeError),
     ("filter_gradient", (IMAGE, WEIGHTS), {"window": (2, 2), **CONVOLUTION}, ShapeError),
+    (
+        "filter_gradient_parts",
+        (IMAGE, TensorType(F8, (2, 5, 4, 4))),
+        {"window": (2, 2), "parts": 0, **CONVOLUTION},
+        ShapeError,
+    ),
     ("window_pick", (IMAGE, X), WINDOWS, ShapeError),
     ("window_pick", (IMAGE, IMAGE), {**WINDOWS, "padding": ((2, 0), (0, 0))}, ShapeError),
     ("window_pick", (IMAGE, IMAGE), {**WINDOWS, "strides": (0, 1)}, ShapeError),

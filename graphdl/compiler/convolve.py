@@ -1,9 +1,9 @@
 """Convolutions in the forms that kernels compute, and as other ops where those are cheaper.
 
-What is left as `convolve` or `filter_gradient` has an input that is not spread (its lhs_dilation is
-1) and more than one channel a group. The rest becomes:
+What is left as `convolve` or `filter_gradient` has an input that is not spread: its lhs_dilation is
+1. The rest becomes:
   windows of one element           a matrix product
-  one channel a group (depthwise)  a sum of shifted slices, which fuses with its neighbours
+  one channel a group (depthwise)  has one output a channel
   a spread input                   one convolution for each phase of the result, without the zeros
 """
 
@@ -21,11 +21,14 @@ from graphdl.graph import Graph, Node, rebuild
 from graphdl.ops import contraction, convolution, movement, reduction
 from graphdl.ops.convolution import Axis, attributes, axes_of, dilated
 from graphdl.ops.op import rebuilt
+from graphdl.ops.update import update
 from graphdl.tracing import Trace, TracedArray, as_traced
 from graphdl.types import Shape
 
-#: Slices that a depthwise convolution is a sum of, at most.
-MOST_SLICES = 64
+#: Where weights have few elements, their gradient is summed by parts of the places, so that there
+#: is work for all cores: so many parts at most, of so many places at least. Sizes alone decide, so
+#: that any number of cores gives the same bits.
+MOST_PARTS, LEAST_PART, LARGE_WEIGHTS = 8, 512, 1 << 16
 #: Channels of a group below which a whole line of the window is one run of memory, not a place:
 #: then the borders are padded in memory, so that no line leaves the input.
 FEW_CHANNELS = 16
@@ -71,10 +74,9 @@ def _padded(x: Any, axes: Sequence[Axis]) -> tuple[Any, list[Axis]]:
         size + before + max(axis.high, 0)
         for axis, size, before in zip(axes, spread, low, strict=True)
     ]
-    x = movement.pad(
+    x = update(
+        _zeros(x, (x.shape[0], *sizes, x.shape[-1])),
         x,
-        np.zeros((), x.dtype),
-        shape=(x.shape[0], *sizes, x.shape[-1]),
         starts=(0, *low, 0),
         steps=(1, *(axis.lhs for axis in axes), 1),
     )
@@ -104,18 +106,10 @@ def _places(x: Any, axes: Sequence[Axis], at: Sequence[int]) -> Any:
     )
 
 
-def _elements(axes: Sequence[Axis]) -> list[tuple[int, ...]]:
-    return list(itertools.product(*(range(axis.window) for axis in axes)))
-
-
 def _is_pointwise(axes: Sequence[Axis], groups: int) -> bool:
     return groups == 1 and all(
         (axis.window, axis.low, axis.high, axis.lhs) == (1, 0, 0, 1) for axis in axes
     )
-
-
-def _is_depthwise(axes: Sequence[Axis], groups: int, channels: int) -> bool:
-    return channels == groups and groups > 1 and len(_elements(axes)) <= MOST_SLICES
 
 
 def _fits_lines(axes: Sequence[Axis], groups: int, channels: int) -> bool:
@@ -134,8 +128,8 @@ def _convolve(x: Any, w: Any, axes: Sequence[Axis], groups: int) -> Any:
         return _product(_places(x, axes, (0,) * len(axes)), w)
     if any(axis.lhs > 1 for axis in axes):
         return _by_phases(x, w, axes, groups)
-    if _is_depthwise(axes, groups, x.shape[-1]):
-        return _depthwise(x, w, axes)
+    if x.shape[-1] == groups > 1 and w.shape[-1] > groups:
+        return _by_multiples(x, w, axes)
     if _fits_lines(axes, groups, x.shape[-1]):
         x, axes = _padded(x, axes)
     return convolution.convolve(x, w, **attributes(axes, groups))
@@ -151,20 +145,11 @@ def _product(x: Any, w: Any) -> Any:
     )
 
 
-def _depthwise(x: Any, w: Any, axes: Sequence[Axis]) -> Any:
-    """One channel a group: the sum over the window of a slice times its weights."""
+def _by_multiples(x: Any, w: Any, axes: Sequence[Axis]) -> Any:
+    """One channel a group, and several outputs: a depthwise convolution for each of them."""
     channels, times = x.shape[-1], w.shape[-1] // x.shape[-1]
-    x, axes = _padded(x, axes)
-    total = None
-    for at in _elements(axes):
-        weights = np.reshape(w[at], (channels, times) if times > 1 else (channels,))
-        seen = _places(x, axes, at)
-        if times > 1:
-            seen = seen[..., None]
-        term = seen * weights
-        total = term if total is None else total + term
-    assert total is not None
-    return np.reshape(total, (*total.shape[: 1 + len(axes)], w.shape[-1]))
+    parts = [_convolve(x, w[..., i::times], axes, channels)[..., None] for i in range(times)]
+    return np.reshape(np.concatenate(parts, axis=-1), (*parts[0].shape[:-2], w.shape[-1]))
 
 
 def _by_phases(x: Any, w: Any, axes: Sequence[Axis], groups: int) -> Any:
@@ -177,22 +162,20 @@ def _by_phases(x: Any, w: Any, axes: Sequence[Axis], groups: int) -> Any:
         x, axes = _padded(x, axes)
         return _convolve(x, w, axes, groups)
     shape = (x.shape[0], *(axis.out for axis in axes), w.shape[-1])
-    total = None
+    total = _zeros(x, shape)
     for at in itertools.product(*(range(axis.lhs) for axis in axes)):
         parts = [_phase(axis, phase) for axis, phase in zip(axes, at, strict=True)]
         if any(part is None or part[0].out == 0 for part in parts):
             continue
         own = [part[0] for part in parts if part is not None]
         window = tuple(part[1] for part in parts if part is not None)
-        term = movement.pad(
+        total = update(
+            total,
             _convolve(x, w[window], own, groups),
-            np.zeros((), x.dtype),
-            shape=shape,
             starts=(0, *at, 0),
             steps=(1, *(axis.lhs for axis in axes), 1),
         )
-        total = term if total is None else total + term
-    return _zeros(x, shape) if total is None else total
+    return total
 
 
 def _phase(axis: Axis, phase: int) -> tuple[Axis, slice] | None:
@@ -236,26 +219,17 @@ def _filter_gradient(x: Any, g: Any, axes: Sequence[Axis], groups: int) -> Any:
             return _exchanged(x, g, axes, groups)
         x, axes = _padded(x, axes)
         return _filter_gradient(x, g, axes, groups)
-    if _is_depthwise(axes, groups, x.shape[-1]):
-        return _depthwise_filter_gradient(x, g, axes, shape)
+    if x.shape[-1] == groups > 1 and g.shape[-1] > groups:
+        times = g.shape[-1] // groups
+        each = [_filter_gradient(x, g[..., i::times], axes, groups) for i in range(times)]
+        return np.reshape(np.concatenate([part[..., None] for part in each], axis=-1), shape)
     if _fits_lines(axes, groups, x.shape[-1]):
         x, axes = _padded(x, axes)
-    return convolution.filter_gradient(x, g, window=window, **attributes(axes, groups))
-
-
-def _depthwise_filter_gradient(x: Any, g: Any, axes: Sequence[Axis], shape: Shape) -> Any:
-    channels = x.shape[-1]
-    times = g.shape[-1] // channels
-    x, axes = _padded(x, axes)
-    places = tuple(range(1 + len(axes)))
-    if times > 1:
-        g = np.reshape(g, (*g.shape[:-1], channels, times))
-    parts = []
-    for at in _elements(axes):
-        seen = _places(x, axes, at)
-        product = (seen[..., None] if times > 1 else seen) * g
-        parts.append(np.reshape(reduction.sum_(product, axes=places), (1, channels * times)))
-    return np.reshape(movement.concatenate(*parts, axis=0), shape)
+    attrs = {"window": window, **attributes(axes, groups)}
+    parts = min(MOST_PARTS, math.prod(g.shape[:-1]) // LEAST_PART)
+    if parts < 2 or math.prod(shape) > LARGE_WEIGHTS:
+        return convolution.filter_gradient(x, g, **attrs)
+    return reduction.sum_(convolution.filter_gradient_parts(x, g, parts=parts, **attrs), axes=(0,))
 
 
 def _exchanged(x: Any, g: Any, axes: Sequence[Axis], groups: int) -> Any:

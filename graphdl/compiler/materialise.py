@@ -17,14 +17,15 @@ from graphdl.types import contiguous_strides
 #: Ops whose kernels read their operands as they lie in memory, row by row.
 ROW_BY_ROW = (
     "scatter_add", "cumsum", "cummax", "cummin", "recurrence", "sort", "argsort", "searchsorted",
-    "convolve", "filter_gradient", "window_pick", "window_place",
+    "convolve", "filter_gradient", "filter_gradient_parts", "window_pick", "window_place",
 )  # fmt: skip
 #: How many operands, from the first on, kernels read from memory whatever they are. All others may
 #: also be numbers that a kernel computes for itself.
 IN_MEMORY = {
     "gather": 1, "pad": 1, "contract": 2, "scatter_add": 2, "cumsum": 1, "cummax": 1, "cummin": 1,
     "recurrence": 2, "sort": 1, "argsort": 1, "searchsorted": 2, "update": 1,
-    "convolve": 2, "filter_gradient": 2, "window_pick": 2, "window_place": 2,
+    "convolve": 2, "filter_gradient": 2, "filter_gradient_parts": 2, "window_pick": 2,
+    "window_place": 2,
 }  # fmt: skip
 
 #: The same values in memory of their own; `again` counts the copies of one value.

@@ -15,7 +15,12 @@ from graphdl.ops import contraction, convolution
 from graphdl.types import Shape
 
 #: The ops whose kernels call an epilogue.
-ROOTS = (contraction.contract, convolution.convolve, convolution.filter_gradient)
+ROOTS = (
+    contraction.contract,
+    convolution.convolve,
+    convolution.filter_gradient,
+    convolution.filter_gradient_parts,
+)
 
 Strides = tuple[int, int, int, int]
 Ints = tuple[int, ...]
@@ -25,6 +30,7 @@ Ints = tuple[int, ...]
 class Walk:
     """The axes of a result that make up each loop.
 
+    outer: those of z, batch: those of y.
     grouped: "row" or "column" where `groups` equal parts of that loop are the batches.
     """
 
@@ -33,15 +39,21 @@ class Walk:
     column: Ints
     groups: int = 1
     grouped: str = ""
+    outer: Ints = ()
 
 
 def walk(root: Node) -> Walk:
     """How the kernel of `root` walks its result."""
     last = root.type.ndim - 1
     if root.op is convolution.convolve:
-        return Walk((), tuple(range(last)), (last,), root["groups"], "column")
-    if root.op is convolution.filter_gradient:
-        return Walk((), (last,), tuple(range(last)), root["groups"], "row")
+        groups = 1 if is_depthwise(root) else root["groups"]
+        return Walk((), tuple(range(last)), (last,), groups, "column")
+    if root.op in (convolution.filter_gradient, convolution.filter_gradient_parts):
+        first = int(root.op is convolution.filter_gradient_parts)
+        outer, window = tuple(range(first)), tuple(range(first, last))
+        if is_depthwise(root):
+            return Walk((), window, (last,), outer=outer)
+        return Walk((), (last,), window, root["groups"], "row", outer)
     role, labels = roles(root), root["lo"]
     batch, row, column = (
         tuple(labels.index(label) for label in part) for part in (role.batch, role.m, role.n)
@@ -49,17 +61,25 @@ def walk(root: Node) -> Walk:
     return Walk(batch, row, column)
 
 
+def is_depthwise(root: Node) -> bool:
+    """Whether each channel of a convolution is a group, with one output."""
+    x, other = root.inputs
+    return bool(root["groups"] == x.shape[-1] == other.shape[-1] > 1)
+
+
 def along(root: Node, strides: Sequence[int]) -> Strides | None:
     """An array's strides along (z, y, row, column), from those along the axes of the result."""
     loops = walk(root)
-    steps = [_joined(root.shape, strides, axes) for axes in (loops.batch, loops.row, loops.column)]
-    batch, row, column = steps
-    if batch is None or row is None or column is None:
+    outer, batch, row, column = (
+        _joined(root.shape, strides, axes)
+        for axes in (loops.outer, loops.batch, loops.row, loops.column)
+    )
+    if outer is None or batch is None or row is None or column is None:
         return None
     if loops.groups > 1:
         axis = (loops.row if loops.grouped == "row" else loops.column)[-1]
         batch = strides[axis] * (root.shape[axis] // loops.groups)
-    return 0, batch, row, column
+    return outer, batch, row, column
 
 
 def _joined(shape: Shape, strides: Sequence[int], axes: Ints) -> int | None:

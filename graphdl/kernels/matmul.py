@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from graphdl.compiler.contract import roles
 from graphdl.compiler.fuse import Group, is_scalar, through
-from graphdl.compiler.rows import ROOTS, Strides, along, walk
+from graphdl.compiler.rows import ROOTS, Strides, along, is_depthwise, walk
 from graphdl.compiler.view import View, view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX, constant_of, cost_of, expression, plain
-from graphdl.kernels.cpu import convolution as windows
-from graphdl.kernels.cpu import product
+from graphdl.kernels.cpu import convolution as dense
+from graphdl.kernels.cpu import depthwise, patches, product
 from graphdl.kernels.program import Address, Entry, Launch, Word
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import contraction, convolution, movement
@@ -194,9 +194,10 @@ def _convolution(writer: _Epilogue, source: KernelSource) -> Launch:
     x, other = root.inputs
     attrs = dict(root.attrs)
     window = attrs.pop("window", other.shape[:-2])
-    groups = root["groups"]
     suffix = SUFFIX[root.dtype]
-    what = windows.Convolution(
+    alone = is_depthwise(root)
+    groups = 1 if alone else root["groups"]
+    what = patches.Convolution(
         suffix,
         x.shape[0],
         tuple(axes_of(x.shape[1:-1], window, attrs)),
@@ -204,17 +205,24 @@ def _convolution(writer: _Epilogue, source: KernelSource) -> Launch:
         x.shape[-1] // groups,
         other.shape[-1] // groups,
     )
-    forward = root.op is convolution.convolve
-    table = windows.convolve_table if forward else windows.filter_gradient_table
-    numbers, iterations = table(what, [strides for _, _, strides in writer.words])
+    operands = [strides for _, _, strides in writer.words]
+    parts = attrs.get("parts", 1)
+    if root.op is convolution.convolve:
+        kind = "depthwise" if alone else "convolve"
+        table = depthwise.depthwise_table if alone else dense.convolve_table
+        numbers, iterations = table(what, operands)
+    else:
+        kind = "depthwise_gradient" if alone else "filter_gradient"
+        sums = depthwise.depthwise_gradient_table if alone else dense.filter_gradient_table
+        numbers, iterations = sums(what, operands, parts)
     views = {}
-    for word, operand in ((windows.X, x), (windows.B, other)):
+    for word, operand in ((patches.X, x), (patches.B, other)):
         view = view_of(operand)
         assert view is not None
         views[word] = view
     words = _addressed(numbers, writer, views)
-    core = f"{root.op.name} {suffix}"
-    return _launch(writer, source, words, iterations, what.multiply_adds, core)
+    work = what.multiply_adds // (what.channels if alone else 1)
+    return _launch(writer, source, words, iterations, work, f"{kind} {suffix}")
 
 
 def _addressed(

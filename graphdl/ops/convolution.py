@@ -194,6 +194,31 @@ def _filter_gradient(
     return out.reshape((*window, x.shape[-1] // groups, outputs))
 
 
+def part_of(part: int, parts: int, places: int) -> tuple[int, int]:
+    """Where a part of the places, counted over the whole batch, starts and stops."""
+    return part * places // parts, (part + 1) * places // parts
+
+
+def _infer_parts(x: TensorType, g: TensorType, *, parts: int, **attrs: Any) -> TensorType:
+    if parts < 1:
+        raise ShapeError(f"filter_gradient_parts: {parts} parts")
+    whole = _infer_filter_gradient(x, g, **attrs)
+    return TensorType(whole.dtype, (parts, *whole.shape))
+
+
+def _filter_gradient_parts(
+    x: NDArray[Any], g: NDArray[Any], *, parts: int, **attrs: Any
+) -> NDArray[Any]:
+    rows = math.prod(g.shape[:-1])
+    found = []
+    for part in range(parts):
+        own = np.zeros_like(g).reshape(rows, g.shape[-1])
+        places = slice(*part_of(part, parts, rows))
+        own[places] = g.reshape(own.shape)[places]
+        found.append(_filter_gradient(x, own.reshape(g.shape), **attrs))
+    return np.stack(found)
+
+
 # -- the records -----------------------------------------------------------------------------------
 
 
@@ -235,4 +260,14 @@ filter_gradient: Op = Op(
     _infer_filter_gradient,
     _filter_gradient,
     _filter_gradient_rule,
+)
+
+#: `filter_gradient` by parts of the places, in order; the sum over the first axis is all of it. The
+#: compiler makes it, so that parts are computed side by side.
+filter_gradient_parts: Op = Op(
+    "filter_gradient_parts",
+    "convolution",
+    _infer_parts,
+    _filter_gradient_parts,
+    no_gradient="the compiler makes it",
 )

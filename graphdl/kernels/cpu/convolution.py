@@ -1,210 +1,76 @@
 """Convolutions as products whose one operand is never written down: the kernels, and their cut.
 
-A convolution is a product of the *patches*, one row a place of the window with what the window sees
-there, and the weights; the gradient of the weights is a product of the patches' transpose and the
-cotangent. Patches would take as much memory as the window has elements, times the input. Here they
-are addressed: a patch falls into *segments*, elements that lie in memory one after the other, and
-for a few places at a time a table holds where each segment starts, or the address of zeros where
-the window is outside the input.
-
-`convolve` multiplies straight from these addresses: its register tiles read a row of the patches
-through the table. `filter_gradient` copies the segments of some hundred places to a panel, since
-its tiles read patches as vectors. Packing of the other operand, tiles and epilogues are those of
-matrix products, see graphdl.kernels.cpu.product.
+A convolution is a product of the patches (see graphdl.kernels.cpu.patches), one row a place of the
+window, and the weights; the gradient of the weights is a product of the patches' transpose and the
+cotangent. Patches written down would take as much memory as the window has elements, times the
+input. `convolve` multiplies straight from the addresses of their segments: its register tiles read
+a row of the patches through the table. `filter_gradient` copies the segments of some hundred places
+to a panel, since its tiles read patches as vectors. Packing of the other operand, tiles and
+epilogues are those of matrix products, see graphdl.kernels.cpu.product.
 
 Every element is one chain of multiply-adds over rising k, so cuts and threads change no bit.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphdl.kernels.cpu import product, tiles
-from graphdl.kernels.cpu.assembler import Function, Value, Variable
+from graphdl.kernels.cpu.assembler import Function, Value
+from graphdl.kernels.cpu.patches import (
+    B_GROUP,
+    B_K,
+    COLUMN_BLOCKS,
+    COLUMNS,
+    DEPTH,
+    FIRST_STEP,
+    GEOMETRY,
+    GROUPS,
+    MOST_SEGMENTS,
+    PARTS,
+    PLACES,
+    ROW,
+    ROW_BLOCKS,
+    ROWS,
+    STEP_WORDS,
+    STEPS,
+    X_GROUP,
+    B,
+    Convolution,
+    M,
+    N,
+    Step,
+    X,
+    define_copy_segments,
+    define_find,
+    nothing_at,
+    other_in_python,
+    part_places,
+    patches_in_python,
+    segments_of,
+    steps_of,
+    table_of,
+)
 from graphdl.kernels.cpu.product import (
     DEEPEST,
     EPILOGUE,
-    OPERANDS,
     PANELS_BYTES,
     STRIPS_BYTES,
     SUMS_BYTES,
 )
 from graphdl.kernels.cpu.tiles import STRIP, Registers, Vectors, host_registers
-from graphdl.ops.convolution import Axis
+from graphdl.ops.convolution import part_of
 
-#: Spatial axes that kernels walk; fewer are filled up with axes of one element.
-RANK = 3
-#: Elements of a segment, and segments that are worked on at a time, at most.
-LONGEST, MOST_SEGMENTS = 512, 96
-#: The segments' addresses are one row of STRIP words each.
-ROW = 8 * STRIP
 #: Columns of patches that a job of `filter_gradient` takes, at most.
 WIDEST = 384
 
 #: What a place costs a step of `filter_gradient` beyond its columns, in columns: to find and copy
 #: its patch.
 COPY_COST = 16
-
-#: Words of the launch table. X is the input; B the weights or the cotangent, and B_K the bytes
-#: between its rows; X_GROUP and B_GROUP are the bytes between groups of channels.
-X, B, B_K, X_GROUP, B_GROUP, M, N = range(1, 8)
-ROWS, ROW_BLOCKS, COLUMNS, COLUMN_BLOCKS, DEPTH, PLACES, STEPS, GEOMETRY = range(8, 16)
-assert OPERANDS > GEOMETRY > EPILOGUE
-
-#: From word GEOMETRY on: for each spatial axis the places, the elements between them, the padding,
-#: the input's size and its stride in bytes; then the bytes of an image, then the steps.
-AXIS_WORDS = 5
-IMAGE = RANK * AXIS_WORDS
-FIRST_STEP = IMAGE + 1
-#: A step is some segments of one length: the first word of them, how many, their length, and the
-#: first element of a patch that they hold.
-STEP_WORDS = 4
-#: A segment: where it starts along the spatial axes, and in bytes from the window's first element.
-SEGMENT_WORDS = RANK + 1
-
-_INDICES = f"<{STRIP} x i64>"
-
-
-# -- addresses -------------------------------------------------------------------------------------
-
-
-class _Indices:
-    """Vectors of STRIP addresses or coordinates."""
-
-    def __init__(self, function: Function) -> None:
-        self.f = function
-
-    def load(self, address: Value) -> str:
-        pointer = self.f.emit(f"inttoptr i64 {address.name} to ptr")
-        return self.f.emit(f"load {_INDICES}, ptr {pointer}, align 8")
-
-    def store(self, vector: str, address: Value) -> None:
-        pointer = self.f.emit(f"inttoptr i64 {address.name} to ptr")
-        self.f.line(f"store {_INDICES} {vector}, ptr {pointer}, align 8")
-
-    def splat(self, value: Value) -> str:
-        first = self.f.emit(f"insertelement {_INDICES} poison, i64 {value.name}, i64 0")
-        return self.f.emit(
-            f"shufflevector {_INDICES} {first}, {_INDICES} poison, <{STRIP} x i32> zeroinitializer"
-        )
-
-    def add(self, left: str, right: str) -> str:
-        return self.f.emit(f"add {_INDICES} {left}, {right}")
-
-    def below(self, left: str, right: str) -> str:
-        """Where 0 <= left < right."""
-        return self.f.emit(f"icmp ult {_INDICES} {left}, {right}")
-
-
-def _define_find(texts: list[str]) -> None:
-    """find(geometry, x, place, end, segments, count, nothing, to): where segments start.
-
-    Row s of the table `to` becomes the addresses of segment s at the places from `place` on; those
-    at and past `end` repeat the last one. `nothing` is the address of zeros, which stand for what
-    lies outside the input.
-    """
-    with tiles.function(texts, "find", 8) as f:
-        geometry, x, place, end, segments, count, nothing, to = f.arguments()
-        v = _Indices(f)
-        rows = [f.stack(f.constant(ROW), align=64) for _ in range(RANK + 1)]
-
-        def word(axis: int, index: int) -> Value:
-            return f.load(geometry + 8 * (axis * AXIS_WORDS + index))
-
-        at: list[Variable] = []
-        rest = place
-        for axis in reversed(range(RANK)):
-            quotient = rest // word(axis, 0)
-            at.insert(0, f.variable(rest - quotient * word(axis, 0)))
-            rest = quotient
-        image = f.variable(rest)
-        starts = [f.variable(0) for _ in range(RANK)]
-        base = f.variable(0)
-
-        def settle(first: int) -> None:
-            """The window's start from the places along the axes, from `first` on."""
-            for axis in range(first, RANK):
-                starts[axis].set(at[axis].get() * word(axis, 1) - word(axis, 2))
-            total = x + image.get() * f.load(geometry + 8 * IMAGE)
-            for axis in range(RANK):
-                total = total + starts[axis].get() * word(axis, 4)
-            base.set(total)
-
-        settle(0)
-        step = word(RANK - 1, 1)
-        jump = step * word(RANK - 1, 4)
-        with f.count(0, STRIP) as row:
-            for table, value in zip(rows, [*starts, base], strict=True):
-                f.store(table + row * 8, value.get())
-            with f.when(place + row + 1 < end):
-                last = at[-1].get() + 1
-                at[-1].set(last)
-                starts[-1].set(starts[-1].get() + step)
-                base.set(base.get() + jump)
-                with f.when(last >= word(RANK - 1, 0)):
-                    at[-1].set(0)
-                    for axis in reversed(range(RANK - 1)):
-                        turn = at[axis].get() + 1
-                        over = turn >= word(axis, 0)
-                        carried = at[axis + 1].get().equals(0)
-                        at[axis].set(f.select(carried, f.select(over, 0, turn), at[axis].get()))
-                        if axis == 0:
-                            image.set(image.get() + f.select(carried & over, 1, 0))
-                    settle(0)
-        vectors = [v.load(table) for table in rows]
-        sizes = [v.splat(word(axis, 3)) for axis in range(RANK)]
-        zeros = v.splat(nothing)
-        with f.count(0, count) as s:
-            segment = segments + s * (8 * SEGMENT_WORDS)
-            inside = ""
-            for axis in range(RANK):
-                coordinate = v.add(vectors[axis], v.splat(f.load(segment + 8 * axis)))
-                known = v.below(coordinate, sizes[axis])
-                inside = f.emit(f"and <{STRIP} x i1> {inside}, {known}") if inside else known
-            address = v.add(vectors[RANK], v.splat(f.load(segment + 8 * RANK)))
-            found = f.emit(
-                f"select <{STRIP} x i1> {inside}, {_INDICES} {address}, {_INDICES} {zeros}"
-            )
-            v.store(found, to + s * ROW)
-
-
-def _define_copy_segments(texts: list[str], r: Registers) -> None:
-    """copy_segments(table, count, length, rows, to, step, width): patches to rows of a panel.
-
-    Each row is filled up with zeros to `width` elements, and as far as a vector beyond.
-    """
-    with tiles.function(texts, "copy_segments", 7) as f:
-        table, count, length, rows, to, step, width = f.arguments()
-        v = Vectors(f, r)
-        vector = r.lanes * r.size
-        whole = length // r.lanes
-        left = length - whole * r.lanes
-        mask = v.mask(left)
-        with f.count(0, rows) as row:
-            target = f.variable(to + row * step)
-            with f.count(0, count) as s:
-                source = f.load(table + s * ROW + row * 8)
-                here = target.get()
-                with f.count(0, whole) as i:
-                    v.store(v.load(source + i * vector), here + i * vector)
-                with f.when(left > 0):
-                    done = whole * vector
-                    v.store(v.load_masked(source + done, mask), here + done)
-                target.set(here + length * r.size)
-            end = to + row * step + width * r.size
-            with f.forever() as loop:
-                here = target.get()
-                loop.stop_when(here >= end)
-                v.store("zeroinitializer", here)
-                target.set(here + vector)
 
 
 # -- tiles that read patches through a table of addresses ------------------------------------------
@@ -296,24 +162,6 @@ def _define_multiply_windows(texts: list[str], r: Registers) -> None:
 # -- the cores -------------------------------------------------------------------------------------
 
 
-def _declarations(r: Registers) -> str:
-    return "\n".join(
-        (
-            tiles.declarations(r),
-            "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
-        )
-    )
-
-
-def _nothing(f: Function, r: Registers) -> Value:
-    """The address of zeros, as many as a segment has elements at most."""
-    size = LONGEST * r.size
-    address = f.stack(f.constant(size), align=64)
-    pointer = f.emit(f"inttoptr i64 {address.name} to ptr")
-    f.line(f"call void @llvm.memset.p0.i64(ptr {pointer}, i8 0, i64 {size}, i1 false)")
-    return address
-
-
 def _define_convolve(texts: list[str], r: Registers, symbol: str) -> None:
     """The kernel of `convolve`: for each job a block of places and outputs, step by step of k."""
     f = Function(symbol, 3)
@@ -325,7 +173,7 @@ def _define_convolve(texts: list[str], r: Registers, symbol: str) -> None:
     panels = f.stack(f.constant(PANELS_BYTES), align=64)
     sums = f.stack(f.constant(SUMS_BYTES), align=64)
     found = f.stack(f.constant(ROW * MOST_SEGMENTS), align=64)
-    nothing = _nothing(f, r)
+    nothing = nothing_at(f, r)
     place = f.stack(f.constant(64))
     f.store(place + 8 * product.LAUNCH, table)
     f.store(place + 8 * product.Z, 0)
@@ -387,38 +235,40 @@ def _define_filter_gradient(texts: list[str], r: Registers, symbol: str) -> None
     sums = f.stack(f.constant(SUMS_BYTES), align=64)
     strips = f.stack(f.constant(STRIPS_BYTES), align=64)
     found = f.stack(f.constant(ROW * MOST_SEGMENTS), align=64)
-    nothing = _nothing(f, r)
+    nothing = nothing_at(f, r)
     place = f.stack(f.constant(64))
     f.store(place + 8 * product.LAUNCH, table)
-    f.store(place + 8 * product.Z, 0)
     m, places, deep, bk = word(M), word(PLACES), word(DEPTH), word(B_K)
     row_blocks, count = word(ROW_BLOCKS), word(STEPS)
     geometry = table + word(GEOMETRY) * 8
     with f.count(lo, hi) as job:
         block = job // row_blocks
-        group = block // count
+        batch = block // count
+        part = batch // word(GROUPS)
+        group = batch - part * word(GROUPS)
         i0 = (job - block * row_blocks) * word(ROWS)
         rows = f.smaller(m - i0, word(ROWS))
-        at = geometry + 8 * FIRST_STEP + (block - group * count) * (8 * STEP_WORDS)
+        at = geometry + 8 * FIRST_STEP + (block - batch * count) * (8 * STEP_WORDS)
         segments, many, length, j0 = (f.load(at + 8 * i) for i in range(STEP_WORDS))
         first = geometry + segments * 8
         columns = (many * length + (r.panel - 1)) // r.panel * r.panel
         ci = columns * r.size
         for index, value in (
-            (product.SUMS_STRIDE, ci), (product.Y, group), (product.FIRST_COLUMN, j0),
-            (product.WIDTH, many * length),
+            (product.SUMS_STRIDE, ci), (product.Z, part), (product.Y, group),
+            (product.FIRST_COLUMN, j0), (product.WIDTH, many * length),
         ):  # fmt: skip
             f.store(place + 8 * index, value)
         x0 = word(X) + group * word(X_GROUP)
         g0 = word(B) + group * word(B_GROUP) + i0 * r.size
-        start = f.variable(0)
+        begin, end = part_places(part, word(PARTS), places)
+        start = f.variable(begin)
         with f.forever() as steps:
-            depth = f.smaller(places - start.get(), deep)
-            last = places <= start.get() + depth
+            depth = f.smaller(end - start.get(), deep)
+            last = end <= start.get() + depth
             with f.count(0, (depth + (STRIP - 1)) // STRIP) as strip:
                 at_place = strip * STRIP
                 f.call(
-                    "find", geometry, x0, start.get() + at_place, places, first, many, nothing,
+                    "find", geometry, x0, start.get() + at_place, end, first, many, nothing,
                     found,
                 )  # fmt: skip
                 f.call(
@@ -436,7 +286,7 @@ def _define_filter_gradient(texts: list[str], r: Registers, symbol: str) -> None
                     ak.set(STRIP * r.size)
                 f.call(
                     "multiply", a.get(), r.size, ak.get(), height, panels, ci, 0, columns, c, ci,
-                    depth, start.get(),
+                    depth, start.get() - begin,
                 )  # fmt: skip
                 with f.when(last):
                     f.store(place + 8 * product.SUMS, c)
@@ -450,7 +300,7 @@ def _define_filter_gradient(texts: list[str], r: Registers, symbol: str) -> None
 def convolve_ir(dtype: str, symbol: str) -> str:
     """The LLVM IR of the core of `convolve` for "f32" or "f64" on this CPU."""
     r = host_registers(dtype)
-    texts = [_declarations(r)]
+    texts = [tiles.declarations(r)]
     tiles.define_copy(texts, r)
     tiles.define_copy_edge(texts, r)
     tiles.define_transpose(texts, r)
@@ -459,7 +309,7 @@ def convolve_ir(dtype: str, symbol: str) -> str:
     for rows, vectors in _window_shapes(r):
         _define_window_tile(texts, r, rows, vectors)
     _define_multiply_windows(texts, r)
-    _define_find(texts)
+    define_find(texts)
     _define_convolve(texts, r, symbol)
     return "\n".join(texts)
 
@@ -467,13 +317,13 @@ def convolve_ir(dtype: str, symbol: str) -> str:
 def filter_gradient_ir(dtype: str, symbol: str) -> str:
     """The LLVM IR of the core of `filter_gradient` for "f32" or "f64" on this CPU."""
     r = host_registers(dtype)
-    texts = [_declarations(r)]
+    texts = [tiles.declarations(r)]
     for rows, vectors in r.shapes:
         tiles.define_tile(texts, r, rows, vectors)
     tiles.define_gather_rows(texts, r)
     product.define_multiply(texts, r)
-    _define_copy_segments(texts, r)
-    _define_find(texts)
+    define_copy_segments(texts, r)
+    define_find(texts)
     _define_filter_gradient(texts, r, symbol)
     return "\n".join(texts)
 
@@ -493,38 +343,6 @@ def filter_gradient_address(dtype: str) -> int:
 # -- what the cores do, by NumPy -------------------------------------------------------------------
 
 
-def _patches(dtype: str, t: Sequence[int], group: int, step: int) -> NDArray[Any]:
-    """What the window sees at every place, as far as one step of the patches holds it."""
-    element = np.dtype({"f32": np.float32, "f64": np.float64}[dtype])
-    geometry = t[t[GEOMETRY] :]
-    axes = [geometry[AXIS_WORDS * d : AXIS_WORDS * (d + 1)] for d in range(RANK)]
-    first, count, length, _ = geometry[FIRST_STEP + STEP_WORDS * step :][:STEP_WORDS]
-    found = np.zeros((t[PLACES], count, length), element)
-    outs = [axis[0] for axis in axes]
-    for number, index in enumerate(np.ndindex(t[PLACES] // math.prod(outs), *outs)):
-        starts = [p * axis[1] - axis[2] for p, axis in zip(index[1:], axes, strict=True)]
-        base = t[X] + group * t[X_GROUP] + index[0] * geometry[IMAGE]
-        base += sum(start * axis[4] for start, axis in zip(starts, axes, strict=True))
-        for s in range(count):
-            *offsets, distance = geometry[first + SEGMENT_WORDS * s :][:SEGMENT_WORDS]
-            where = [start + offset for start, offset in zip(starts, offsets, strict=True)]
-            if all(0 <= p < axis[3] for p, axis in zip(where, axes, strict=True)):
-                memory = product.Memory(
-                    base + distance, element.type, (length,), (element.itemsize,)
-                )
-                found[number, s] = np.asarray(memory)
-    return found.reshape(t[PLACES], count * length)
-
-
-def _other(dtype: str, t: Sequence[int], group: int, rows: int, columns: int) -> NDArray[Any]:
-    """The weights or the cotangent of one group, as a matrix."""
-    element = np.dtype({"f32": np.float32, "f64": np.float64}[dtype])
-    start = t[B] + group * t[B_GROUP]
-    return np.asarray(
-        product.Memory(start, element.type, (rows, columns), (t[B_K], element.itemsize))
-    )
-
-
 def convolve_in_python(
     dtype: str, table: NDArray[np.int64], lo: int, hi: int, epilogue: product.EpilogueCall
 ) -> None:
@@ -539,8 +357,8 @@ def convolve_in_python(
         sums = np.zeros((rows, columns))
         for step in range(t[STEPS]):
             _, count, length, k0 = steps[STEP_WORDS * step :][:STEP_WORDS]
-            a = _patches(dtype, t, group, step)[i0 : i0 + rows]
-            b = _other(dtype, t, group, k0 + count * length, t[N])[k0:, j0 : j0 + columns]
+            a = patches_in_python(dtype, t, group, step)[i0 : i0 + rows]
+            b = other_in_python(dtype, t, group, k0 + count * length, t[N])[k0:, j0 : j0 + columns]
             sums = sums + a.astype(np.float64) @ b.astype(np.float64)
         product.finish_in_python(dtype, sums, (0, group, i0, j0), table, epilogue)
 
@@ -553,151 +371,18 @@ def filter_gradient_in_python(
     steps = t[t[GEOMETRY] + FIRST_STEP :]
     for job in range(lo, hi):
         block, row_block = divmod(job, t[ROW_BLOCKS])
-        group, step = divmod(block, t[STEPS])
+        batch, step = divmod(block, t[STEPS])
+        part, group = divmod(batch, t[GROUPS])
         i0 = row_block * t[ROWS]
-        a = _other(dtype, t, group, t[PLACES], t[M])[:, i0 : i0 + t[ROWS]]
-        b = _patches(dtype, t, group, step)
+        places = slice(*part_of(part, t[PARTS], t[PLACES]))
+        a = other_in_python(dtype, t, group, t[PLACES], t[M])[places, i0 : i0 + t[ROWS]]
+        b = patches_in_python(dtype, t, group, step)[places]
         sums = a.T.astype(np.float64) @ b.astype(np.float64)
         j0 = steps[STEP_WORDS * step + 3]
-        product.finish_in_python(dtype, sums, (0, group, i0, j0), table, epilogue)
+        product.finish_in_python(dtype, sums, (part, group, i0, j0), table, epilogue)
 
 
 # -- launches --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Adjacent elements of a patch.
-
-    offsets: along the spatial axes, in elements of the input, from the window's first element;
-    channel: the first channel of the group that it holds.
-    """
-
-    offsets: tuple[int, ...]
-    channel: int
-    length: int
-
-
-@dataclass(frozen=True)
-class Step:
-    """Segments of one length that follow each other, from number `first` and element `start` on."""
-
-    first: int
-    count: int
-    length: int
-    start: int
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution of an input that is not spread, contiguous and channels last.
-
-    `channels` and `outputs` are those of one of the `groups`.
-    """
-
-    dtype: str
-    batch: int
-    axes: tuple[Axis, ...]
-    groups: int
-    channels: int
-    outputs: int
-
-    @property
-    def places(self) -> int:
-        return self.batch * math.prod(axis.out for axis in self.axes)
-
-    @property
-    def depth(self) -> int:
-        """Elements of a patch."""
-        return math.prod(axis.window for axis in self.axes) * self.channels
-
-    @property
-    def multiply_adds(self) -> int:
-        return self.places * self.depth * self.outputs * self.groups
-
-
-def segments_of(what: Convolution) -> list[Segment]:
-    """The runs of memory that a patch consists of, in order.
-
-    A line of the window along the last axis is one, if it never leaves the input; otherwise the
-    channels at each of its places are.
-    """
-    last = what.axes[-1]
-    line = last.window * what.channels
-    inside = last.low <= 0 and (last.out - 1) * last.stride + last.window <= last.size + last.low
-    if what.groups == 1 and last.rhs == 1 and inside and line <= LONGEST:
-        lines = itertools.product(*(range(axis.window) for axis in what.axes[:-1]))
-        places = [(*at, 0) for at in lines]
-        parts = [(0, line)]
-    else:
-        places = list(itertools.product(*(range(axis.window) for axis in what.axes)))
-        count = -(-what.channels // LONGEST)
-        cuts = [what.channels * i // count for i in range(count + 1)]
-        parts = [(start, stop - start) for start, stop in itertools.pairwise(cuts)]
-    return [
-        Segment(tuple(i * axis.rhs for i, axis in zip(at, what.axes, strict=True)), channel, length)
-        for at in places
-        for channel, length in parts
-    ]
-
-
-def _steps(segments: Sequence[Segment], elements: int) -> list[Step]:
-    """Steps of at most so many elements (but of one segment at least), about equal in size."""
-    steps = []
-    start = first = 0
-    for length, run in itertools.groupby(segments, key=lambda segment: segment.length):
-        count = len(list(run))
-        most = max(1, min(elements // length, MOST_SEGMENTS))
-        pieces = -(-count // most)
-        for i in range(pieces):
-            many = count * (i + 1) // pieces - count * i // pieces
-            steps.append(Step(first, many, length, start))
-            first += many
-            start += many * length
-    return steps
-
-
-def _geometry(what: Convolution, segments: Sequence[Segment], steps: Sequence[Step]) -> list[int]:
-    """The words from GEOMETRY on."""
-    size = host_registers(what.dtype).size
-    pixel = what.groups * what.channels * size
-    filler = [Axis(1, 1, 1, 0, 0, 1, 1)] * (RANK - len(what.axes))
-    axes = [*filler, *what.axes]
-    strides = [pixel * math.prod(axis.size for axis in axes[d + 1 :]) for d in range(RANK)]
-    words = []
-    for axis, stride in zip(axes, strides, strict=True):
-        words += [axis.out, axis.stride, axis.low, axis.size, stride]
-    words.append(strides[0] * axes[0].size)
-    first_segment = FIRST_STEP + STEP_WORDS * len(steps)
-    for step in steps:
-        words += [first_segment + SEGMENT_WORDS * step.first, step.count, step.length, step.start]
-    for segment in segments:
-        offsets = [0] * len(filler) + list(segment.offsets)
-        distance = sum(i * stride for i, stride in zip(offsets, strides, strict=True))
-        words += [*offsets, distance + segment.channel * size]
-    return words
-
-
-def _table(
-    what: Convolution,
-    words: dict[int, int],
-    segments: Sequence[Segment],
-    steps: Sequence[Step],
-    operands: Sequence[tuple[int, int, int, int]],
-) -> list[int]:
-    """The launch table: `words`, the operands of the epilogue by their strides, the geometry."""
-    size = host_registers(what.dtype).size
-    common = {
-        B_K: what.groups * what.outputs * size, X_GROUP: what.channels * size,
-        B_GROUP: what.outputs * size, PLACES: what.places, STEPS: len(steps),
-        GEOMETRY: OPERANDS + product.OPERAND_WORDS * len(operands),
-    }  # fmt: skip
-    table = [0] * OPERANDS
-    for index, value in {**common, **words}.items():
-        table[index] = value
-    for strides in operands:
-        table += [0, *strides]
-    return table + _geometry(what, segments, steps)
 
 
 def convolve_table(
@@ -710,7 +395,7 @@ def convolve_table(
     """
     segments = segments_of(what)
     whole = what.depth <= DEEPEST + DEEPEST // 4 and len(segments) <= MOST_SEGMENTS
-    steps = _steps(segments, what.depth if whole else DEEPEST)
+    steps = steps_of(segments, what.depth if whole else DEEPEST)
     deepest = max(step.count * step.length for step in steps)
     shape = product.Product(what.dtype, what.places, what.outputs, what.depth, (1, what.groups))
     rows, columns = product.packed_blocks(shape, deepest)
@@ -720,15 +405,18 @@ def convolve_table(
         COLUMN_BLOCKS: column_blocks,
     }  # fmt: skip
     return (
-        _table(what, words, segments, steps, operands),
+        table_of(what, words, segments, steps, operands),
         what.groups * row_blocks * column_blocks,
     )
 
 
 def filter_gradient_table(
-    what: Convolution, operands: Sequence[tuple[int, int, int, int]]
+    what: Convolution, operands: Sequence[tuple[int, int, int, int]], parts: int = 1
 ) -> tuple[list[int], int]:
-    """The launch table of `filter_gradient`, and the number of iterations: see `convolve_table`."""
+    """The launch table of `filter_gradient`, and the number of iterations: see `convolve_table`.
+
+    The places fall into so many parts, which have a sum each.
+    """
     r = host_registers(what.dtype)
     segments = segments_of(what)
     wanted = max(1, min(product.JOBS_PER_CORE * product.cores(), what.multiply_adds // product.JOB))
@@ -738,23 +426,24 @@ def filter_gradient_table(
 
     def time(steps: Sequence[Step]) -> float:
         """Of all cores that there is work for, as a multiple of what the tiles alone take."""
-        jobs = what.groups * len(steps)
+        jobs = parts * what.groups * len(steps)
         busy = min(product.cores(), wanted)
         idle = -(-jobs // busy) * busy / jobs
         return idle * sum(width(step) + COPY_COST for step in steps)
 
-    cuts = [_steps(segments, most) for most in range(r.panel, WIDEST + 1, r.panel)]
+    cuts = [steps_of(segments, most) for most in range(r.panel, WIDEST + 1, r.panel)]
     steps = min(cuts, key=time)
     widest = max(map(width, steps))
     most = SUMS_BYTES // r.size // widest // STRIP * STRIP
     row_blocks = -(-what.outputs // most)
     rows = -(-what.outputs // row_blocks // STRIP) * STRIP
-    deepest = min(PANELS_BYTES // r.size // widest, DEEPEST, what.places)
-    pieces = -(-what.places // deepest)
+    places = -(-what.places // parts)
+    pieces = -(-places // min(PANELS_BYTES // r.size // widest, DEEPEST, places))
     words = {
-        M: what.outputs, ROWS: rows, ROW_BLOCKS: row_blocks, DEPTH: -(-what.places // pieces),
+        M: what.outputs, ROWS: rows, ROW_BLOCKS: row_blocks, DEPTH: -(-places // pieces),
+        PARTS: parts,
     }  # fmt: skip
     return (
-        _table(what, words, segments, steps, operands),
-        what.groups * len(steps) * row_blocks,
+        table_of(what, words, segments, steps, operands),
+        parts * what.groups * len(steps) * row_blocks,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from graphdl.kernels.cpu import convolution, product
+from graphdl.kernels.cpu import convolution, depthwise, product
 
 #: For each kind: its address, and the same by NumPy, both by the dtype, "f32" or "f64".
 _KINDS: dict[str, tuple[Callable[[str], int], Callable[..., None]]] = {
@@ -16,6 +16,11 @@ _KINDS: dict[str, tuple[Callable[[str], int], Callable[..., None]]] = {
     "filter_gradient": (
         convolution.filter_gradient_address,
         convolution.filter_gradient_in_python,
+    ),
+    "depthwise": (depthwise.depthwise_address, depthwise.depthwise_in_python),
+    "depthwise_gradient": (
+        depthwise.depthwise_gradient_address,
+        depthwise.depthwise_gradient_in_python,
     ),
 }
 

@@ -185,6 +185,7 @@ def declarations(registers: Registers) -> str:
             f"declare {vector} @llvm.masked.load.v{lanes}{dtype}.p0(ptr, i32, {mask}, {vector})",
             "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)",
             "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
+            "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         )
     )
 
@@ -195,6 +196,12 @@ def function(texts: list[str], name: str, parameters: int) -> Iterator[Function]
     f = Function(name, parameters)
     yield f
     texts.append(f.text("internal").replace(") nounwind {", ") noinline nounwind {", 1))
+
+
+def fill_zeros(f: Function, address: Value, size: Value) -> None:
+    """Write `size` bytes of zeros."""
+    pointer = f.emit(f"inttoptr i64 {address.name} to ptr")
+    f.line(f"call void @llvm.memset.p0.i64(ptr {pointer}, i8 0, i64 {size.name}, i1 false)")
 
 
 def define_tile(texts: list[str], registers: Registers, rows: int, vectors: int) -> None:
