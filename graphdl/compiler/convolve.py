@@ -40,7 +40,7 @@ def lower_convolutions(graph: Graph) -> Graph:
 
     def replaced(node: Node, inputs: tuple[Node, ...]) -> Node:
         made = rebuilt(node, inputs)
-        if made.op.family != "convolution":
+        if made.op not in (convolution.convolve, convolution.filter_gradient):
             return made
         x, other = (TracedArray(operand, trace) for operand in made.inputs)
         attrs = dict(made.attrs)
