@@ -94,14 +94,16 @@ def _extremum(op: Op, combine: np.ufunc) -> Callable[..., Any]:
         if where is not True:
             if initial is MISSING:
                 raise ShapeError("where= needs initial=, as there may be nothing to compare")
-            x = choose(where, x, initial)
+            x = choose(where, x, number(initial, x.dtype, x))
         axes = axes_of(axis, x.shape)
         if initial is not MISSING and any(x.shape[i] == 0 for i in axes):
             shape = with_ones(x.shape, axes)
             left = shape if keepdims else tuple(n for i, n in enumerate(x.shape) if i not in axes)
             return broadcast_to(cast(lift(x, np.asarray(initial))[1], x.dtype), left)
         result = _reduce(op, x, axis, keepdims)
-        return result if initial is MISSING else call_ufunc(combine, result, initial)
+        if initial is MISSING:
+            return result
+        return call_ufunc(combine, result, number(initial, x.dtype, x))
 
     return implementation
 

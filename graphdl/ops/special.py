@@ -80,6 +80,7 @@ _PROBABILITY = (0.1, 0.9)
 
 # --- gamma and beta -----------------------------------------------------------------------------
 
+
 def _zeta(s: Any, q: Any) -> Any:
     """SciPy's zeta, but 0 and not NaN where all terms are too small to represent."""
     result = _reference("zeta")(s, q)

@@ -1,0 +1,74 @@
+"""Every reduction over every axis, with every argument that it takes, against NumPy."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphdl as gd
+
+#: What each takes beside axis: several axes and keepdims (a), where (w), initial (i), ddof (d).
+REDUCTIONS = {
+    "sum": "awi", "prod": "awi", "max": "awi", "min": "awi", "mean": "aw", "var": "awd",
+    "std": "awd", "any": "aw", "all": "aw", "ptp": "a", "count_nonzero": "a", "argmax": "k",
+    "argmin": "k", "nansum": "awi", "nanprod": "awi", "nanmax": "awi", "nanmin": "awi",
+    "nanmean": "aw", "nanvar": "awd", "nanstd": "awd", "nanargmax": "k", "nanargmin": "k",
+    "median": "a", "nanmedian": "a", "average": "a", "cumsum": "", "cumprod": "", "nancumsum": "",
+    "nancumprod": "", "sort": "", "diff": "",
+}  # fmt: skip
+SHAPES = [(), (5,), (3, 4), (3, 0), (2, 1, 3)]
+
+
+def operand(dtype: str, shape: Any, rng: np.random.Generator) -> Any:
+    kind = np.dtype(dtype).kind
+    if kind == "b":
+        return rng.random(shape) < 0.5
+    if kind in "iu":
+        return np.asarray(rng.integers(-9 if kind == "i" else 0, 9, shape)).astype(dtype)
+    x = np.asarray(rng.normal(size=shape)).astype(dtype)
+    if x.size > 3:
+        x.flat[rng.integers(x.size)] = np.nan
+    return x
+
+
+def variants(takes: str, shape: Any, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """The keyword arguments to try."""
+    axes: list[Any] = [None, *range(-len(shape), len(shape))]
+    if "a" in takes:
+        axes += itertools.combinations(range(len(shape)), 2)
+    where = {"where": rng.random(shape) < 0.6}
+    for axis in axes:
+        yield {"axis": axis}
+        if "a" in takes or "k" in takes:
+            yield {"axis": axis, "keepdims": True}
+        if "w" in takes:
+            yield {"axis": axis, **where} | ({"initial": 2} if "i" in takes else {})
+        if "i" in takes:
+            yield {"axis": axis, "initial": 2}
+        if "d" in takes:
+            yield {"axis": axis, "ddof": 1}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "bool"])
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_a_reduction_is_numpys(name, dtype):
+    rng = np.random.default_rng(3)
+    f = getattr(np, name)
+    for shape in SHAPES:
+        x = operand(dtype, shape, rng)
+        for kwargs in variants(REDUCTIONS[name], shape, rng):
+            text = f"np.{name}({dtype}{list(shape)}, {kwargs})"
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                try:
+                    want = np.asarray(f(x, **kwargs))
+                except (TypeError, ValueError, ZeroDivisionError):
+                    continue  # an empty array or a dtype that NumPy refuses
+            got = gd.trace(lambda x, kw=kwargs: f(x, **kw), x).evaluate(x)
+            assert (got.dtype, got.shape) == (want.dtype, want.shape), text
+            np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6, err_msg=text)
