@@ -20,7 +20,8 @@ Written by `python -m graphdl.coverage --write docs/coverage.md`, with NumPy {nu
 {scipy}; not by hand. Each public function has been called on traced arrays, its results compared
 with the original's and its gradient with finite differences. Functions of `scipy.special` that are
 ufuncs dispatch to traced values by themselves; for the others, and for `scipy.linalg`, import
-`graphdl.special` and `graphdl.linalg` in their place. `numpy.random` keeps hidden state and is not
+`graphdl.special` and `graphdl.linalg` in their place; in traced functions `graphdl.numpy` takes the
+place of `numpy` by itself. `numpy.random` keeps hidden state and is not
 traced: `gd.random` has keys instead.
 
 """

@@ -13,6 +13,7 @@ import scipy.linalg
 import scipy.special
 
 import graphdl as gd
+import graphdl.numpy
 from graphdl import linalg, special
 from graphdl.coverage.examples import EXAMPLES, TEMPLATES, values
 from graphdl.trees import leaves_of
@@ -27,7 +28,7 @@ class Namespace:
 
     title: str
     module: Any
-    #: The module to call on traced values, where SciPy's functions do not dispatch.
+    #: The module to call on traced values, where some functions do not dispatch.
     own: Any = None
 
     def names(self) -> list[str]:
@@ -50,7 +51,7 @@ class Namespace:
 
 
 NAMESPACES = (
-    Namespace("numpy", np),
+    Namespace("numpy", np, graphdl.numpy),
     Namespace("numpy.linalg", np.linalg),
     Namespace("numpy.fft", np.fft),
     Namespace("scipy.special", scipy.special, special),
