@@ -200,3 +200,41 @@ def test_a_wrong_number_of_features_is_named():
     params = layer.init(0, (64,))
     with pytest.raises(gd.GraphError, match=r"with 64 features.*\(\.\.\., 64\); got \(5, 63\)"):
         layer.apply(params, np.zeros((5, 63), np.float32))
+
+
+def test_dropout_scales_what_stays():
+    x = np.random.default_rng(0).normal(size=(200, 300)).astype(np.float32)
+    layer, key = nn.Dropout(0.25), gd.random.key(3)
+    y = layer.apply({}, x, key)
+    assert y.dtype == np.float32
+    stays = y != 0
+    assert abs(stays.mean() - 0.75) < 4 * np.sqrt(0.75 * 0.25 / x.size)
+    np.testing.assert_allclose(y[stays], x[stays] / np.float32(0.75), rtol=1e-6)
+    assert layer.apply({}, x) is x
+    np.testing.assert_allclose(gd.compile(layer.apply)({}, x, key), y, rtol=1e-6)
+    slope = gd.grad(lambda x: np.sum(layer.apply({}, x, key)))(x)
+    np.testing.assert_allclose(slope, stays / np.float32(0.75), rtol=1e-6)
+
+
+def test_layers_of_a_sequential_have_keys_of_their_own():
+    model = nn.Sequential(
+        [nn.Dropout(0.5), nn.Dense(40), nn.GaussianNoise(1.0), nn.Sequential([nn.Dropout(0.5)])]
+    )
+    params = model.init(0, (40,), np.float64)
+    x, key = np.ones((500, 40)), gd.random.key(1)
+    keys = [gd.random.fold_in(key, i) for i in range(4)]
+    first = nn.Dropout(0.5).apply({}, x, keys[0])
+    middle = nn.Dense(40).apply(params["dense"], first)
+    noisy = nn.GaussianNoise(1.0).apply({}, middle, keys[2])
+    want = nn.Dropout(0.5).apply({}, noisy, gd.random.fold_in(keys[3], 0))
+    np.testing.assert_allclose(model.apply(params, x, key), want, rtol=1e-12)
+    compiled = gd.compile(model.apply)
+    np.testing.assert_allclose(compiled(params, x, key), want, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(model.apply(params, x), x @ params["dense"]["kernel"])
+    assert not np.array_equal(compiled(params, x, gd.random.key(2)) == 0, want == 0)
+
+
+def test_noise_without_sense_is_refused():
+    for make in (lambda: nn.Dropout(1.0), lambda: nn.Dropout(-0.1), lambda: nn.GaussianNoise(-1)):
+        with pytest.raises(ValueError, match="needs a"):
+            make()

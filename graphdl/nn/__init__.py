@@ -26,6 +26,7 @@ from graphdl.nn.convolution import (
 )
 from graphdl.nn.dense import Activation, Dense, Embedding, Flatten, LayerNorm
 from graphdl.nn.layer import ACTIVATIONS, INITIALIZERS, Layer
+from graphdl.nn.noise import Dropout, GaussianNoise
 from graphdl.nn.pooling import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -76,8 +77,10 @@ __all__ = [
     "Dense",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
+    "Dropout",
     "Embedding",
     "Flatten",
+    "GaussianNoise",
     "GlobalAvgPool",
     "GlobalMaxPool",
     "Layer",

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from graphdl.nn.layer import Array, Layer, Params, Rng, Shape
+from graphdl.random import fold_in
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Sequential:
     dense_1   (10,)        1,290
     total                  9,610
     """
+
+    #: Whether `apply` takes a key, for the layers within that do.
+    takes_key: ClassVar[bool] = True
 
     layers: Sequence[Layer]
     name: str | None = None
@@ -65,10 +69,20 @@ class Sequential:
             shape = layer.output_shape(shape)
         return shape
 
-    def apply(self, params: Params, x: Array) -> Array:
-        """Compute all layers on a batch."""
-        for name, layer in self.named_layers:
-            x = layer.apply(params.get(name, {}), x)
+    def apply(self, params: Params, x: Array, key: Any = None) -> Array:
+        """Compute all layers on a batch.
+
+        Args:
+            params: as `init` made them.
+            x: the batch.
+            key: of random numbers, for layers such as Dropout: uint32[2] in training, None
+                otherwise. Each of them gets a key of its own.
+        """
+        for number, (name, layer) in enumerate(self.named_layers):
+            more = {}
+            if key is not None and getattr(layer, "takes_key", False):
+                more["key"] = fold_in(key, number)
+            x = layer.apply(params.get(name, {}), x, **more)
         return x
 
     def summary(self, input_shape: Shape) -> str:
