@@ -235,6 +235,27 @@ def test_a_shape_that_depends_on_values_is_refused_with_an_alternative(call):
     assert "np." in str(caught.value)
 
 
+def test_arrays_made_within_the_function_are_static():
+    """np.array(...) is a traced value there; what it holds is known."""
+
+    def f(x):
+        two, e = np.array([0, 2]), np.array([-1.0, 0.0, 1.0])
+        return (
+            np.repeat(x, np.array([1, 0, 2]), axis=0), np.take(x, two, 1), np.insert(x, two, 1, 0),
+            np.delete(x, two, 1), np.compress(np.array([True, False, True]), x, 0),
+            np.digitize(x, e), np.histogram(x, e), np.bincount(np.array([0, 1, 1]), x[:, 0]),
+            np.gradient(x[0], np.arange(4.0) ** 2), np.interp(x, e, e + 1),
+            np.choose(two // 2, [x[:, :2], x[:, 2:]]),
+            np.add.reduceat(x, two), np.quantile(x, np.array([0.1, 0.2])),
+            np.pad(x, np.array([1, 2])), x[np.ix_(two, np.array([True, False, False, True]))],
+            np.ravel_multi_index((two, two), (3, 3)), np.searchsorted(e, x),
+            np.take_along_axis(x, np.array([[0], [1], [1]]), 1),
+        )  # fmt: skip
+
+    x = np.random.default_rng(2).normal(size=(3, 4))
+    check(f, [x], exact=False)
+
+
 def test_batches():
     x = np.random.default_rng(2).normal(size=(3, 4, 5))
 

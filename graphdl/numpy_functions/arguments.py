@@ -87,6 +87,15 @@ def integers(value: Any, what: str) -> tuple[int, ...]:
     return (integer(value, what),)
 
 
+def static(value: Any) -> Any:
+    """A traced value that depends on no argument, as the array that it is; all else as it is.
+
+    np.array([0, 2]) in a traced function is such a value.
+    """
+    known = value.known() if isinstance(value, TracedArray) else None
+    return value if known is None else known
+
+
 def axis_of(axis: Any, shape: Shape) -> int:
     """One axis, counted from the front."""
     number = integer(axis, "an axis")

@@ -19,6 +19,7 @@ from graphdl.numpy_functions.arguments import (
     require,
     reshaped,
     sliced,
+    static,
 )
 from graphdl.numpy_functions.manipulation import concatenate
 from graphdl.numpy_functions.selection import diff, take
@@ -58,7 +59,7 @@ def _spacings(
     if len(given) != len(axes):
         raise ArgumentError(f"{len(given)} spacings for {len(axes)} axes")
     result = []
-    for i, spacing, value in zip(axes, given, values, strict=True):
+    for i, spacing, value in zip(axes, map(static, given), values, strict=True):
         if value.ndim == 0:
             result.append(_number(spacing, value))
             continue
@@ -169,6 +170,7 @@ def interp(
     x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None
 ) -> Any:
     """Straight lines between the points, in float64 as NumPy's; xp must increase."""
+    xp, period = static(xp), static(period)
     wanted, points, heights = (cast(value, FLOAT) for value in lift(x, xp, fp))
     require(
         points.ndim == 1 and points.shape == heights.shape,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from graphdl.errors import DtypeError, GraphIndexError, ShapeError
-from graphdl.numpy_functions.arguments import BOOL, INDEX, lift, promote, require
+from graphdl.numpy_functions.arguments import BOOL, INDEX, lift, promote, require, static
 from graphdl.numpy_functions.elementwise import choose as where
 from graphdl.ops import indexing
 from graphdl.tracing import (
@@ -23,6 +23,7 @@ from graphdl.tracing import (
 @implements(np.choose)
 def choose(a: Any, choices: Any, out: None = None, mode: str = "raise") -> Any:
     """A chain of selections: what is chosen among needs not be in memory."""
+    a = static(a)
     (index, *values) = lift(a, *choices)
     n = len(values)
     known = None if isinstance(a, TracedArray) else np.asarray(a)

@@ -21,6 +21,7 @@ from graphdl.numpy_functions.arguments import (
     require,
     reshaped,
     sliced,
+    static,
 )
 from graphdl.numpy_functions.creation import linspace
 from graphdl.numpy_functions.manipulation import stack
@@ -38,6 +39,7 @@ def bincount(x: Any, /, weights: Any = None, minlength: Any = 0) -> Any:
     """
     length = integer(minlength, "minlength")
     require(length >= 0, f"minlength must not be negative, got {length}")
+    x = static(x)
     if isinstance(x, TracedArray):
         refuse(
             length == 0,
@@ -79,6 +81,7 @@ def _bin_edges(x: Any, bins: Any, limits: Any, like: Any = ()) -> Any:
         isinstance(bins, str),
         f"bins={bins!r} makes a number of bins that depends on values; give the number",
     )
+    bins = static(bins)
     if _is_array(bins):
         edges = lift(x, bins)[1]
         require(edges.ndim == 1, f"bins must be a number or have one axis, not {edges.shape}")
@@ -104,7 +107,7 @@ def _limits(x: Any, limits: Any) -> tuple[Any, Any]:
             low, high = cast(low, FLOAT), cast(high, FLOAT)
         alone = low == high
         return np.where(alone, low - 0.5, low), np.where(alone, high + 0.5, high)
-    low, high = limits
+    low, high = map(static, static(limits))
     if not isinstance(low, TracedArray) and not isinstance(high, TracedArray):
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
             raise ArgumentError(f"range=({low}, {high}) must be finite and increase")

@@ -16,6 +16,7 @@ from graphdl.numpy_functions.arguments import (
     require,
     reshaped,
     sliced,
+    static,
 )
 from graphdl.numpy_functions.manipulation import concatenate, moveaxis, picked, tile
 from graphdl.tracing import TracedArray, broadcast_to, cast, implements
@@ -23,6 +24,7 @@ from graphdl.tracing import TracedArray, broadcast_to, cast, implements
 
 @implements(np.insert)
 def insert(arr: Any, obj: Any, values: Any, axis: Any = None) -> Any:
+    obj = static(obj)
     x, new = lift(arr, values)
     refuse(
         isinstance(obj, TracedArray),

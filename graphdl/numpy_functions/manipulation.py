@@ -24,6 +24,7 @@ from graphdl.numpy_functions.arguments import (
     require,
     reshaped,
     sliced,
+    static,
     transposed,
 )
 from graphdl.ops import movement
@@ -417,6 +418,7 @@ def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
     if axis is None:
         x, axis = reshaped(x, (x.size,)), 0
     axis = axis_of(axis, x.shape)
+    repeats = static(repeats)
     refuse(
         isinstance(repeats, TracedArray),
         "repeats must be static numbers: the shape of the result depends on them",

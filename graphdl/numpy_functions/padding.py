@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphdl.errors import ArgumentError, DtypeError, ShapeError
-from graphdl.numpy_functions.arguments import lift, number, refuse, require, sliced
+from graphdl.numpy_functions.arguments import lift, number, refuse, require, sliced, static
 from graphdl.numpy_functions.creation import linspace
 from graphdl.numpy_functions.manipulation import concatenate, flip, picked
 from graphdl.numpy_functions.quantiles import median
@@ -60,7 +60,7 @@ def _widths(value: Any, ndim: int) -> list[tuple[int, int]]:
         for axis, pair in value.items():
             (pairs[axis],) = _widths(pair, 1)
         return pairs
-    widths = np.asarray(value)
+    widths = np.asarray(static(value))
     if widths.dtype.kind not in "iu":
         raise DtypeError(f"pad_width must be integers, not {value!r:.60}")
     if (widths < 0).any():
@@ -71,7 +71,7 @@ def _widths(value: Any, ndim: int) -> list[tuple[int, int]]:
 def _pairs(value: Any, ndim: int, what: str) -> Any:
     """A (before, after) for each axis, as np.pad broadcasts them."""
     try:
-        return np.broadcast_to(np.asarray(value), (ndim, 2))
+        return np.broadcast_to(np.asarray(static(value)), (ndim, 2))
     except ValueError:
         raise ShapeError(f"{what} {value!r:.60} does not fit an array with {ndim} axes") from None
 
@@ -98,6 +98,7 @@ def _padded(x: Any, axis: int, pair: tuple[int, int], mode: str, options: dict[s
 
 
 def _constant(x: TracedArray, widths: list[tuple[int, int]], values: Any) -> Any:
+    values = static(values)
     if isinstance(values, TracedArray) or np.ndim(values) == 0:
         return _framed(x, widths, values)
     for axis, (fills, pair) in enumerate(

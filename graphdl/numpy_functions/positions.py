@@ -18,6 +18,7 @@ from graphdl.numpy_functions.arguments import (
     require,
     reshaped,
     sliced,
+    static,
 )
 from graphdl.numpy_functions.manipulation import moveaxis
 from graphdl.numpy_functions.padding import pad
@@ -77,7 +78,7 @@ def ix_(*args: Any) -> tuple[Any, ...]:
     lines = []
     for axis, value in enumerate(lift(*args)):
         require(value.ndim == 1, f"takes arrays of one axis, not shape {value.shape}")
-        given = args[axis]
+        given = static(args[axis])
         if value.dtype == BOOL:
             refuse(
                 isinstance(given, TracedArray),

@@ -23,6 +23,7 @@ from graphdl.numpy_functions.arguments import (
     promote,
     reshaped,
     sliced,
+    static,
     transposed,
     with_ones,
 )
@@ -134,6 +135,7 @@ def _quantile(
     a: Any, q: Any, axis: Any, method: str, keepdims: bool, weights: Any, ignore_nan: bool, per: int
 ) -> Any:
     """All of the four functions; the quantiles are q / per."""
+    q = static(q)
     x, given = lift(a, q)
     if given.ndim > 1:
         raise ShapeError(f"q must be a number or have one axis, not shape {given.shape}")

@@ -18,6 +18,7 @@ from graphdl.numpy_functions.arguments import (
     require,
     reshaped,
     sliced,
+    static,
     transposed,
 )
 from graphdl.numpy_functions.elementwise import choose
@@ -34,6 +35,7 @@ from graphdl.tracing import (
 
 @implements(np.take)
 def take(a: Any, indices: Any, axis: Any = None, out: None = None, mode: str = "raise") -> Any:
+    indices = static(indices)
     x, index = lift(a, indices)
     where: Any = index if isinstance(indices, TracedArray) else np.asarray(indices)
     if axis is None:
@@ -53,6 +55,7 @@ def take(a: Any, indices: Any, axis: Any = None, out: None = None, mode: str = "
 
 @implements(np.take_along_axis)
 def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Any:
+    indices = static(indices)
     x, _ = lift(arr, indices)
     index = indices if isinstance(indices, TracedArray) else np.asarray(indices)
     if index.dtype.kind not in "iu":
@@ -74,6 +77,7 @@ def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Any:
 
 @implements(np.compress)
 def compress(condition: Any, a: Any, axis: Any = None, out: None = None) -> Any:
+    condition = static(condition)
     refuse(
         isinstance(condition, TracedArray),
         "with a traced condition the shape of the result depends on values; use np.where",
@@ -91,7 +95,7 @@ def delete(arr: Any, obj: Any, axis: Any = None) -> Any:
         x, axis = reshaped(x, (x.size,)), 0
     axis = axis_of(axis, x.shape)
     try:
-        return picked(x, axis, np.delete(np.arange(x.shape[axis]), obj))
+        return picked(x, axis, np.delete(np.arange(x.shape[axis]), static(obj)))
     except IndexError as error:
         raise GraphIndexError(str(error)) from error
 

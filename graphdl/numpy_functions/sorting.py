@@ -18,6 +18,7 @@ from graphdl.numpy_functions.arguments import (
     refuse,
     require,
     reshaped,
+    static,
 )
 from graphdl.numpy_functions.elementwise import choose
 from graphdl.numpy_functions.manipulation import flip, moveaxis
@@ -128,6 +129,7 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
 
 @implements(np.digitize)
 def digitize(x: Any, bins: Any, right: bool = False) -> Any:
+    bins = static(bins)
     values, edges = lift(x, bins)
     require(edges.ndim == 1, f"bins must have one axis, not shape {edges.shape}")
     if isinstance(bins, TracedArray):

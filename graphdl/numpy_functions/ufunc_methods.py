@@ -18,6 +18,7 @@ from graphdl.numpy_functions.arguments import (
     require,
     reshaped,
     sliced,
+    static,
     with_ones,
 )
 from graphdl.numpy_functions.elementwise import choose
@@ -197,6 +198,7 @@ def _reduceat(ufunc: np.ufunc) -> Callable[..., Any]:
     def reduceat(
         array: Any, indices: Any, axis: Any = 0, dtype: Any = None, out: None = None
     ) -> Any:
+        indices = static(indices)
         refuse(
             isinstance(indices, TracedArray),
             "the indices must be static; np.add.at adds up by traced ones",
