@@ -17,7 +17,7 @@ from graphdl.compiler import rules
 from graphdl.compiler.stability import stabilised
 from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node, Source, rebuild, topological
-from graphdl.ops import contraction, indexing, movement, pointwise, reduction
+from graphdl.ops import contraction, control, indexing, movement, pointwise, reduction
 from graphdl.ops.op import node_of, rebuilt
 from graphdl.ops.update import scatter, update
 from graphdl.tracing import Trace
@@ -546,7 +546,8 @@ def _after(node: Node) -> Node | None:
     left = [other for other in dict.fromkeys(others) if not _is_zero(other)]
     if not left or (not x.inputs and x.op.family == "constant"):
         return x
-    if is_movement(x) and x.op is not movement.after:
+    # not what lies in the packed results of a loop: gradients look for it there
+    if is_movement(x) and x.op not in (movement.after, control.item):
         waiting = node_of(movement.after, (x.inputs[0], *left))
         return node_of(x.op, (waiting, *x.inputs[1:]), dict(x.attrs))
     return node_of(movement.after, (x, *left)) if len(left) < len(others) else None
