@@ -39,6 +39,7 @@ from graphdl.errors import (
     LeakError,
     PythonIntError,
     ShapeError,
+    UnrolledLoopWarning,
     UnsupportedError,
 )
 from graphdl.executable import Executable
@@ -69,6 +70,7 @@ __all__ = [
     "LeakError",
     "PythonIntError",
     "ShapeError",
+    "UnrolledLoopWarning",
     "UnsupportedError",
     "check_grads",
     "checkpoint",

@@ -73,5 +73,9 @@ class StepsMemoryError(GraphError, MemoryError):
     """No memory is left for what the gradient of a loop keeps of its steps."""
 
 
+class UnrolledLoopWarning(UserWarning):
+    """A Python loop on traced values has put its body into the graph very many times."""
+
+
 class VerificationError(GraphError, AssertionError):
     """A compiler pass broke a graph: a defect of graphdl, please report it."""

@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 import numpy as np
 import optree
 
+from graphdl import unrolling
 from graphdl.errors import (
     ArgumentError,
     ConcreteValueError,
@@ -39,6 +40,7 @@ from graphdl.errors import (
     UnsupportedError,
 )
 from graphdl.graph import Node, Source, intern
+from graphdl.graph import Op as AnyOp
 from graphdl.ops import movement, pointwise, views
 from graphdl.ops.op import Op, node_of
 from graphdl.ops.views import Step
@@ -56,16 +58,21 @@ _USERS = (os.path.join(_PACKAGE, "examples"), os.path.join(_PACKAGE, "cli"))
 _is_internal: dict[str, bool] = {}
 
 
+def _belongs(file: str) -> bool:
+    """Whether a file is one of graphdl, NumPy or optree."""
+    internal = _is_internal.get(file)
+    if internal is None:
+        internal = file.startswith(_INTERNAL) and not file.startswith(_USERS)
+        _is_internal[file] = internal
+    return internal
+
+
 def user_source() -> Source | None:
     """The innermost line of code that belongs neither to graphdl nor to NumPy nor to optree."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        internal = _is_internal.get(file)
-        if internal is None:
-            internal = file.startswith(_INTERNAL) and not file.startswith(_USERS)
-            _is_internal[file] = internal
-        if not internal:
+        if not _belongs(file):
             return Source(file, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back
     return None
@@ -92,7 +99,8 @@ class Trace:
     """One run of a user's function on traced values: whether it still runs, and its lines."""
 
     __slots__ = (
-        "alive", "constants", "function", "memo", "memory_budget", "scope", "sources", "standin",
+        "alive", "constants", "function", "memo", "memory_budget", "repeats", "scope", "sources",
+        "standin",
     )  # fmt: skip
 
     def __init__(self, function: str, memory_budget: int | None = None) -> None:
@@ -105,6 +113,8 @@ class Trace:
         self.sources: dict[Node, Source] = {}
         #: The nodes that depend on no argument, and what they are, as far as anybody asked.
         self.constants: dict[Node, np.ndarray[Any, Any] | None] = {}
+        #: How often each line has made an operation, until there has been a warning.
+        self.repeats: dict[tuple[Source, AnyOp], int] | None = {}
         #: Whatever lives as long as the trace: graphdl.rebinding keeps its copies here.
         self.memo: dict[str, Any] = {}
         #: The line to use instead of the caller's, while a gradient rule runs.
@@ -160,6 +170,17 @@ class Trace:
             source = self.standin or user_source()
             if source is not None:
                 self.sources[node] = source
+                if self.repeats is not None and self.standin is None:
+                    self._count(node, source)
+
+    def _count(self, node: Node, source: Source) -> None:
+        if node.op.family in ("constant", "movement") or self.repeats is None:
+            return
+        key = (source, node.op)
+        self.repeats[key] = count = self.repeats.get(key, 0) + 1
+        if count > unrolling.MAX_REPEATS:
+            self.repeats = None  # one warning is enough
+            unrolling.warn(sys._getframe(2), lambda frame: not _belongs(frame.f_code.co_filename))
 
 
 class _Stack(threading.local):
