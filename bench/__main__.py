@@ -10,7 +10,7 @@ from bench import report
 from bench.harness import Options
 from bench.peers import CONTESTANTS
 
-NAMES = ("pointwise", "overhead", "mlp", "conv", "compile")
+NAMES = ("pointwise", "overhead", "mlp", "conv", "npbench", "compile")
 
 
 def subject(name: str) -> str:

@@ -60,6 +60,8 @@ CONTESTANTS = {
     for contestant in (
         Contestant("graphdl", "graphdl", "graphdl", "graphdl", _graphdl),
         Contestant("jax", "JAX", "jax", "jax", _nothing),
+        Contestant("numba", "Numba", "numba", "numba", _nothing),
+        Contestant("numpy", "NumPy", "numpy", "numpy", _nothing),
         Contestant("torch", "PyTorch", "torch", "torch", _torch),
         Contestant("torch-compile", "torch.compile", "torch", "torch", _torch),
         Contestant("pytensor", "PyTensor (Numba)", "pytensor", "pytensor", _nothing),

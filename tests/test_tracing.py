@@ -308,7 +308,6 @@ def test_numpy_on_plain_arrays_inside_a_trace_is_numpy():
     check(f, [np.ones(3)])
 
 
-@pytest.mark.filterwarnings("ignore::graphdl.UnrolledLoopWarning")
 def test_a_chain_of_ten_thousand_nodes():
     def f(x):
         for _ in range(10_000):
