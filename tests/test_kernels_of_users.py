@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import graphdl as gd
-from bench.kernels import arrays, stencils
+from bench.kernels import arrays, ocean, stencils
 
 RNG = np.random.default_rng(0)
 
@@ -32,6 +32,7 @@ def kinetic(mass: Any, position: Any, velocity: Any) -> Any:
     return nbody(mass, position, velocity)[0]
 
 
+WATER = RNG.random((3, 4, 6)) > 0.2
 GRID = RNG.random((2, 9, 8))
 CUBE = RNG.random((2, 6, 5, 7))
 KERNELS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
@@ -53,6 +54,14 @@ KERNELS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         arrays.conv2d_bias,
         (RNG.random((2, 5, 6, 3)), RNG.random((3, 3, 3, 2)), RNG.random(2)),
     ),
+    "density": (
+        ocean.density,
+        tuple(RNG.uniform(*r, (4, 5)) for r in ((30, 37), (0, 25), (0, 1000))),
+    ),
+    "mix_columns": (
+        lambda e, v, f: ocean.mix_columns(e, v, f - 0.3, WATER, 0.5, 0.1),
+        tuple(RNG.random((3, 3, 4, 6))),
+    ),
     "nbody": (nbody, (RNG.random((5, 1)) + 1, RNG.normal(size=(5, 3)), RNG.normal(size=(5, 3)))),
 }
 
@@ -71,6 +80,12 @@ def test_a_kernel_compiles_as_it_is(name):
 
 def _leaves(result: Any) -> list[Any]:
     return list(result) if isinstance(result, tuple) else [result]
+
+
+def test_the_density_of_seawater_is_the_published_one():
+    """The check value that the TEOS-10 toolbox documents for its 48-term equation."""
+    density = gd.compile(ocean.density)(34.7118, 28.8099, 10.0)
+    assert float(density) == pytest.approx(1021.8404465661, abs=1e-10)
 
 
 @pytest.mark.parametrize("name", KERNELS)
