@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats as st
+from programs import run_in_python
 from scalar_kernels import loop
 from ulps import errors, exactly, specials, uniform
 
@@ -157,6 +158,28 @@ def test_numbers_do_not_depend_on_what_uses_them() -> None:
     )  # fmt: skip
     for got, expected in zip(uses(KEY, x), want, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_bits_in_loops_of_many_sizes() -> None:
+    """Long loops make bits by whole blocks, in strips: rows that begin within a block, and ends."""
+    for dtype in ("uint32", "uint64"):
+        stream = gd.random.bits(KEY, 40_000, dtype)
+        wide = (37, 1030), (3, 2051), (5, 65), (7, 66), (40, 31), (1, 1), (2, 3, 1025)
+        for shape in wide:
+            bits, largest, smallest = gd.compile(
+                lambda key, shape=shape, dtype=dtype: (
+                    (bits := gd.random.bits(key, shape, dtype)),
+                    np.max(bits, axis=-1),
+                    np.min(bits.T, axis=0),
+                )
+            )(KEY)
+            np.testing.assert_array_equal(bits.ravel(), stream[: bits.size])
+            np.testing.assert_array_equal(largest, bits.max(axis=-1))
+            np.testing.assert_array_equal(smallest, bits.T.min(axis=0))
+    graph = gd.trace(lambda key: gd.random.bits(key, (2, 1100)), KEY)
+    np.testing.assert_array_equal(run_in_python(graph, [KEY])[0], graph.evaluate(KEY))
+    kernel = gd.compile(lambda key: gd.random.uniform(key, 5000)).lower(KEY).kernels[0]
+    assert "scratch" in kernel.source
 
 
 # --- distributions -----------------------------------------------------------------------------

@@ -18,6 +18,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group, counts, is_scalar, through
 from graphdl.compiler.view import is_movement, view_of
 from graphdl.graph import Node
@@ -28,6 +30,7 @@ from graphdl.kernels.body import (
     cost_of,
     expression,
     identity,
+    number,
     plain,
 )
 from graphdl.kernels.loops import (
@@ -42,7 +45,7 @@ from graphdl.kernels.loops import (
 from graphdl.kernels.program import Address, Buffer, Launch, Word
 from graphdl.kernels.replace import kept_launches
 from graphdl.kernels.source import KernelSource
-from graphdl.ops import indexing, movement
+from graphdl.ops import indexing, movement, random
 from graphdl.ops.update import update
 
 #: Elements of a block: at most so many that the rows of a multi-pass kernel stay in the second
@@ -52,6 +55,10 @@ BLOCK, SMALLEST_BLOCK, BLOCK_TIME = 16384, 1024, 20_000
 #: Rows of at most so many elements take one masked vector loop, without another one for the rest: a
 #: softmax over 10 classes took 24 ns instead of 60.
 FEW = 64
+#: Random bits are made for so many elements at a time: they stay in the first level of cache.
+STRIP_LENGTH = 1024
+#: The words, or pairs of words, of a block of Philox.
+WORDS_OF_BLOCK: dict[object, int] = {random.philox: 4, random.philox_wide: 2}
 #: At most so many blocks leave partial results: their sums cost a pass over that many values.
 MOST_PARTIALS = 64
 
@@ -298,6 +305,8 @@ class _Text:
         before: list[str] = []
         after: list[str] = []
         self.before, self.after, self.bad = before, after, False
+        self.fills = fills = _Lines(depth=out.depth)
+        self.is_long = nest.flat or nest.size.get(last, 1) > FEW
         index[last] = "j"
         self._stage_members(stage, index, local, rows)
         body = out.lines[mark:]
@@ -307,9 +316,16 @@ class _Text:
             out.add(line)
         if self.bad:
             out.add("bad = 0")
+        if fills.lines:
+            out.add(f"for strip in range({low}, {high}, {STRIP_LENGTH}):")
+            out.depth += 1
+            out.add(f"strip_end = min_i64(strip + {STRIP_LENGTH}, {high})")
+            out.lines += fills.lines
+            low, high, body = "strip", "strip_end", ["    " + line for line in body]
         short = nest.has_rows and nest.size.get(last, 1) <= FEW
         out.add(f"for j in {'few_lanes' if short else 'lanes'}({low}, {high}):")
         out.lines += body
+        out.depth = depth
         if not body:
             out.depth += 1
             out.add("pass")
@@ -442,12 +458,41 @@ class _Text:
         operands = [
             self._operand(node, position, index, local, level) for position, _ in read_by(node)
         ]
-        text = expression(node, operands)
+        text = self._random_words(node, operands, index) or expression(node, operands)
         if text in operands:
             return text
         name = self.name()
         self.out.add(f"{name} = {text}")
         return name
+
+    def _random_words(self, node: Node, operands: list[str], index: dict[int, str]) -> str | None:
+        """Random bits by whole blocks of Philox, into scratch memory ahead of the loop.
+
+        By itself an element computes a block and uses one of its words. None where they are not to
+        be had like that: the key has to be one number, and the last loop to count the words.
+        """
+        nest = self.nest
+        per_block = WORDS_OF_BLOCK.get(node.op)
+        if per_block is None or not self.is_long or "j" not in index.values():
+            return None
+        view, last = view_of(node.inputs[4]), nest.inner[-1]
+        if view is None or view.base.op is not movement.iota:
+            return None
+        access = nest.access(node.inputs[4], nest.seen(node, 4))
+        numbers = {*self.scalar_names.values(), number(0, np.dtype(np.uint64))}
+        if access.strides[last] != 1 or not numbers.issuperset(operands[:4]):
+            return None
+        fills, name = self.fills, self.name("words")
+        fills.add(f"{name}_at = to_int64({nest.counting(access, {**index, last: 'strip'})})")
+        fills.add(f"{name}_skip = {name}_at - {name}_at // {per_block} * {per_block}")
+        fills.add(f"{name} = {SUFFIX[node.dtype]}_scratch({STRIP_LENGTH + 2 * per_block})")
+        count = f"({name}_skip + strip_end - strip + {per_block - 1}) // {per_block}"
+        fills.add(f"for q in lanes(0, {count}):")
+        for word in range(per_block):
+            place = f"q * {per_block} + {word}"
+            which = f"to_uint64(i64({name}_at - {name}_skip + {place}))"
+            fills.add(f"    {name}[{place}] = {expression(node, [*operands[:4], which])}")
+        return f"{name}[j - strip + {name}_skip]"
 
     def _operand(
         self,
