@@ -682,10 +682,10 @@ class TracedArray:
         self._needs_value(".tolist()", "Keep the array.")
 
     def __format__(self, spec: str) -> str:
-        value = self.known()
-        if spec and value is not None:
-            return format(value[()], spec)
         if spec:
+            value = self.known()
+            if value is not None:
+                return format(value[()], spec)
             self._needs_value(f"Formatting with {spec!r}", "Return the value and print it outside.")
         return repr(self)
 

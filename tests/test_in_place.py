@@ -494,3 +494,4 @@ def test_a_leaked_array_cannot_be_written():
     gd.trace(lambda x: kept.append(x) or x, np.ones(3))
     with pytest.raises(GraphError, match="its trace had ended"):
         kept[0][0] = 1
+    assert f"{kept[0]}" == repr(kept[0])
