@@ -259,6 +259,20 @@ def test_gradients(text):
     gd.check_grads(f, *args)
 
 
+def test_arrays_are_sorted_in_place():
+    def f(x):
+        y = x * 2
+        y.sort(axis=0)
+        z = y.copy()
+        z.partition(1)
+        return y, z
+
+    x = RNG.normal(size=(3, 4))
+    for got, want in zip(gd.compile(f)(x), f(x), strict=True):
+        np.testing.assert_array_equal(np.sort(got), np.sort(want))
+    np.testing.assert_array_equal(gd.compile(f)(x)[0], f(x)[0])
+
+
 def test_top_k():
     x = np.array([[3.0, np.nan, 3.0, 5.0], [1.0, -np.inf, 2.0, 2.0]])
     for f in (lambda x: gd.top_k(x, 3), gd.compile(lambda x: gd.top_k(x, 3))):

@@ -237,8 +237,8 @@ def _recurrence(node: Node, operands: Sequence[Operand], size: int) -> Any:
 
 def _searchsorted(node: Node, operands: Sequence[Operand], size: int) -> Any:
     """One line for all examples is searched for all values at once, not copied."""
-    (line, line_is_batched), (values, _) = operands
-    if line_is_batched or line.ndim > 1:
+    (line, _), (values, _) = operands
+    if line.ndim > 1:  # batched, or of several lines
         return _all_spread(node, operands, size)
     flat = movement.reshape(values, shape=(values.size,))
     return movement.reshape(node.op(line, flat, side=node["side"]), shape=values.shape)
