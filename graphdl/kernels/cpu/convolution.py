@@ -111,7 +111,9 @@ def _define_window_tile(texts: list[str], r: Registers, rows: int, vectors: int)
 
 
 def _window_shapes(r: Registers) -> tuple[tuple[int, int], ...]:
-    return tuple(shape for shape in r.shapes if shape[0] > 1)
+    """The register tiles, rows by vectors; narrow ones are as high as a strip, to have work."""
+    wide = ((6, 4), (4, 4), (12, 2)) if r.many else ()
+    return (*wide, (12, 1), (6, 2), (6, 1))
 
 
 def _define_multiply_windows(texts: list[str], r: Registers) -> None:
@@ -151,11 +153,16 @@ def _define_multiply_windows(texts: list[str], r: Registers) -> None:
                         start.set(i + rows)
                     done.set(done.get() + 2 * width)
                     loop.again_when(f.constant(0).equals(0))
-            with f.count(0, (height + 5) // 6) as strip:
-                with f.when(left > r.lanes):
-                    tile(6, 2, strip * 6)
-                with f.when(left <= r.lanes):
-                    tile(6, 1, strip * 6)
+            two, high = left > r.lanes, height > 6
+            for vectors, narrow in ((2, two), (1, left <= r.lanes)):
+                with f.when(narrow & high):
+                    if (STRIP, vectors) in _window_shapes(r):
+                        tile(STRIP, vectors, f.constant(0))
+                    else:
+                        tile(6, vectors, f.constant(0))
+                        tile(6, vectors, f.constant(6))
+                with f.when(narrow & (height < 7)):
+                    tile(6, vectors, f.constant(0))
             done.set(done.get() + width)
 
 
