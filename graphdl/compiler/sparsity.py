@@ -12,6 +12,7 @@ Jacobian, with the user's own gradient rules.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,12 +59,15 @@ def _outputs(graph: Graph, given: Sequence[Known], width: int) -> list[Known]:
     packed: dict[Node, list[Known]] = {}
     for node in graph.operations:
         operands = [known[operand] for operand in node.inputs]
-        if node.op is control.item:
+        if node.op is control.item and node.inputs[0] in packed:
             operation = node.inputs[0]
             places = control.offsets(control.result_types(operation))
             known[node] = packed[operation][places.index(node["offset"])]
         elif node.op.family == "control":
             packed[node] = _CONTROL.get(node.op.name, _all_on_all)(node, operands, width)
+            known[node] = Known()
+        elif node.op.results is not None and any(operand.value is None for operand in operands):
+            packed[node] = _all_on_all(node, operands, width)
             known[node] = Known()
         elif all(operand.value is not None for operand in operands):
             with np.errstate(all="ignore"):
@@ -165,7 +169,7 @@ def _select(node: Node, operands: Sequence[Known], width: int) -> Pattern:
     return _union(parts)
 
 
-def _first(node: Node, operands: Sequence[Known], width: int) -> Pattern:
+def _same(node: Node, operands: Sequence[Known], width: int) -> Pattern:
     return operands[0].pattern
 
 
@@ -227,11 +231,11 @@ def _reduced(node: Node, operands: Sequence[Known], width: int) -> Pattern:
 
 
 def _cumulative(node: Node, operands: Sequence[Known], width: int) -> Pattern:
-    """An element depends on what its whole line does."""
-    groups = _along(node.inputs[0].type, (node["axis"],))
-    return _grouped(operands[0].pattern, groups, int(groups.max(initial=-1)) + 1)[
-        groups.reshape(-1)
-    ]
+    """An element depends on what its whole line does, of any operand."""
+    groups = _along(node.type, (node["axis"],))
+    count = int(groups.max(initial=-1)) + 1
+    patterns = [known.pattern for known in operands if known.pattern is not None]
+    return _picked(_union([_grouped(pattern, groups, count) for pattern in patterns]), groups)
 
 
 def _gather(node: Node, operands: Sequence[Known], width: int) -> Pattern:
@@ -344,10 +348,29 @@ def _count(known: Known) -> int:
 
 
 def _while(node: Node, operands: Sequence[Known], width: int) -> list[Known]:
-    first = node["condition_consts"] + node["consts"]
-    fixed = list(operands[node["condition_consts"] : first])
-    body: Graph = node["body"]
-    return _settled(lambda carry: _outputs(body, [*fixed, *carry], width), list(operands[first:]))
+    start = node["condition_consts"]
+    kept: list[list[Known]] = []  # by the sweeps so far, of any step
+    results: list[Known] = []
+    for sweep in node["sweeps"]:
+        own = operands[start : start + sweep.operands]
+        start += sweep.operands
+        read = [kept[i][j] for i, j in sweep.reads]
+        step = functools.partial(_step, sweep.body, list(own[: sweep.consts]), read, width)
+        carry = _settled(functools.partial(_first, step, sweep.carries), list(own[sweep.consts :]))
+        kept.append([_either([known]) for known in step(carry)[sweep.carries :]])
+        results += carry
+    return results
+
+
+def _step(
+    body: Graph, fixed: list[Known], read: list[Known], width: int, carry: list[Known]
+) -> list[Known]:
+    """A step of a loop: its carries, then what it gives."""
+    return _outputs(body, [*fixed, *carry, *read], width)
+
+
+def _first(step: Callable[[list[Known]], list[Known]], count: int, carry: list[Known]) -> Any:
+    return step(carry)[:count]
 
 
 def _scan(node: Node, operands: Sequence[Known], width: int) -> list[Known]:
@@ -411,12 +434,12 @@ def _stacked(patterns: Sequence[Pattern], size: int, width: int) -> Pattern:
 
 Rule = Callable[[Node, Sequence[Known], int], Pattern]
 
-_FAMILIES: dict[str, Rule] = {"pointwise": _pointwise, "custom": _first}
+_FAMILIES: dict[str, Rule] = {"pointwise": _pointwise, "custom": _same, "cumulative": _cumulative}
 _RULES: dict[str, Rule] = {
     pointwise.multiply.name: _multiply,
     pointwise.select.name: _select,
-    movement.reshape.name: _first,
-    movement.after.name: _first,
+    movement.reshape.name: _same,
+    movement.after.name: _same,
     movement.transpose.name: _moved,
     movement.broadcast.name: _moved,
     movement.slice_.name: _moved,
@@ -428,7 +451,6 @@ _RULES: dict[str, Rule] = {
     "prod": _reduced,
     "max": _reduced,
     "min": _reduced,
-    "cumsum": _cumulative,
     "gather": _gather,
     "scatter_add": _scatter_add,
     "contract": _contract,
