@@ -20,7 +20,8 @@ import numpy as np
 
 from graphdl.errors import ArgumentError, GraphError, UnsupportedError
 from graphdl.numpy_functions import linalg as _numpy_linalg
-from graphdl.numpy_functions.arguments import FLOAT, lift
+from graphdl.numpy_functions import norms as _norms
+from graphdl.numpy_functions.arguments import FLOAT, lift, refuse
 from graphdl.numpy_functions.linalg import factors, floats, matrices, square, with_right_sides
 from graphdl.ops import linalg as _ops
 from graphdl.tracing import TracedArray, cast, locate
@@ -221,6 +222,39 @@ def lu(
     return cast(inverse == np.arange(rows), x.dtype), lower, upper
 
 
+# --- functions of matrices ----------------------------------------------------------------------
+
+
+@_like_scipy
+def expm(A: Any) -> Any:
+    """The exponential of square matrices: float[..., n, n].
+
+    By scaling and squaring of a Pade approximant: Higham, "The scaling and squaring method for the
+    matrix exponential revisited" (2005). A matrix with an element that is not finite gives NaN.
+
+    >>> import numpy as np, graphdl as gd
+    >>> turn = gd.compile(lambda angle: gd.linalg.expm(angle * np.array([[0.0, -1.0], [1.0, 0.0]])))
+    >>> np.round(turn(np.pi / 2), 6) + 0.0
+    array([[ 0., -1.],
+           [ 1.,  0.]])
+    """
+    return _ops.expm(square(A))
+
+
+@_like_scipy
+def block_diag(*arrs: Any) -> Any:
+    """A matrix with the arrays on its diagonal; vectors are rows."""
+    blocks = [np.reshape(x, (1, x.size)) if x.ndim < 2 else x for x in lift(*arrs)]
+    columns = sum(x.shape[-1] for x in blocks)
+    rows = []
+    start = 0
+    for x in blocks:
+        end = columns - start - x.shape[-1]
+        rows.append(np.pad(x, ((0, 0), (start, end))))
+        start += x.shape[-1]
+    return np.concatenate(rows, axis=0)
+
+
 # --- what NumPy has too -------------------------------------------------------------------------
 
 
@@ -262,6 +296,139 @@ def solve(
         whole = np.tril(np.triu(matrix))
         matrix = half + _ops.transposed(half) + whole
     return _numpy_linalg.solve(_ops.transposed(matrix) if transposed else matrix, right)
+
+
+@_like_scipy
+def eigh(
+    a: Any,
+    b: Any = None,
+    *,
+    lower: bool = True,
+    eigvals_only: bool = False,
+    overwrite_a: bool = False,
+    overwrite_b: bool = False,
+    type: int = 1,
+    check_finite: bool = True,
+    subset_by_index: Any = None,
+    subset_by_value: Any = None,
+    driver: str | None = None,
+) -> Any:
+    """The eigenvalues of a symmetric a, ascending, and its eigenvectors as columns.
+
+    Of a generalised problem a @ v = w * b @ v with a positive definite b, the vectors have
+    v.T @ b @ v = 1; other types, and values from a range, are not traced. `subset_by_index` is a
+    pair of the first and the last that are returned.
+    """
+    refuse(type != 1, f"type={type!r}; the problem that is traced is of type 1")
+    refuse(subset_by_value is not None, "subset_by_value: how many there are depends on values")
+    matrix = square(a)
+    triangle = "L" if lower else "U"
+    if b is None:
+        values, vectors = _numpy_linalg.eigh(matrix, triangle)
+    else:
+        matrix, other = floats(a, b)
+        factor = _numpy_linalg.cholesky(other, upper=not lower)
+        factor = factor if lower else _ops.transposed(factor)
+        half = np.tril(matrix, -1) if lower else np.triu(matrix, 1)
+        whole = half + _ops.transposed(half) + np.tril(np.triu(matrix))
+        reduced = _ops.solve_lower(factor, _ops.transposed(_ops.solve_lower(factor, whole)))
+        values, vectors = _numpy_linalg.eigh(reduced)
+        vectors = _ops.solve_lower(factor, vectors, trans=True)
+    if subset_by_index is not None:
+        first, last = subset_by_index
+        values, vectors = values[..., first : last + 1], vectors[..., :, first : last + 1]
+    return values if eigvals_only else (values, vectors)
+
+
+@_like_scipy
+def eigvalsh(
+    a: Any,
+    b: Any = None,
+    *,
+    lower: bool = True,
+    overwrite_a: bool = False,
+    overwrite_b: bool = False,
+    type: int = 1,
+    check_finite: bool = True,
+    subset_by_index: Any = None,
+    subset_by_value: Any = None,
+    driver: str | None = None,
+) -> Any:
+    """The eigenvalues of a symmetric a, ascending: see `eigh`."""
+    return eigh(
+        a,
+        b,
+        lower=lower,
+        eigvals_only=True,
+        type=type,
+        subset_by_index=subset_by_index,
+        subset_by_value=subset_by_value,
+    )
+
+
+@_like_scipy
+def svd(
+    a: Any,
+    full_matrices: bool = True,
+    compute_uv: bool = True,
+    overwrite_a: bool = False,
+    check_finite: bool = True,
+    lapack_driver: str = "gesdd",
+) -> Any:
+    """u, s, vh with a = u @ diag(s) @ vh, s descending; s alone without `compute_uv`."""
+    found = _numpy_linalg.svd(a, full_matrices, compute_uv)
+    return tuple(found) if compute_uv else found
+
+
+@_like_scipy
+def svdvals(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Any:
+    """The singular values, descending."""
+    return _numpy_linalg.svdvals(a)
+
+
+@_like_scipy
+def qr(
+    a: Any,
+    overwrite_a: bool = False,
+    lwork: Any = None,
+    mode: str = "full",
+    pivoting: bool = False,
+    check_finite: bool = True,
+) -> Any:
+    """q and r with a = q @ r; r alone with mode="r", k columns of q with mode="economic".
+
+    Column exchanges (`pivoting`) and mode="raw" are not traced.
+    """
+    refuse(pivoting, "pivoting=True")
+    kinds = {"full": "complete", "r": "r", "economic": "reduced"}
+    refuse(mode not in kinds, f"mode={mode!r}; write 'full', 'economic' or 'r'")
+    if mode != "r":
+        return tuple(_numpy_linalg.qr(a, kinds[mode]))
+    r = _numpy_linalg.qr(a, "complete")[1]
+    return (r,)
+
+
+@_like_scipy
+def pinv(
+    a: Any,
+    *,
+    atol: Any = None,
+    rtol: Any = None,
+    return_rank: bool = False,
+    check_finite: bool = True,
+) -> Any:
+    """The pseudo-inverse; singular values up to rtol * (the largest) count as zero."""
+    refuse(atol is not None, "atol=")
+    refuse(return_rank, "return_rank=True; write np.linalg.matrix_rank(a)")
+    return _norms.pinv(a, rtol=rtol)
+
+
+@_like_scipy
+def norm(
+    a: Any, ord: Any = None, axis: Any = None, keepdims: bool = False, check_finite: bool = True
+) -> Any:
+    """The norm of vectors or matrices: see np.linalg.norm."""
+    return _norms.norm(a, ord, axis, keepdims)
 
 
 def __getattr__(name: str) -> Any:

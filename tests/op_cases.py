@@ -274,6 +274,27 @@ def matrices(rng: np.random.Generator) -> dict[str, list[Case]]:
             Case(OPS["solve"], (regular, lut, pivots, b), {"trans": trans})
             for trans in (False, True)
         ],
+        "qr": [
+            Case(OPS["qr"], (x,), {"columns": columns})
+            for x, columns in ((regular, 3), (np.swapaxes(b, -1, -2), 0), (b[0].T, 3))
+        ],
+        "expm": [Case(OPS["expm"], (x,)) for x in (a, a[0] * 9, a[0] * 0.01)],
+        "eigh": [
+            Case(
+                OPS["eigh"], (definite + np.diag([0, 1, 3]),), {"lower": lower, "vectors": vectors}
+            )
+            for lower, vectors in ((True, True), (False, True), (True, False))
+        ],
+        "svd": [
+            Case(OPS["svd"], (x,), {"full": full, "vectors": vectors})
+            for x, full, vectors in (
+                (regular, True, True),
+                (b, False, True),
+                (b[0].T, False, True),
+                (b, False, False),
+            )
+        ],
+        "lstsq": [Case(OPS["lstsq"], (b, b, b, a[0], b, b))],
         "log_det": [Case(OPS["log_det"], (a[:, 0, 0], regular, lut, pivots))],
         "det": [Case(OPS["det"], (a[:, 0, 0], regular, lut, pivots))],
     }

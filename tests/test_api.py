@@ -462,7 +462,7 @@ MISTAKES: dict[str, tuple[Any, str, type[Exception]]] = {
     "an index": (lambda x: x[5], "out of bounds", IndexError),
     "a float index": (lambda x: x[1.5], "valid indices", IndexError),
     "dtypes": (lambda x: x & 1, "bitwise_and", TypeError),
-    "an unknown function": (lambda x: np.linalg.svd(x), "cannot be traced", UnsupportedError),
+    "an unknown function": (lambda x: np.unique(x), "cannot be traced", UnsupportedError),
     "out=": (lambda x: np.add(x, 1, out=PLAIN), "out=", UnsupportedError),
     "nothing returned": (lambda x: None, "no array", TypeError),
     "an empty result": (lambda x: (), "no array", TypeError),

@@ -28,7 +28,7 @@ from tests.op_cases import Case, cases
 
 #: They are not the slopes of what they compute, on purpose: of what it stands for (test_linalg.py);
 #: of a gamma sample as a quantile, not of the attempt by which it was made (test_random.py).
-DECLARED = {"stop_gradient", "solve", "log_det", "det", "loggamma_sample"}
+DECLARED = {"stop_gradient", "solve", "log_det", "det", "lstsq", "loggamma_sample"}
 
 
 def differentiable() -> list[Case]:

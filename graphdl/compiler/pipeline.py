@@ -9,6 +9,7 @@ from graphdl.compiler.contract import normalise
 from graphdl.compiler.convolve import lower_convolutions
 from graphdl.compiler.loop_gradients import merge_scans
 from graphdl.compiler.materialise import materialise
+from graphdl.compiler.narrow import narrow
 from graphdl.compiler.orders import share_orders
 from graphdl.compiler.prune_loops import prune
 from graphdl.compiler.rewrite import simplify
@@ -25,6 +26,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("prune loops", prune),
     ("share orders", share_orders),
     ("convolutions", lower_convolutions),
+    ("narrow", narrow),
     ("contract", normalise),
     ("simplify again", simplify),
     ("materialise", materialise),

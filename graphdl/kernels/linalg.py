@@ -12,7 +12,13 @@ or copies the transpose.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from graphdl.compiler.view import view_of
 from graphdl.graph import Node
@@ -31,8 +37,8 @@ COLUMNS = 64
 RUNS = 16
 
 #: LAPACK reports in `info`; the text that tells the program.
-_REPORT = """        if info[0] != 0 and status[0] == 0:
-            status[0] = number
+_REPORT = """if info[0] != 0 and status[0] == 0:
+    status[0] = number
 """
 
 
@@ -99,16 +105,18 @@ def _count(type: TensorType, axes: int) -> int:
     return math.prod(type.shape[: type.ndim - axes])
 
 
-def _transposed_copy(indent: str) -> str:
-    """Text that copies x, of `rows` and `columns`, to y as its transpose, by tiles of 16 x 16."""
-    lines = """for i0 in range(0, rows, 16):
+def _indented(text: str, spaces: int) -> str:
+    return "".join(" " * spaces + line + "\n" for line in text.splitlines())
+
+
+#: Text that copies x, of `rows` and `columns`, to y as its transpose, by tiles of 16 x 16.
+_TRANSPOSED_COPY = """for i0 in range(0, rows, 16):
     for j0 in range(0, columns, 16):
         i1, j1 = min_i64(i0 + 16, rows), min_i64(j0 + 16, columns)
         for j in range(j0, j1):
             for i in lanes(i0, i1):
                 y[j * rows + i] = x[i * columns + j]
 """
-    return "".join(indent + line + "\n" for line in lines.splitlines())
 
 
 def cholesky(node: Node, check: Check) -> list[Launch]:
@@ -131,7 +139,7 @@ def cholesky(node: Node, check: Check) -> list[Launch]:
                 y[i * n + j] = {suffix}(0.0)
         info[0] = 0
         call(table[6], upper, n, y, n, info)
-{_REPORT}"""
+{_indented(_REPORT, 8)}"""
     count = _count(a.type, 2) if n else 0
     return _launch(
         node,
@@ -227,7 +235,7 @@ def lu(node: Node, check: Check) -> list[Launch]:
     for b in range(lo, hi):
         x = {suffix}_at(table[0] + b * size)
         y = {suffix}_at(table[1] + b * size)
-{_transposed_copy("        ")}        given = {_integers()}_at(table[2] + b * k * 8)
+{_indented(_TRANSPOSED_COPY, 8)}        given = {_integers()}_at(table[2] + b * k * 8)
         pivots = i64_at(table[2] + b * k * 8)
         call(table[6], rows, columns, y, rows, given, info)
         for back in range(k):  # from the last: integers may become wider, and count from 1
@@ -324,6 +332,283 @@ def solve(node: Node, check: Check) -> list[Launch]:
     )
 
 
+# --- with memory to work in ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A stack of `count` matrices, cut into `runs` that have memory of their own to work in.
+
+    parts: what lies in that memory, by name: (suffix of its elements, how many).
+    """
+
+    node: Node
+    count: int
+    parts: Mapping[str, tuple[str, int]]
+
+    @property
+    def runs(self) -> int:
+        return min(self.count, RUNS)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where the parts begin, in bytes, and where the memory of the next run does."""
+        found = [0]
+        for suffix, size in self.parts.values():
+            nbytes = size * int(suffix[1:]) // 8
+            found.append(found[-1] - (-nbytes // control.ALIGNMENT) * control.ALIGNMENT)
+        return found
+
+    def kernel(
+        self, words: Mapping[str, Word], body: str, check: Check, work: float
+    ) -> list[Launch]:
+        """The launch that runs `body`, in which `words` and the parts are names, for each b."""
+        memory = Buffer(self.runs * self.starts[-1], None, f"what {self.node.op.name} works in")
+        table: dict[str, Word] = {
+            "memory": Address(memory),
+            "stride": self.starts[-1],
+            "count": self.count,
+            "runs": self.runs,
+            "state": Address(check.status),
+            "number": check.number,
+            **{f"{name}_at": start for name, start in zip(self.parts, self.starts, strict=False)},
+            **words,
+        }
+        named = "".join(f"    {name} = table[{i}]\n" for i, name in enumerate(table))
+        parts = "".join(
+            f"        {name} = {suffix}_at(memory + run * stride + {name}_at)\n"
+            for name, (suffix, _) in self.parts.items()
+        )
+        text = f"""def kernel(table, lo, hi):
+{named}    status = i64_at(state)
+    info = i64_scratch(1)
+    for run in range(lo, hi):
+{parts}        for b in range(run * count // runs, (run + 1) * count // runs):
+            info[0] = 0
+{_indented(body + _REPORT, 12)}"""
+        return _launch(self.node, text, list(table.values()), self.runs, work, check, (memory,))
+
+
+def _wanted(work: NDArray[Any]) -> int:
+    """The size that a routine has answered, which float32 may have rounded down."""
+    return max(math.ceil(float(work[0]) * (1 + float(np.finfo(work.dtype).eps))), 1)
+
+
+def qr(node: Node, check: Check) -> list[Launch]:
+    """Householder reflections of the transpose of rows, then the columns of q made from them."""
+    (a,) = node.inputs
+    rows, n = a.shape[-2:]
+    columns: int = node["columns"]
+    suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
+    geqrf, orgqr = _routine("geqrf", a.dtype), _routine("orgqr", a.dtype)
+    asked, info = np.zeros(1, a.dtype), np.zeros(1, np.int64)
+    blas.call(geqrf.name, rows, n, asked, max(rows, 1), asked, asked, -1, info)
+    size = _wanted(asked)
+    if columns:
+        blas.call(orgqr.name, rows, columns, n, asked, max(rows, 1), asked, asked, -1, info)
+        size = max(size, _wanted(asked))
+    parts = {"tau": (suffix, n), "work": (suffix, size)}
+    words: dict[str, Word] = {
+        "source": _place(a), "rows": rows, "columns": n, "size": size, "geqrf": geqrf,
+    }  # fmt: skip
+    if columns:
+        words |= dict(zip(("upper", "vectors"), _results(node), strict=True))
+        words |= {"kept": columns, "orgqr": orgqr}
+        target = f"vectors + b * rows * kept * {item}"
+        form = "call(orgqr, rows, kept, columns, y, rows, tau, work, size, info)\n"
+    else:
+        words["upper"] = _results(node)[0]
+        parts["copy"] = (suffix, rows * n)
+        target, form = "memory + run * stride + copy_at", ""
+    body = f"""x = {suffix}_at(source + b * rows * columns * {item})
+y = {suffix}_at({target})
+r = {suffix}_at(upper + b * columns * columns * {item})
+{_TRANSPOSED_COPY}call(geqrf, rows, columns, y, rows, tau, work, size, info)
+for i in range(columns):
+    for j in range(i):
+        r[i * columns + j] = {suffix}(0.0)
+    for j in range(i, columns):
+        r[i * columns + j] = y[j * rows + i]
+{form}"""
+    count = _count(a.type, 2) if a.type.size else 0
+    return _Work(node, count, parts).kernel(
+        words, body, check, count * n * (rows * n + rows * columns)
+    )
+
+
+def eigh(node: Node, check: Check) -> list[Launch]:
+    """One triangle of rows, copied to that of columns, where the vectors take its place."""
+    (a,) = node.inputs
+    n = a.shape[-1]
+    suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
+    routine = _routine("syevd", a.dtype)
+    job, half = "V" if node["vectors"] else "N", "L" if node["lower"] else "U"
+    asked, integers, info = np.zeros(1, a.dtype), np.zeros(1, np.int64), np.zeros(1, np.int64)
+    lead = max(n, 1)
+    blas.call(
+        routine.name, job, half, n, asked, lead, asked, asked, -1, integers, -1, info
+    )  # fmt: skip
+    size, more = _wanted(asked), max(int(integers[0]) & 0xFFFFFFFF, 1)
+    parts = {"work": (suffix, size), "integers": ("i64", more)}
+    words: dict[str, Word] = {
+        "source": _place(a), "values": _results(node)[0], "n": n, "size": size, "more": more,
+        "routine": routine,
+    }  # fmt: skip
+    target = f"vectors + b * n * n * {item}"
+    if node["vectors"]:
+        words["vectors"] = _results(node)[1]
+    else:
+        parts["copy"] = (suffix, n * n)
+        target = "memory + run * stride + copy_at"
+    body = f"""x = {suffix}_at(source + b * n * n * {item})
+y = {suffix}_at({target})
+w = {suffix}_at(values + b * n * {item})
+job, half = {_characters(job, half)}
+for i in range(n):
+    for j in lanes({"0, i + 1" if node["lower"] else "i, n"}):
+        y[j * n + i] = x[i * n + j]
+call(routine, job, half, n, y, n, w, work, size, integers, more, info)
+"""
+    count = _count(a.type, 2) if n else 0
+    return _Work(node, count, parts).kernel(
+        words, body, check, count * n**3 * (9 if node["vectors"] else 2)
+    )
+
+
+def svd(node: Node, check: Check) -> list[Launch]:
+    """Of the transpose of rows, in memory of its own: LAPACK destroys it."""
+    (a,) = node.inputs
+    rows, columns = a.shape[-2:]
+    k = min(rows, columns)
+    suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
+    routine = _routine("gesdd", a.dtype)
+    job = ("A" if node["full"] else "S") if node["vectors"] else "N"
+    left, right = (rows, columns) if node["full"] else (k, k)
+    asked, integers, info = np.zeros(1, a.dtype), np.zeros(8 * max(k, 1), np.int64), np.zeros(1)
+    blas.call(
+        routine.name, job, rows, columns, asked, max(rows, 1), asked, asked, max(rows, 1), asked,
+        max(right, 1), asked, -1, integers, info,
+    )  # fmt: skip
+    size = _wanted(asked)
+    parts = {
+        "y": (suffix, rows * columns), "work": (suffix, size), "integers": ("i64", 8 * k),
+    }  # fmt: skip
+    words: dict[str, Word] = {
+        "source": _place(a), "values": _results(node)[0], "rows": rows, "columns": columns, "k": k,
+        "size": size, "routine": routine,
+    }  # fmt: skip
+    if node["vectors"]:
+        words |= {"left": left, "right": right}
+        words |= dict(zip(("us", "vs"), _results(node)[1:], strict=True))
+        vectors = f"""u = {suffix}_at(us + b * left * rows * {item})
+v = {suffix}_at(vs + b * right * columns * {item})
+call(routine, job, rows, columns, y, rows, w, u, rows, v, right, work, size, integers, info)
+"""
+    else:
+        vectors = """one = 1  # the leading dimensions of no matrices
+call(routine, job, rows, columns, y, rows, w, work, one, work, one, work, size, integers, info)
+"""
+    body = f"""x = {suffix}_at(source + b * rows * columns * {item})
+w = {suffix}_at(values + b * k * {item})
+job = {_characters(job)}
+{_TRANSPOSED_COPY}{vectors}"""
+    count = _count(a.type, 2) if k else 0
+    steps = 4 * max(rows, columns) * k + 8 * k * k if node["vectors"] else 4 * rows * columns
+    return _Work(node, count, parts).kernel(words, body, check, count * k * steps)
+
+
+#: Degrees of the Pade approximants of exp, and the largest norm of a matrix for which each errs by
+#: no more than rounding does: Higham, "The scaling and squaring method for the matrix exponential
+#: revisited" (2005), table 2.3 for float64, and Al-Mohy and Higham for float32.
+_PADE = {
+    4: ((3, 4.258730016922831e-1), (5, 1.880152677804762), (7, 3.925724783138660)),
+    8: (
+        (3, 1.495585217958292e-2),
+        (5, 2.539398330063230e-1),
+        (7, 9.504178996162932e-1),
+        (9, 2.097847961257068),
+        (13, 5.371920351148152),
+    ),
+}
+
+
+def expm(node: Node, check: Check) -> list[Launch]:
+    """exp(x / 2**s) as p(x) / p(-x), a Pade approximant, then squared s times.
+
+    Polynomials in one matrix commute with each other and with its transposition, so it does not
+    matter that rows are columns to LAPACK.
+    """
+    (a,) = node.inputs
+    n = a.shape[-1]
+    suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
+    degrees = _PADE[item]
+    choices = "".join(
+        f"if norm <= {limit!r}:\n    degree, limit = {degree}, {suffix}({limit!r})\n"
+        for degree, limit in reversed(degrees[:-1])
+    )
+    last, most = degrees[-1]
+    one, zero = f"{suffix}(1.0)", f"{suffix}(0.0)"
+    product = f"call(gemm, plain, plain, n, n, n, {one}, {{}}, n, {{}}, n, {zero}, {{}}, n)"
+    body = f"""x = {suffix}_at(source + b * n * n * {item})
+y = {suffix}_at(target + b * n * n * {item})
+plain = {_characters("N")}
+norm = {suffix}(0.0)
+for i in range(n):
+    total = {suffix}(0.0)
+    for j in range(n):
+        total = add(total, absolute(x[i * n + j]))
+    if not total <= norm:  # also if it is not a number
+        norm = total
+degree, limit = {last}, {suffix}({most!r})
+{choices}factor = {suffix}(1.0)
+squarings = 0
+if norm < {suffix}(inf):
+    while limit < norm:
+        limit = limit * {suffix}(2.0)
+        factor = factor * {suffix}(0.5)
+        squarings += 1
+for i in lanes(0, n * n):
+    scaled[i] = x[i] * factor
+    power[i] = {suffix}(0.0)
+    odd[i] = {suffix}(0.0)
+    even[i] = {suffix}(0.0)
+{product.format("scaled", "scaled", "square")}
+weight = 1.0
+for i in range(n):
+    power[i * n + i] = {suffix}(1.0)
+for k in range(degree // 2 + 1):
+    if k > 0:
+        {product.format("power", "square", "other")}
+        for i in lanes(0, n * n):
+            power[i] = other[i]
+    for i in lanes(0, n * n):
+        even[i] = even[i] + {suffix}(weight) * power[i]
+    at = 2 * k + 1
+    weight = weight * (degree - at + 1) / ((2 * degree - at + 1) * at)
+    for i in lanes(0, n * n):
+        odd[i] = odd[i] + {suffix}(weight) * power[i]
+    at = 2 * k + 2
+    weight = weight * (degree - at + 1) / ((2 * degree - at + 1) * at)
+{product.format("scaled", "odd", "other")}
+for i in lanes(0, n * n):
+    power[i] = even[i] - other[i]
+    y[i] = even[i] + other[i]
+call(gesv, n, n, power, n, pivots, y, n, info)
+for step in range(squarings):
+    {product.format("y", "y", "other")}
+    for i in lanes(0, n * n):
+        y[i] = other[i]
+"""
+    names = ("scaled", "square", "power", "other", "odd", "even")
+    parts = {**dict.fromkeys(names, (suffix, n * n)), "pivots": ("i64", n)}
+    words: dict[str, Word] = {
+        "source": _place(a), "target": Address(node), "n": n,
+        "gemm": _routine("gemm", a.dtype), "gesv": _routine("gesv", a.dtype),
+    }  # fmt: skip
+    count = _count(a.type, 2) if n else 0
+    return _Work(node, count, parts).kernel(words, body, check, 12 * count * n**3)
+
+
 #: The launches of each op.
 LINALG: dict[str, Callable[[Node, Check], list[Launch]]] = {
     "cholesky": cholesky,
@@ -331,4 +616,8 @@ LINALG: dict[str, Callable[[Node, Check], list[Launch]]] = {
     "lu": lu,
     "permutation": permutation,
     "solve": solve,
+    "qr": qr,
+    "eigh": eigh,
+    "svd": svd,
+    "expm": expm,
 }

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from graphdl.errors import ArgumentError, UnsupportedError
 from graphdl.numpy_functions.arguments import (
     FLOAT,
     integer,
@@ -23,10 +24,14 @@ from graphdl.numpy_functions.arguments import (
     reshaped,
 )
 from graphdl.numpy_functions.manipulation import moveaxis
-from graphdl.ops import control, linalg, pointwise
-from graphdl.tracing import TracedArray, broadcast_shapes, broadcast_to, cast, implements
+from graphdl.ops import linalg, pointwise
+from graphdl.tracing import broadcast_shapes, broadcast_to, cast, implements
 
+#: NumPy's named tuples, which it does not export.
 _SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
+_QRResult: Any = type(np.linalg.qr(np.eye(1)))
+_EighResult: Any = type(np.linalg.eigh(np.eye(1)))
+_SVDResult: Any = type(np.linalg.svd(np.eye(1)))
 
 
 # --- operands -----------------------------------------------------------------------------------
@@ -54,16 +59,9 @@ def square(value: Any) -> Any:
     return x
 
 
-def results(packed: Any) -> Any:
-    """The results of an op that has several."""
-    if isinstance(packed, TracedArray):
-        return control.items(packed, control.result_types(packed.node))
-    raise TypeError(f"not a traced value: {packed!r}")
-
-
 def factors(a: Any) -> Any:
     """The factors of square matrices, and how their rows were exchanged: see graphdl.ops.linalg."""
-    return results(linalg.lu(a))
+    return linalg.results(linalg.lu(a))
 
 
 # --- systems and inverses -----------------------------------------------------------------------
@@ -196,3 +194,90 @@ def cholesky(a: Any, /, *, upper: bool = False) -> Any:
     if upper:
         return linalg.transposed(linalg.cholesky(linalg.transposed(x)))
     return linalg.cholesky(x)
+
+
+@implements(np.linalg.qr)
+def qr(a: Any, mode: str = "reduced") -> Any:
+    x = matrices(a)
+    if mode not in ("reduced", "complete", "r"):
+        raise UnsupportedError(f"mode={mode!r} is not traced; write 'reduced', 'complete' or 'r'")
+    rows, columns = x.shape[-2:]
+    if rows < columns:  # the factors of the square part, and what q makes of the columns beside it
+        q, own = _tall_qr(x[..., :, :rows], rows)
+        r = np.concatenate([own, linalg.transposed(q) @ x[..., :, rows:]], axis=-1)
+    else:
+        q, r = _tall_qr(x, rows if mode == "complete" else columns)
+        if mode == "complete":
+            zeros = np.zeros((*r.shape[:-2], rows - columns, columns), r.dtype)
+            r = np.concatenate([r, zeros], axis=-2)
+    return r if mode == "r" else _QRResult(q, r)
+
+
+def _units(like: Any, rows: int, columns: int) -> Any:
+    """The first columns of unit matrices, for each matrix of a stack."""
+    (zero,) = lift(like, np.zeros((), like.dtype))[1:]
+    return linalg.identity(broadcast_to(zero, (*like.shape[:-2], rows, columns)))
+
+
+def _tall_qr(x: Any, kept: int) -> tuple[Any, Any]:
+    """q with `kept` columns, and a square r, of matrices that have no more columns than rows."""
+    if x.shape[-1] == 0:
+        return _units(x, x.shape[-2], kept), x[..., :0, :]
+    r, qt = linalg.results(linalg.qr(x, columns=kept))
+    return linalg.transposed(qt), r
+
+
+@implements(np.linalg.eigh)
+def eigh(a: Any, UPLO: str = "L") -> Any:
+    x = square(a)
+    if UPLO not in ("L", "l", "U", "u"):
+        raise ArgumentError(f"UPLO={UPLO!r}; it is 'L' or 'U'")
+    values, vt = linalg.results(linalg.eigh(x, lower=UPLO in "Ll", vectors=True))
+    return _EighResult(values, linalg.transposed(vt))
+
+
+@implements(np.linalg.eigvalsh)
+def eigvalsh(a: Any, UPLO: str = "L") -> Any:
+    return eigh(a, UPLO)[0]
+
+
+@implements(np.linalg.eig, np.linalg.eigvals)
+def eig(a: Any) -> Any:
+    raise UnsupportedError(
+        "the eigenvalues of a matrix that is not symmetric are complex; "
+        "for a symmetric one write np.linalg.eigh or np.linalg.eigvalsh"
+    )
+
+
+@implements(np.linalg.svd)
+def svd(
+    a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False
+) -> Any:
+    x = matrices(a)
+    u, values, vh = _hermitian_svd(x) if hermitian else _svd(x, bool(full_matrices))
+    return _SVDResult(u, values, vh) if compute_uv else values
+
+
+def _svd(x: Any, full: bool) -> tuple[Any, Any, Any]:
+    rows, columns = x.shape[-2:]
+    if 0 in (rows, columns):
+        left, right = (rows, columns) if full else (0, 0)
+        empty = x[..., 0] if rows == 0 else x[..., 0, :]
+        return _units(x, rows, left), empty, _units(x, right, columns)
+    values, ut, v = linalg.results(linalg.svd(x, full=full, vectors=True))
+    return linalg.transposed(ut), values, linalg.transposed(v)
+
+
+def _hermitian_svd(x: Any) -> tuple[Any, Any, Any]:
+    """Of symmetric matrices, by their eigenvalues in the order of their sizes."""
+    signed, v = eigh(x)
+    order = np.argsort(np.abs(signed), axis=-1)[..., ::-1]
+    signed = np.take_along_axis(signed, order, axis=-1)
+    v = np.take_along_axis(v, order[..., None, :], axis=-1)
+    signs = np.copysign(np.ones((), signed.dtype), signed)
+    return v, np.abs(signed), linalg.transposed(v * signs[..., None, :])
+
+
+@implements(np.linalg.svdvals)
+def svdvals(x: Any, /) -> Any:
+    return svd(x, compute_uv=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.errors import ArgumentError, ShapeError
+from graphdl.errors import ArgumentError, ShapeError, UnsupportedError
 from graphdl.numpy_functions.arguments import (
     FLOAT,
     integer,
@@ -21,7 +21,9 @@ from graphdl.numpy_functions.arguments import (
     sliced,
 )
 from graphdl.numpy_functions.convolving import convolve
+from graphdl.numpy_functions.linalg import floats, inv
 from graphdl.numpy_functions.manipulation import concatenate
+from graphdl.numpy_functions.norms import lstsq
 from graphdl.numpy_functions.padding import pad
 from graphdl.tracing import TracedArray, broadcast_to, call_ufunc, cast, implements
 
@@ -120,3 +122,79 @@ def polydiv(u: Any, v: Any) -> tuple[Any, Any]:
         quotient.append(reshaped(factor, (1,)))
         rest = concatenate((rest[1 : b.size] - factor * b[1:], rest[b.size :]))
     return concatenate(quotient), rest if rest.size else np.zeros_like(quotient[0])
+
+
+# --- from points and roots ----------------------------------------------------------------------
+
+
+@implements(np.polyfit)
+def polyfit(
+    x: Any,
+    y: Any,
+    deg: Any,
+    rcond: Any = None,
+    full: bool = False,
+    w: Any = None,
+    cov: Any = False,
+) -> Any:
+    places, values = floats(x, y)
+    degree = integer(deg, "the degree")
+    require(degree >= 0, f"the degree must not be negative, and is {degree}")
+    require(
+        places.ndim == 1 and places.size > 0 and values.ndim in (1, 2),
+        f"takes x of one axis and y of one or two, not shapes {places.shape} and {values.shape}",
+    )
+    count = places.size
+    require(
+        values.shape[0] == count,
+        f"x of shape {places.shape} and y of shape {values.shape} have different lengths",
+    )
+    rcond = count * np.finfo(places.dtype).eps if rcond is None else rcond
+    powers = [np.ones_like(cast(places, FLOAT))]  # float64, as in NumPy
+    for _ in range(degree):
+        powers.append(powers[-1] * places)
+    basis = np.stack(powers[::-1], axis=-1)
+    if w is not None:
+        weights = floats(places, w)[1]
+        require(weights.shape == places.shape, f"w of shape {weights.shape} for {count} points")
+        basis = basis * weights[:, None]
+        values = values * (weights[:, None] if values.ndim == 2 else weights)
+    scale = np.sqrt(np.sum(basis * basis, axis=0))
+    basis = basis / scale
+    solution, residuals, rank, singular = lstsq(basis, values, rcond)
+    coefficients = np.transpose(np.transpose(solution) / scale)
+    if full:
+        return coefficients, residuals, rank, singular, rcond
+    if not cov:
+        return coefficients
+    base = inv(np.transpose(basis) @ basis) / np.outer(scale, scale)
+    factor: Any = np.ones(1, base.dtype)
+    if not (isinstance(cov, str) and cov == "unscaled"):
+        require(
+            count > degree + 1,
+            f"{count} points do not tell the covariance of {degree + 1} coefficients",
+        )
+        factor = residuals / (count - degree - 1)
+    return coefficients, base * factor if values.ndim == 1 else base[:, :, None] * factor
+
+
+@implements(np.poly)
+def poly(seq_of_zeros: Any) -> Any:
+    (roots,) = floats(seq_of_zeros)
+    roots = reshaped(roots, (1,)) if roots.ndim == 0 else roots
+    if roots.ndim == 2:
+        raise UnsupportedError(
+            "the characteristic polynomial of a matrix needs complex eigenvalues; "
+            "of a symmetric one write np.poly(np.linalg.eigvalsh(a))"
+        )
+    require(roots.ndim == 1, f"takes roots along one axis, not shape {roots.shape}")
+    (result,) = lift(roots, np.ones(1, roots.dtype))[1:]
+    zero = np.zeros(1, roots.dtype)
+    for root in roots:
+        result = concatenate([result, zero]) - root * concatenate([zero, result])
+    return result
+
+
+@implements(np.roots)
+def roots(p: Any) -> Any:
+    raise UnsupportedError("the roots of a polynomial are complex, and their number depends on it")

@@ -11,19 +11,15 @@ from graphdl.errors import ShapeError
 from graphdl.numpy_functions.arguments import (
     BOOL,
     INDEX,
-    as_float,
     axes_of,
     integer,
     lift,
-    lift_one,
     promote,
-    refuse,
     require,
     reshaped,
     transposed,
 )
 from graphdl.numpy_functions.manipulation import concatenate, expand_dims, moveaxis
-from graphdl.numpy_functions.reductions import sum_
 from graphdl.numpy_functions.selection import diagonal_of_last
 from graphdl.ops import contraction, pointwise, reduction
 from graphdl.tracing import (
@@ -401,27 +397,6 @@ def cross(
     (x0, x1, x2), (y0, y1, y2) = ([v[..., i] for i in range(3)] for v in (x, y))
     parts = [x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0]
     return moveaxis(concatenate([expand_dims(part, -1) for part in parts], -1), -1, axisc)
-
-
-@implements(np.linalg.norm)
-def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    value = as_float(lift_one(x))
-    axes = axes_of(axis, value.shape)
-    matrix = ord is not None and len(axes) == 2
-    if ord is None or (ord == "fro" and len(axes) == 2) or (ord == 2 and len(axes) == 1):
-        return np.sqrt(sum_(value * value, axes, keepdims=keepdims))
-    refuse(matrix, f"the matrix norm ord={ord!r} is not traced")
-    require(len(axes) == 1, f"a vector norm has one axis, not {axes}")
-    size = np.abs(value)
-    if ord == np.inf:
-        return np.max(size, axis=axes, keepdims=keepdims)
-    if ord == -np.inf:
-        return np.min(size, axis=axes, keepdims=keepdims)
-    if ord == 0:
-        return cast(sum_(value != 0, axes, keepdims=keepdims), value.dtype)
-    if ord == 1:
-        return sum_(size, axes, keepdims=keepdims)
-    return sum_(size**ord, axes, keepdims=keepdims) ** (1 / ord)
 
 
 implements(np.linalg.matmul)(matmul)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from graphdl.errors import DtypeError, GraphLinAlgError, ShapeError
-from graphdl.ops import control, indexing, movement
+from graphdl.ops import control, indexing, movement, pointwise
 from graphdl.ops.op import Op, Rule
 from graphdl.types import TensorType
 
@@ -101,6 +101,11 @@ def _lapack(name: str, like: Any) -> Callable[..., Any]:
 
 
 # --- what the rules share -----------------------------------------------------------------------
+
+
+def results(packed: Any) -> list[Any]:
+    """The results of an op that has several, traced."""
+    return control.items(packed, control.result_types(packed.node))
 
 
 def transposed(x: Any) -> Any:
@@ -354,6 +359,246 @@ def _solve_rule(
 solve: Op = Op("solve", "linalg", _infer_solve, _solve, _solve_rule, failure=SINGULAR)
 
 
+# --- QR -----------------------------------------------------------------------------------------
+
+
+def _qr_results(a: TensorType, *, columns: int) -> list[TensorType]:
+    rows, n = _matrix("qr", a)
+    if rows < n or columns not in (0, n, rows):
+        raise ShapeError(f"qr: {columns} columns of the factor of {a}")
+    return [_of(a, n, n), *([_of(a, columns, rows)] if columns else [])]
+
+
+def _qr(a: Any, *, columns: int) -> Any:
+    def one(a: Any) -> list[Any]:
+        q, r = np.linalg.qr(a, "complete" if columns > a.shape[1] else "reduced")
+        return [r[: a.shape[1]], *([q.T] if columns else [])]
+
+    types = _qr_results(_type(a), columns=columns)
+    return control.pack(_each(types, one, (a, 2)), types)
+
+
+def _qr_rule(gs: Sequence[Any], outs: Sequence[Any], a: Any, *, columns: int) -> tuple[Any]:
+    """da = (dq + q @ symmetric(r @ dr.T - dq.T @ q)) @ r^-T.
+
+    Columns of q beyond those of a may be any basis of what a does not reach. They turn with the
+    others: the rule is right for whatever does not depend on the choice.
+    """
+    n = a.shape[-1]
+    r, qt = outs if columns else results(qr(a, columns=n))
+    of_r, of_qt = gs if columns else (gs[0], None)
+    own = qt[..., :n, :]
+    inner = np.zeros_like(r)
+    if of_r is not None:
+        inner = inner + r @ transposed(np.triu(of_r))
+    if of_qt is not None:
+        inner = inner - of_qt[..., :n, :] @ transposed(own)
+    total = (np.tril(inner) + transposed(np.tril(inner, -1))) @ own  # transposed, as qt is
+    if of_qt is not None:
+        total = total + of_qt[..., :n, :]
+        if columns > n:
+            beyond = of_qt[..., n:, :]
+            total = total - (own @ transposed(beyond)) @ qt[..., n:, :]
+    return (transposed(solve_upper(r, total)),)
+
+
+#: a = q @ r with orthonormal columns of q, at least as many rows as columns of a, and an upper
+#: triangular r. Results: r, then qt with as many rows as `columns`, unless that is 0.
+qr: Op = Op(
+    "qr",
+    "linalg",
+    lambda a, **attrs: control.packed_type(_qr_results(a, **attrs)),
+    _qr,
+    _qr_rule,
+    results=_qr_results,
+)
+
+
+# --- eigenvalues of symmetric matrices ----------------------------------------------------------
+
+
+def _eigh_results(a: TensorType, *, lower: bool, vectors: bool) -> list[TensorType]:
+    n = _square("eigh", a)
+    return [_of(a, n), *([_of(a, n, n)] if vectors else [])]
+
+
+def _eigh(a: Any, *, lower: bool, vectors: bool) -> Any:
+    routine = _lapack("syevd", a)
+
+    def one(a: Any) -> list[Any]:
+        values, v, info = routine(a, compute_v=vectors, lower=lower)
+        if info:
+            raise failure(eigh)
+        return [values, *([v.T] if vectors else [])]
+
+    types = _eigh_results(_type(a), lower=lower, vectors=vectors)
+    return control.pack(_each(types, one, (a, 2)), types)
+
+
+def _reciprocal_gaps(values: Any) -> Any:
+    """1 / (values[j] - values[i]), and 0 on the diagonal."""
+    unit = identity(values[..., :, None] + values[..., None, :])
+    return 1 / (values[..., None, :] - values[..., :, None] + unit) - unit
+
+
+def _eigh_rule(
+    gs: Sequence[Any], outs: Sequence[Any], a: Any, *, lower: bool, vectors: bool
+) -> tuple[Any]:
+    """da = v @ (diag(dw) + (v.T @ dv) / gaps) @ v.T, of which one triangle is read."""
+    values, vt = outs if vectors else results(eigh(a, lower=lower, vectors=True))
+    of_values, of_vt = gs if vectors else (gs[0], None)
+    inner = np.zeros_like(vt)
+    if of_values is not None:
+        inner = inner + identity(vt) * of_values[..., None]
+    if of_vt is not None:
+        inner = inner + (vt @ transposed(of_vt)) * _reciprocal_gaps(values)
+    whole = transposed(vt) @ inner @ vt
+    half = _lower_half(whole + transposed(whole))
+    return (half if lower else transposed(half),)
+
+
+#: The eigenvalues of a symmetric a in ascending order, of which the lower triangle is read or the
+#: upper one, and as the rows of vt its eigenvectors. Results: values, then vt if `vectors`.
+eigh: Op = Op(
+    "eigh",
+    "linalg",
+    lambda a, **attrs: control.packed_type(_eigh_results(a, **attrs)),
+    _eigh,
+    _eigh_rule,
+    results=_eigh_results,
+    failure="Eigenvalues did not converge",
+)
+
+
+# --- singular values ----------------------------------------------------------------------------
+
+
+def _svd_results(a: TensorType, *, full: bool, vectors: bool) -> list[TensorType]:
+    rows, columns = _matrix("svd", a)
+    k = min(rows, columns)
+    if not vectors:
+        return [_of(a, k)]
+    return [
+        _of(a, k),
+        _of(a, rows if full else k, rows),
+        _of(a, columns, columns if full else k),
+    ]
+
+
+def _svd(a: Any, *, full: bool, vectors: bool) -> Any:
+    routine = _lapack("gesdd", a)
+
+    def one(a: Any) -> list[Any]:
+        u, values, vh, info = routine(a, compute_uv=vectors, full_matrices=full)
+        if info:
+            raise failure(svd)
+        return [values, *([u.T, vh.T] if vectors else [])]
+
+    types = _svd_results(_type(a), full=full, vectors=vectors)
+    return control.pack(_each(types, one, (a, 2)), types)
+
+
+def _svd_rule(
+    gs: Sequence[Any], outs: Sequence[Any], a: Any, *, full: bool, vectors: bool
+) -> tuple[Any]:
+    """da = u @ ((j + j.T) @ s + s @ (k + k.T) + diag(ds)) @ v.T, where j and k are u.T @ du and
+    v.T @ dv over the differences of squares, and what leads out of the spans of u and of v.
+
+    Of full matrices, the vectors beyond are any basis: see the rule of `qr`.
+    """
+    if not vectors:
+        outs = results(svd(a, full=False, vectors=True))
+        gs = [gs[0], None, None]
+    values, ut, v = outs
+    of_values, of_ut, of_v = gs
+    rows, columns = a.shape[-2:]
+    k = min(rows, columns)
+    own_u, own_v = ut[..., :k, :], v[..., :, :k]
+    inner = np.zeros_like(own_u[..., :, :k])
+    beyond_u = beyond_v = None
+    if of_values is not None:
+        inner = inner + identity(inner) * of_values[..., None]
+    if of_ut is not None or of_v is not None:
+        gaps = _reciprocal_gaps(values) / (
+            values[..., None, :] + values[..., :, None] + identity(inner) * (values[..., None] == 0)
+        )
+    if of_ut is not None:
+        turned = gaps * (own_u @ transposed(of_ut[..., :k, :]))
+        inner = inner + (turned + transposed(turned)) * values[..., None, :]
+        if rows > columns:
+            beyond_u = of_ut[..., :k, :] - of_ut[..., :k, :] @ transposed(own_u) @ own_u
+            if full:
+                beyond_u = beyond_u - own_u @ transposed(of_ut[..., k:, :]) @ ut[..., k:, :]
+    if of_v is not None:
+        turned = gaps * (transposed(own_v) @ of_v[..., :, :k])
+        inner = inner + values[..., :, None] * (turned + transposed(turned))
+        if columns > rows:
+            beyond_v = of_v[..., :, :k] - own_v @ (transposed(own_v) @ of_v[..., :, :k])
+            if full:
+                beyond_v = beyond_v - v[..., :, k:] @ (transposed(of_v[..., :, k:]) @ own_v)
+    total = inner @ transposed(own_v)
+    if beyond_v is not None:
+        total = total + transposed(beyond_v / values[..., None, :])
+    total = transposed(own_u) @ total
+    if beyond_u is not None:
+        total = total + transposed(beyond_u / values[..., :, None]) @ transposed(own_v)
+    return (total,)
+
+
+#: a = u @ diag(values) @ v.T, the values in descending order. Results: values, then ut and v if
+#: `vectors`: square ones if `full`, else as many vectors as values.
+svd: Op = Op(
+    "svd",
+    "linalg",
+    lambda a, **attrs: control.packed_type(_svd_results(a, **attrs)),
+    _svd,
+    _svd_rule,
+    results=_svd_results,
+    failure="SVD did not converge",
+)
+
+#: The attributes of an op of which the first result alone is wanted.
+FIRST_ONLY: dict[str, dict[str, Any]] = {
+    "qr": {"columns": 0},
+    "eigh": {"vectors": False},
+    "svd": {"vectors": False, "full": False},
+}
+
+
+# --- the exponential ----------------------------------------------------------------------------
+
+
+def _infer_expm(a: TensorType) -> TensorType:
+    _square("expm", a)
+    return a
+
+
+def _expm(a: Any) -> Any:
+    import scipy.linalg  # SciPy's start-up, which only the interpreter pays
+
+    if not a.size or not np.isfinite(a).all(axis=(-1, -2)).all():
+        known = np.isfinite(a).all(axis=(-1, -2), keepdims=True)
+        return np.where(known, _expm(np.where(known, a, 0)), np.nan) if a.size else a
+    return scipy.linalg.expm(a)
+
+
+def _expm_rule(g: Any, out: Any, a: Any) -> tuple[Any]:
+    """The derivative along g is a block of exp([[a.T, g], [0, a.T]]): Van Loan (1978).
+
+    It is linear in g, which is scaled so that it has no part in the choice of the approximation.
+    """
+    n, turned = a.shape[-1], transposed(a)
+    size = pointwise.stop_gradient(np.max(np.abs(g), axis=(-1, -2), keepdims=True))
+    size = np.where(size == 0, 1, size)
+    above = np.concatenate([turned, g / size], axis=-1)
+    below = np.concatenate([np.zeros_like(turned), turned], axis=-1)
+    return (size * expm(np.concatenate([above, below], axis=-2))[..., :n, n:],)
+
+
+#: The exponential of square matrices.
+expm: Op = Op("expm", "linalg", _infer_expm, _expm, _expm_rule, failure=SINGULAR)
+
+
 # --- determinants -------------------------------------------------------------------------------
 
 
@@ -405,3 +650,40 @@ def _det_rule(g: Any, out: Any, value: Any, a: Any, lut: Any, pivots: Any) -> tu
 
 #: A determinant, as computed by the factors of a matrix.
 det = _of_factors("det", _det_rule)
+
+
+# --- least squares ------------------------------------------------------------------------------
+
+
+def least_squares(a: Any, ut: Any, weights: Any, v: Any, b: Any) -> Any:
+    """The x of least size among those with the least size of a @ x - b.
+
+    It is v @ diag(weights) @ ut @ b, where the weights are the reciprocals of the singular values
+    of a, or 0 for those that count as zero.
+    """
+    x = v @ (weights[..., :, None] * (ut @ b))
+    return lstsq(x, a, ut, weights, v, b)
+
+
+def _lstsq_rule(
+    g: Any, x: Any, value: Any, a: Any, ut: Any, weights: Any, v: Any, b: Any
+) -> tuple[Any, ...]:
+    """Of the pseudo-inverse p of a matrix whose rank stays as it is: Golub and Pereyra, "The
+    differentiation of pseudo-inverses and nonlinear least squares problems" (1973):
+    dx = p @ (db - da @ x) + p @ p.T @ da.T @ (b - a @ x) + (1 - p @ a) @ da.T @ p.T @ x.
+    """
+
+    def inverse(y: Any) -> Any:
+        return least_squares(a, ut, weights, v, y)
+
+    def turned_inverse(y: Any) -> Any:
+        return least_squares(transposed(a), transposed(v), weights, transposed(ut), y)
+
+    of_b = turned_inverse(g)
+    of_a = (b - a @ x) @ transposed(inverse(of_b)) - of_b @ transposed(x)
+    of_a = of_a + turned_inverse(x) @ transposed(g - inverse(a @ g))
+    return None, of_a, None, None, None, of_b
+
+
+#: A least-squares solution, as computed by singular values.
+lstsq = _of_factors("lstsq", _lstsq_rule)

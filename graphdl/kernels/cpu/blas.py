@@ -21,8 +21,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 #: What programs use of BLAS and of LAPACK, for float32 and float64.
 BLAS_ROUTINES = tuple(
@@ -163,3 +165,15 @@ def one_thread(wanted: bool = True) -> Iterator[None]:
         yield
     finally:
         set_threads(before)
+
+
+def call(name: str, *arguments: int | str | NDArray[Any]) -> None:
+    """Call a routine of the library, to ask it how much memory it wants to work in."""
+    places = [
+        argument
+        if isinstance(argument, np.ndarray)
+        else np.array(ord(argument) if isinstance(argument, str) else argument, np.int64)
+        for argument in arguments
+    ]
+    function = ctypes.CFUNCTYPE(None, *(ctypes.c_void_p,) * len(places))
+    function(library().addresses[name])(*(place.ctypes.data for place in places))
