@@ -275,3 +275,10 @@ def _alias(ufunc: np.ufunc, op: Op) -> Callable[..., Any]:
 
 implements(np.degrees)(_alias(np.degrees, pointwise.rad2deg))
 implements(np.radians)(_alias(np.radians, pointwise.deg2rad))
+
+
+if hasattr(np, "astype"):  # since NumPy 2.1
+
+    @implements(np.astype)
+    def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
+        return lift_one(x).astype(dtype)
