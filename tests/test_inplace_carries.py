@@ -120,3 +120,33 @@ def test_a_step_costs_the_same_for_any_size(f: Any, order: int) -> None:
         bytes_of_a_step(gd.compile(g).lower(gd.spec(n), gd.spec(()))) for n in (1_000, 1_000_000)
     )
     assert small == large < 2000
+
+
+def nested(x: Any, w: Any) -> Any:
+    """Loops in loops over the same array, as loops over rows and columns are."""
+
+    def outer(i: Any, c: Any) -> Any:
+        def inner(j: Any, x: Any) -> Any:
+            x = x.copy()
+            x[i + j] = np.sin(x[i + j + 1]) * w + x[i + j]
+            return x
+
+        x, total = c
+        x = gd.fori_loop(0, 3, inner, x)
+        return x, total + x[i]
+
+    x, total = gd.fori_loop(0, STEPS, outer, (x, 0.0))
+    return x * total
+
+
+def test_loops_in_loops_hand_the_array_on_in_place() -> None:
+    x = np.linspace(-1, 1, 2 * STEPS + 2)
+    np.testing.assert_allclose(gd.compile(nested)(x, 0.5), plain(nested)(x, 0.5), rtol=1e-12)
+    gd.check_grads(lambda x, w: np.sum(nested(x, w) ** 2), x, 0.5)
+    executable = gd.compile(nested).lower(gd.spec(100_000), gd.spec(()))
+    (outer,) = [launch for launch in executable._program.launches if launch.bodies]
+    memory = outer.bodies[0].memory
+    assert memory.arena_bytes < 10_000
+    (inner,) = [launch for launch in outer.bodies[0].program.launches if launch.bodies]
+    ((result, first),) = inner.in_place
+    assert memory.places[result] == memory.places[first]

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphdl.compiler.rows import ROOTS, along
-from graphdl.compiler.view import View, is_movement, view_of
+from graphdl.compiler.view import View, is_movement, is_result, view_of
 from graphdl.graph import Graph, Node, users
 from graphdl.ops import contraction, indexing, movement
 from graphdl.ops.update import UPDATES, changed_shape, update
@@ -417,6 +417,9 @@ class _Fusion:
             family = node.op.family
             if family == "constant" or is_movement(node):
                 continue
+            if is_result(node):
+                self.add_result(node)
+                continue
             if is_scalar(node) and node not in outputs:
                 continue
             if node.op in ROOTS:
@@ -428,6 +431,12 @@ class _Fusion:
                 self.place(node, draft, _Fit(tuple(range(node.type.ndim))))
         self._merge_siblings()
         return self._finished()
+
+    def add_result(self, node: Node) -> None:
+        """A result of a loop or a branch is computed where that is."""
+        draft = self.draft_of[node.inputs[0]]
+        draft.axes[node] = tuple(range(node.type.ndim))
+        self.draft_of[node] = draft
 
     def _start_product(self, node: Node) -> None:
         draft = self.new("product", node.shape)
@@ -754,7 +763,8 @@ def stored(graph: Graph, groups: Sequence[Group]) -> set[Node]:
                     if origin in group_of and group_of[origin] is not group:
                         found.add(origin)
             reduced = group.reductions.get(node, ROW) != ROW
-            if reduced or node.op is update or group.kind not in ("loops", "product"):
+            own = group.kind not in ("loops", "product") and node.op.family != "control"
+            if reduced or node.op is update or own:
                 found.add(node)
     return found
 
@@ -764,6 +774,9 @@ def unfused(graph: Graph) -> list[Group]:
     fusion = _Fusion(graph)
     for node in graph.operations:
         if node.op.family == "constant" or is_movement(node):
+            continue
+        if is_result(node):
+            fusion.add_result(node)
             continue
         if is_scalar(node) and node not in graph.outputs:
             continue

@@ -28,8 +28,13 @@ class View:
     strides: Shape
 
 
+def is_result(node: Node) -> bool:
+    """Whether a node is a result of a loop or a branch: these lie in memory of their own."""
+    return node.op is control.item and node.inputs[0].op.family == "control"
+
+
 def is_movement(node: Node) -> bool:
-    return node.op in MOVEMENT
+    return node.op in MOVEMENT and not is_result(node)
 
 
 def view_of(node: Node) -> View | None:

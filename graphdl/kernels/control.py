@@ -15,6 +15,7 @@ from graphdl.kernels.program import (
     Launch,
     Program,
     Stack,
+    Value,
     Word,
 )
 from graphdl.kernels.source import KernelSource
@@ -27,9 +28,17 @@ Compile = Callable[[Graph], Program]
 _FIELDS = 6
 
 
-def control_launch(node: Node, compile: Compile, status: Buffer) -> Launch:
-    """The launch of a loop or a branch."""
-    return _LAUNCHES[node.op.name](node, compile, status)
+def control_launch(members: Sequence[Node], compile: Compile, status: Buffer) -> Launch:
+    """The launch of a loop or a branch: the node, and those of its results that are read."""
+    node, *read = members
+    types = control.result_types(node)
+    places = control.offsets(types)
+    known = {places.index(result["offset"]): result for result in read}
+    results = [
+        known.get(k) or Buffer(type.nbytes, None, "a result that nothing reads")
+        for k, type in enumerate(types)
+    ]
+    return _LAUNCHES[node.op.name](node, results, compile, status)
 
 
 def _body(graph: Graph, compile: Compile) -> Body:
@@ -70,10 +79,12 @@ def _launch(
     words: Sequence[Word],
     bodies: Sequence[Body],
     cost: float,
+    results: Sequence[Value],
     spare: Sequence[Buffer],
     status: Buffer,
     steps: int,
     fails: bool = False,
+    in_place: Sequence[tuple[Node, Node]] = (),
 ) -> Launch:
     reads = dict.fromkeys(
         base for operand in node.inputs if (base := _address(operand).where) is not None
@@ -86,8 +97,8 @@ def _launch(
         1,
         cost,
         tuple(reads),
-        (node, *spare, *([status] if checked else [])),
-        (),
+        (*results, *spare, *([status] if checked else [])),
+        tuple(in_place),
         (node,),
         steps * sum(launch.bytes for launch in launches),
         steps * sum(launch.flops for launch in launches),
@@ -103,20 +114,19 @@ def _stacked(type: TensorType, length: int, reverse: bool) -> tuple[int, int]:
     return 0, type.nbytes
 
 
-def _scan(node: Node, compile: Compile, status: Buffer) -> Launch:
+def _scan(node: Node, results: Sequence[Value], compile: Compile, status: Buffer) -> Launch:
     graph: Graph = node["body"]
     consts, carries, length, reverse = (
         node[name] for name in ("consts", "carries", "length", "reverse")
     )
     body = _step_body(graph, consts, carries, compile)
-    places = control.offsets(control.result_types(node))
     words: list[Word] = [length, consts]
     words += [len(graph.inputs) + len(graph.outputs) - consts - 2 * carries]
     moving, settled, spare = _carry_rows(
         body,
         consts,
         [_address(x) for x in node.inputs[consts : consts + carries]],
-        [Address(node, place) for place in places[:carries]],
+        [Address(result) for result in results[:carries]],
     )
     words += [len(moving), len(settled), *_words_of(0)]
     for leaf in range(consts):
@@ -126,10 +136,26 @@ def _scan(node: Node, compile: Compile, status: Buffer) -> Launch:
         words += [leaf, _address(node.inputs[leaf], start), step]
     for k in range(carries, len(graph.outputs)):
         start, step = _stacked(graph.outputs[k].type, length, reverse)
-        words += [_leaf(body, k) or 0, Address(node, places[k] + start), step]
+        words += [_leaf(body, k) or 0, Address(results[k], start), step]
     words += [word for row in (*moving, *settled) for word in row]
     cost = length * _cost(body.program)
-    return _launch(node, words, [body], cost, spare, status, length)
+    pairs = _overwritten(node, body, range(consts, consts + carries), results)
+    return _launch(node, words, [body], cost, results, spare, status, length, in_place=pairs)
+
+
+def _overwritten(
+    node: Node, body: Body, operands: Sequence[int], results: Sequence[Value]
+) -> list[tuple[Node, Node]]:
+    """The carries that stay in place, and the first ones, where nothing else reads their memory."""
+    bases = [_address(operand) for operand in node.inputs]
+    found = []
+    for k, i in enumerate(operands):
+        result, base = results[k], bases[i].where
+        fits = isinstance(result, Node) and isinstance(base, Node) and base.type == result.type
+        alone = sum(other.where is base for other in bases) == 1
+        if fits and alone and not bases[i].offset and _leaf(body, k) is None:
+            found.append((result, base))
+    return found  # type: ignore[return-value]
 
 
 def _carry_rows(
@@ -159,7 +185,7 @@ def _carry_rows(
 _GUESS = 100
 
 
-def _while(node: Node, compile: Compile, status: Buffer) -> Launch:
+def _while(node: Node, results: Sequence[Value], compile: Compile, status: Buffer) -> Launch:
     sweeps: tuple[control.Sweep, ...] = node["sweeps"]
     condition, reads = node["condition"], node["condition_consts"]
     steps = [_step_body(x.body, x.consts, x.carries, compile) for x in sweeps]
@@ -175,13 +201,13 @@ def _while(node: Node, compile: Compile, status: Buffer) -> Launch:
     words += [len(condition.inputs), Address(test)]
     spare = [test]
     operands = node.inputs[reads:]
-    places = [Address(node, place) for place in control.offsets(control.result_types(node))]
+    left, pairs, at = list(results), [], reads
     for number, sweep in enumerate(sweeps):
         moving, settled, more = _carry_rows(
             steps[number],
             sweep.consts,
             [_address(x) for x in operands[sweep.consts : sweep.operands]],
-            places[: sweep.carries],
+            [Address(result) for result in left[: sweep.carries]],
         )
         spare += more
         record: list[Word] = [*_words_of(1 + number), sweep.consts, len(moving), len(settled)]
@@ -195,24 +221,25 @@ def _while(node: Node, compile: Compile, status: Buffer) -> Launch:
         for j in range(len(sweep.kept_types)):
             record += [_leaf(steps[number], sweep.carries + j) or 0, rows[number][j]]
         words += [8 * (1 + len(record)), *record]
-        operands, places = operands[sweep.operands :], places[sweep.carries :]
+        first = range(at + sweep.consts, at + sweep.operands)
+        pairs += _overwritten(node, steps[number], first, left[: sweep.carries])
+        at += sweep.operands
+        operands, left = operands[sweep.operands :], left[sweep.carries :]
     cost = _GUESS * sum(_cost(body.program) for body in bodies)
-    return _launch(node, words, bodies, cost, spare, status, 1, keeps)
+    return _launch(node, words, bodies, cost, results, spare, status, 1, keeps, pairs)
 
 
-def _switch(node: Node, compile: Compile, status: Buffer) -> Launch:
+def _switch(node: Node, results: Sequence[Value], compile: Compile, status: Buffer) -> Launch:
     branches: tuple[Graph, ...] = node["branches"]
     bodies = [_body(branch, compile) for branch in branches]
     index, *operands = node.inputs
-    places = control.offsets(control.result_types(node))
-    results = len(branches[0].outputs)
-    words: list[Word] = [_address(index), len(branches), len(operands), results]
+    words: list[Word] = [_address(index), len(branches), len(operands), len(results)]
     words += [_address(operand) for operand in operands]
-    words += [Address(node, places[k]) for k in range(results)]
+    words += [Address(result) for result in results]
     for number in range(len(branches)):
         words += _words_of(number)
     cost = max(_cost(body.program) for body in bodies)
-    return _launch(node, words, bodies, cost, [], status, 1)
+    return _launch(node, words, bodies, cost, results, [], status, 1)
 
 
 _LAUNCHES = {"scan": _scan, "while": _while, "switch": _switch}

@@ -49,7 +49,7 @@ def emit(graph: Graph, groups: Sequence[Group]) -> Program:
         else:
             node = group.members[0]
             if node.op.family == "control":
-                launches.append(control_launch(node, compiled, status))
+                launches.append(control_launch(group.members, compiled, status))
             elif node.op.family == "linalg":
                 launches += LINALG[group.kind](node, Check(status, FAILED + len(checks)))
                 checks.append(node)

@@ -51,9 +51,10 @@ def _begin(
         f.store(bases + f.load(row) * 8, f.load(row + 24))
     with f.count(0, counts[1]) as i:
         row = settled + i * _SETTLED
-        final = f.load(row + 24)
+        first, final = f.load(row + 16), f.load(row + 24)
         f.store(bases + f.load(row) * 8, final)
-        _copy(f, final, f.load(row + 16), f.load(row + 32))
+        with f.when(first.differs(final)):
+            _copy(f, final, first, f.load(row + 32))
 
 
 def _copy(f: Function, to: Value, source: Value, size: Value) -> None:
