@@ -144,6 +144,7 @@ class Compiled:
         executable, new = self._specialised(leaves, tree)
         if new and not kwargs:
             self._entry = executable.entry(self._dispatch)
+        leaves = [np.asarray(leaf) if type(leaf) is complex else leaf for leaf in leaves]
         results = executable.flat(*leaves)
         if results is NotImplemented:  # donated arrays that are read-only, or another argument too
             results = executable.flat(*executable.with_copies(leaves))
@@ -152,7 +153,7 @@ class Compiled:
     def _prepared(self, leaf: Any, index: int, args: Any, kwargs: Any) -> Any:
         if isinstance(leaf, TracedArray):
             leaf.check_alive()
-        if type(leaf) in (bool, float):
+        if type(leaf) in (bool, float, complex):
             return leaf
         if type(leaf) is int:
             if not -(2**63) <= leaf < 2**63:
@@ -160,7 +161,7 @@ class Compiled:
             return leaf
         if isinstance(leaf, (np.ndarray, np.generic)) or hasattr(leaf, "__array__"):
             array = np.asarray(leaf)
-            if array.dtype.kind in "biuf":
+            if array.dtype.kind in "biufc":
                 return prepare(array)
         leaf_type(leaf, leaf_names(self._f, args, kwargs)[index])  # says what is wrong
         raise DtypeError(f"{leaf!r} is a description of an array; call with an array")
@@ -184,7 +185,7 @@ class Compiled:
     def _lowered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
         graph = _traced(self._f, args, kwargs, self.memory_budget)
         leaves = leaves_of((args, kwargs))
-        weak = [type(leaf) in (bool, int, float) for leaf in leaves]
+        weak = [type(leaf) in (bool, int, float, complex) for leaf in leaves]
         return Executable(graph, weak, args, self._donated(args))
 
     def _donated(self, args: tuple[Any, ...]) -> list[int]:
@@ -353,6 +354,12 @@ def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -
         if `argnums` is a sequence. It may be differentiated again. Where a derivative is not
         unique, see graphdl.ops.pointwise for the conventions.
 
+        By a complex argument z = x + iy the gradient is df/dx - i df/dy, as in JAX and autograd:
+        a small step dz changes f by the real part of sum(gradient * dz), and the direction of
+        steepest descent is -np.conj(gradient). f has to return a real number; the derivative of a
+        function with complex results comes from gd.vjp with a complex cotangent (1 for one that has
+        a complex derivative).
+
     >>> import numpy as np, graphdl as gd
     >>> gd.grad(lambda x: np.sum(x ** 3))(np.array([1.0, 2.0]))
     array([ 3., 12.])
@@ -393,7 +400,7 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
         return transforms.vjp(f, *primals, has_aux=has_aux)
     for leaf, label in zip(leaves_of(primals), leaf_names(f, primals, {}), strict=True):
         type = leaf_type(leaf, label)[0]
-        if not type.is_float:
+        if not type.is_inexact:
             raise locate(
                 GradientError(
                     f"argument {label} of {transforms.name_of(f)} is {type}: only floats have "

@@ -112,15 +112,15 @@ class Executable:
 
     def _leaf(self, index: int) -> entry.Tree:
         type = self.graph.inputs[index].type
-        if self._weak[index]:
+        if self._weak[index] and not type.is_complex:
             return entry.ScalarSpec({"b": bool, "i": int, "f": float}[type.dtype.kind], type.dtype)
         return build.array_spec(type, index in self.memory.donated.values())
 
     def _result_leaves(self) -> list[entry.Tree]:
         given = self.memory.donated
         return [
-            entry.Argument(given[node]) if node in given else entry.New(node.dtype, node.shape)
-            for node in self.optimized.outputs
+            entry.Argument(given[node]) if node in given else entry.New(made.dtype, made.shape)
+            for node, made in zip(self.optimized.outputs, self.graph.outputs, strict=True)
         ]
 
     # --- calling --------------------------------------------------------------------------

@@ -307,7 +307,7 @@ class Graph:
                 f"argument {self.label(index)} has shape {array.shape}; "
                 f"this graph takes {node.type}"
             )
-        if not isinstance(leaf, (bool, int, float)) and array.dtype != node.dtype:
+        if not isinstance(leaf, (bool, int, float, complex)) and array.dtype != node.dtype:
             raise ShapeError(
                 f"argument {self.label(index)} is {array.dtype}; this graph takes {node.type}"
             )

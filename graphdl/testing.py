@@ -25,14 +25,16 @@ def check_grads(
 ) -> None:
     """Compare the gradient of `f` at `args` with finite differences.
 
-    All float results are added up with random weights; the derivative of that sum along a random
-    direction, <gradient, direction>, is compared with the difference quotient. For `order` 2 and
+    All float results are added up with random weights (of complex ones, the real part of that); the
+    derivative of the sum along a random direction, the real part of <gradient, direction>, is
+    compared with the difference quotient. For `order` 2 and
     more, so is the gradient of that derivative. Everything is computed in float64 by the NumPy
     interpreter, so this checks the gradient rules and not the compiled kernels.
 
     Args:
         f: a function of arrays (or trees of them) that returns at least one float array.
-        args: where to check: floats are cast to float64 and varied, the rest stays as it is.
+        args: where to check: floats are cast to float64, complex numbers to complex128, and varied;
+            the rest stays as it is.
             `f` must be smooth within 2e-4 of it.
         order: how many times to differentiate.
         rtol: the tolerance, relative to the sum of the magnitudes that <gradient, direction> adds.
@@ -57,11 +59,18 @@ def check_grads(
 
 def _widened(leaf: Any) -> Array:
     array = np.asarray(leaf)
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
+    wide = {"f": np.float64, "c": np.complex128}.get(array.dtype.kind)
+    return array if wide is None else array.astype(wide)
 
 
 def _is_float(value: Any) -> bool:
-    return (value.dtype if isinstance(value, TracedArray) else np.asarray(value).dtype).kind == "f"
+    dtype = value.dtype if isinstance(value, TracedArray) else np.asarray(value).dtype
+    return dtype.kind in "fc"
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> Array:
+    numbers: Array = np.asarray(rng.normal(size=shape))
+    return numbers + 1j * rng.normal(size=shape) if kind == "c" else numbers
 
 
 def _check(
@@ -72,19 +81,19 @@ def _check(
     rng: np.random.Generator,
     level: int,
 ) -> None:
-    floats = [i for i, x in enumerate(args) if x.dtype.kind == "f"]
+    floats = [i for i, x in enumerate(args) if x.dtype.kind in "fc"]
     if not floats:
         raise GradientError("check_grads: no argument is a float")
-    weights = [rng.normal(size=node.shape) for node in trace(f, *args).outputs]
+    weights = [_normal(rng, node.shape, node.dtype.kind) for node in trace(f, *args).outputs]
 
     def total(*values: Any) -> Any:
-        terms = [np.sum(w * y) for w, y in zip(weights, f(*values), strict=True)]
+        terms = [np.real(np.sum(w * y)) for w, y in zip(weights, f(*values), strict=True)]
         return sum(terms[1:], start=terms[0])
 
     gradient = transforms.grad(total, argnums=floats)
     slopes = trace(gradient, *args).evaluate(*args)
     value = trace(total, *args)
-    directions = [rng.normal(size=args[i].shape) for i in floats]
+    directions = [_normal(rng, args[i].shape, args[i].dtype.kind) for i in floats]
     for number, slope in zip(floats, slopes, strict=True):
         if slope.shape != args[number].shape:
             raise GradientMismatch(
@@ -100,7 +109,7 @@ def _check(
 
     h = _STEP
     quotient = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
-    products = [g * u for g, u in zip(slopes, directions, strict=True)]
+    products = [np.real(g * u) for g, u in zip(slopes, directions, strict=True)]
     derivative = sum(float(np.sum(p)) for p in products)
     scale = 1 + abs(at(0.0)) + sum(float(np.sum(abs(p))) for p in products)
     if not abs(derivative - quotient) <= rtol * scale:

@@ -41,7 +41,7 @@ from graphdl.errors import (
 )
 from graphdl.graph import Node, Source, intern
 from graphdl.graph import Op as AnyOp
-from graphdl.ops import movement, pointwise, views
+from graphdl.ops import complex_numbers, movement, pointwise, views
 from graphdl.ops.op import Op, node_of
 from graphdl.ops.views import Step
 from graphdl.trees import flatten, unflatten
@@ -218,7 +218,7 @@ SPECIAL_HANDLERS: dict[str, Callable[..., Any]] = {}
 #: NumPy function -> the position of its argument `out`.
 _OUT_POSITION: dict[Any, int] = {}
 
-_WEAK = (bool, int, float)
+_WEAK = (bool, int, float, complex)
 #: NumPy without its annotations, which know no traced values.
 _numpy: Any = np
 
@@ -229,10 +229,10 @@ def is_weak(value: Any) -> bool:
 
 
 def dtype_of(value: Any) -> Dtype | type:
-    """What `value` brings to promotion: its dtype, or `bool`, `int` or `float` if weak."""
+    """What `value` brings to promotion: its dtype, or its Python type if weak."""
     if isinstance(value, TracedArray):
         if value.weak:
-            return {"b": bool, "i": int, "f": float}[value.dtype.kind]
+            return {"b": bool, "i": int, "f": float, "c": complex}[value.dtype.kind]
         return value.dtype
     if type(value) in _WEAK:
         return type(value)
@@ -554,6 +554,8 @@ class TracedArray:
         try:
             inputs = tuple(as_traced(arg, trace).node for arg in args)
             node = node_of(op, inputs, attrs)
+            if node.type.is_complex or any(operand.type.is_complex for operand in inputs):
+                _check_complex(op, node)
         except GraphError as error:
             raise locate(error) from error.__cause__
         trace.record(node)
@@ -700,8 +702,29 @@ class TracedArray:
         return _numpy.matrix_transpose(self)
 
     @property
-    def real(self) -> TracedArray:
-        return self
+    def real(self) -> Any:
+        """The real parts, as a view: what is written into it changes this array."""
+        return self._part(complex_numbers.real) if self.type.is_complex else self
+
+    @real.setter
+    def real(self, value: Any) -> None:
+        self.real[...] = value
+
+    @property
+    def imag(self) -> Any:
+        """The imaginary parts, as a view; zeros for real numbers."""
+        if self.type.is_complex:
+            return self._part(complex_numbers.imag)
+        return _numpy.zeros_like(self)
+
+    @imag.setter
+    def imag(self, value: Any) -> None:
+        if not self.type.is_complex:
+            raise locate(DtypeError(f"an array of {self.dtype} has no imaginary part to set"))
+        self.imag[...] = value
+
+    def _part(self, op: Op) -> TracedArray:
+        return self.view_by(op(self).node, op, {})
 
     @property
     def flat(self) -> Any:
@@ -761,10 +784,30 @@ class TracedArray:
     def compress(self, condition: Any, axis: Any = None) -> Any:
         return _numpy.compress(condition, self, axis)
 
-    def conj(self) -> TracedArray:
-        return self
+    def conj(self) -> Any:
+        return complex_numbers.conjugate(self) if self.type.is_complex else self
 
     conjugate = conj
+
+
+#: What to write instead of ops that take no complex numbers.
+_INSTEAD_OF_COMPLEX = {
+    "max": "compare np.abs(z), or np.real(z) and np.imag(z)",
+    "min": "compare np.abs(z), or np.real(z) and np.imag(z)",
+    "maximum": "choose with np.where(np.abs(x) > np.abs(y), x, y)",
+    "minimum": "choose with np.where(np.abs(x) < np.abs(y), x, y)",
+    "sort": "order by a real key: np.argsort(np.abs(z)), and take",
+    "argsort": "order by a real key, such as np.abs(z)",
+}
+
+
+def _check_complex(op: Op, node: Node) -> None:
+    """Refuse an op that cannot be split into real ones."""
+    if op.name in complex_numbers.TAKE_COMPLEX or op.family in ("control", "custom"):
+        return
+    instead = _INSTEAD_OF_COMPLEX.get(op.name, "use np.real(z), np.imag(z) or np.abs(z)")
+    given = ", ".join(str(operand.type) for operand in node.inputs)
+    raise DtypeError(f"{op.name} of ({given}) takes no complex numbers; {instead}")
 
 
 def _without_out(
@@ -938,7 +981,7 @@ def _as_python_int(value: Any) -> Any:
 
 def _power(self: TracedArray, exponent: Any) -> Any:
     """x ** exponent with NumPy's shortcuts, which are exact where pow need not be."""
-    if type(exponent) in (int, float) and self.dtype.kind == "f" and not self.weak:
+    if type(exponent) in (int, float) and self.type.is_inexact and not self.weak:
         if exponent in _SHORTCUTS:
             return _SHORTCUTS[exponent](self)
     elif type(exponent) is int and exponent == 2 and not self.weak:

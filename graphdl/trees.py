@@ -32,6 +32,7 @@ _SCALARS = {
     bool: TensorType(np.dtype(bool), ()),
     int: TensorType(np.dtype(np.int64), ()),
     float: TensorType(np.dtype(np.float64), ()),
+    complex: TensorType(np.dtype(np.complex128), ()),
 }
 
 

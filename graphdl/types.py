@@ -13,7 +13,7 @@ from graphdl.errors import DtypeError, ShapeError
 Dtype = np.dtype[Any]
 Shape = tuple[int, ...]
 
-#: The dtypes that a graph holds. float16 and complex numbers are not among them yet.
+#: The dtypes that a graph holds, but for the complex ones. float16 is not among them yet.
 DTYPES: tuple[Dtype, ...] = tuple(
     np.dtype(name)
     for name in (
@@ -22,7 +22,10 @@ DTYPES: tuple[Dtype, ...] = tuple(
     )
 )  # fmt: skip
 
-_SUPPORTED = {dtype: dtype for dtype in DTYPES}
+#: Complex dtypes: the compiler makes pairs of floats of them before there are kernels.
+COMPLEX: tuple[Dtype, ...] = (np.dtype(np.complex64), np.dtype(np.complex128))
+
+_SUPPORTED = {dtype: dtype for dtype in (*DTYPES, *COMPLEX)}
 
 
 def as_dtype(dtype: Any) -> Dtype:
@@ -34,7 +37,7 @@ def as_dtype(dtype: Any) -> Dtype:
     except KeyError:
         raise DtypeError(
             f"dtype {wanted} is not supported in a graph; cast to one of "
-            f"{', '.join(map(str, DTYPES))} first"
+            f"{', '.join(map(str, _SUPPORTED))} first"
         ) from None
 
 
@@ -61,6 +64,15 @@ class TensorType:
     @property
     def is_float(self) -> bool:
         return self.dtype.kind == "f"
+
+    @property
+    def is_complex(self) -> bool:
+        return self.dtype.kind == "c"
+
+    @property
+    def is_inexact(self) -> bool:
+        """Floats and complex numbers: what has gradients."""
+        return self.dtype.kind in "fc"
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"

@@ -36,7 +36,7 @@ def same(result: Any, expected: Any, exact: bool = True) -> None:
         if exact:
             np.testing.assert_array_equal(got, want)
         else:
-            rtol = 64 * np.finfo(want.dtype).eps if want.dtype.kind == "f" else 0
+            rtol = 64 * np.finfo(want.dtype).eps if want.dtype.kind in "fc" else 0
             np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol)
 
 

@@ -37,7 +37,7 @@ class Case:
         return tuple(
             i
             for i, x in enumerate(self.operands)
-            if x.dtype.kind == "f" and i not in self.op.undifferentiated
+            if x.dtype.kind in "fc" and i not in self.op.undifferentiated
         )
 
     def __call__(self, *operands: Any) -> Any:
@@ -246,6 +246,10 @@ def others(rng: np.random.Generator) -> dict[str, list[Case]]:
         ],
         "philox": [Case(OPS["philox"], _counters(rng))],
         "philox_wide": [Case(OPS["philox_wide"], _counters(rng))],
+        "complex": [Case(OPS["complex"], (x, x[::-1]))],
+        "real": [Case(OPS["real"], (x + 1j * x[::-1],))],
+        "imag": [Case(OPS["imag"], (x + 1j * x[::-1],))],
+        "conjugate": [Case(OPS["conjugate"], (x + 1j * x[::-1],))],
         "ldexp": [Case(OPS["ldexp"], (x, rng.integers(-3, 4, (5, 3)).astype(np.int32)))],
         "constant": [Case(OPS["constant"], (), value)],
         "iota": [Case(OPS["iota"], (), {"size": 4, "dtype": F4})],

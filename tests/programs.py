@@ -116,7 +116,7 @@ def assert_same(got: Any, want: Any, ulps: float = 0, scale: float = 1.0) -> Non
     got, want = np.asarray(got), np.asarray(want)
     assert got.dtype == want.dtype, f"{got.dtype} instead of {want.dtype}"
     assert got.shape == want.shape, f"{got.shape} instead of {want.shape}"
-    if want.dtype.kind != "f" or not ulps:
+    if want.dtype.kind not in "fc" or not ulps:
         np.testing.assert_array_equal(got, want)
     else:
         eps = float(np.finfo(want.dtype).eps) * ulps
@@ -139,7 +139,7 @@ def check_compiled(
     arrays = [np.array(leaf) for leaf in _leaves(args)]
     graph = gd.trace(f, *args)
     want = optree.tree_leaves(graph.evaluate(*args))
-    finite = [np.abs(x[np.isfinite(x)]) for x in want if x.dtype.kind == "f" and x.size]
+    finite = [np.abs(x[np.isfinite(x)]) for x in want if x.dtype.kind in "fc" and x.size]
     scale = max((float(x.max()) for x in finite if x.size), default=1.0)
     if numpy:
         with np.errstate(all="ignore"), warnings.catch_warnings():

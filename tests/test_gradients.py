@@ -37,7 +37,9 @@ def differentiable() -> list[Case]:
         for case in cases(op) if op.vjp is not None and op.name not in DECLARED else ():
             result = case(*case.operands)
             results = result if isinstance(result, tuple) else (result,)
-            if case.floats and any(np.asarray(x).dtype == np.float64 for x in results):
+            if case.floats and any(
+                np.asarray(x).dtype in (np.float64, np.complex128) for x in results
+            ):
                 found.append(case)
     return found
 

@@ -338,6 +338,7 @@ _FAMILIES: dict[str, Rule] = {
     "pointwise": _all_spread,
     "custom": _all_spread,
     "linalg": _all_spread,
+    "complex": _all_spread,
     "user": _looped,
     "reduction": _reduced,
     "cumulative": _reduced,

@@ -90,7 +90,7 @@ class _Batch:
     def participating(self, mask: Any, x: Any) -> Any:
         """x, and for examples that are not in the mask what the first one has that is in it."""
         first = indexing.gather(x, np.argmax(mask).astype(_INDEX))
-        if first.type.is_float:
+        if first.type.is_inexact:
             first = pointwise.stop_gradient(first)
         return self.chosen(mask, x, broadcast_to(first, x.shape))
 

@@ -32,7 +32,7 @@ def checkpoint_vjp(
     """The cotangents of a region's operands; `given` are those of its results, by number."""
     body: Graph = node["body"]
     trace.sources.update(body.sources)
-    sought = [i for i, x in enumerate(body.inputs) if x.type.is_float and wanted[i]]
+    sought = [i for i, x in enumerate(body.inputs) if x.type.is_inexact and wanted[i]]
     seeds = [new_placeholder(body.outputs[k].type, trace) for k in given]
     parts = vjp(
         [TracedArray(body.outputs[k], trace) for k in given],

@@ -97,7 +97,7 @@ def switch_vjp(
     branches: tuple[Graph, ...] = node["branches"]
     index, *operands = (TracedArray(operand, trace) for operand in node.inputs)
     inputs = branches[0].inputs
-    sought = [i for i, value in enumerate(inputs) if value.type.is_float and wanted[1 + i]]
+    sought = [i for i, value in enumerate(inputs) if value.type.is_inexact and wanted[1 + i]]
     numbers = list(given)
     seeds = [new_placeholder(branches[0].outputs[k].type, trace) for k in numbers]
     results: list[Node] = []

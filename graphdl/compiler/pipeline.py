@@ -13,6 +13,7 @@ from graphdl.compiler.narrow import narrow
 from graphdl.compiler.orders import share_orders
 from graphdl.compiler.prune_loops import prune
 from graphdl.compiler.rewrite import simplify
+from graphdl.compiler.split_complex import split_complex
 from graphdl.compiler.verify import verify
 from graphdl.graph import Graph
 
@@ -25,6 +26,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("merge scans", merge_scans),
     ("prune loops", prune),
     ("share orders", share_orders),
+    ("split complex", split_complex),
     ("convolutions", lower_convolutions),
     ("narrow", narrow),
     ("contract", normalise),

@@ -108,6 +108,8 @@ _COMMUTATIVE = (pointwise.add, pointwise.multiply)
 def _match(pattern: Node, node: Node, bound: dict[Node, Node]) -> dict[Node, Node] | None:
     """What the pattern's names stand for, or None."""
     if pattern.op is INPUT:
+        if node.type.is_complex:  # |z|**2 is not z**2
+            return None
         if pattern in bound:
             return bound if bound[pattern] is node else None
         return bound | {pattern: node}

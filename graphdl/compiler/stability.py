@@ -19,6 +19,8 @@ from graphdl.tracing import Trace, TracedArray
 
 def stabilised(node: Node, trace: Trace) -> Node | None:
     """The node computed without overflow, if it is one of the two patterns."""
+    if not node.type.is_float:
+        return None
     if node.op is pointwise.log:
         total = node.inputs[0]
         if total.op is reduction.sum_ and _is_raw_exp(total.inputs[0]):

@@ -53,7 +53,7 @@ def depending(order: Iterable[Node], sought: Iterable[Node]) -> set[Node]:
     for node in order:
         operands = node.inputs[:1] if node.op is movement.after else node.inputs
         packs = node.op.family == "control" or node.op.results is not None
-        if (node.type.is_float or packs) and any(operand in active for operand in operands):
+        if (node.type.is_inexact or packs) and any(operand in active for operand in operands):
             active.add(node)
     return active
 
@@ -62,7 +62,7 @@ def active_in_loop(body: Graph, consts: int, carries: int, wanted: Sequence[bool
     """The nodes of a body that carry cotangents, if the wanted ones of its inputs do."""
     order = topological(body.outputs)
     sought = {node for node, flag in zip(body.inputs, wanted, strict=True) if flag}
-    sought = {node for node in sought if node.type.is_float}
+    sought = {node for node in sought if node.type.is_inexact}
     while True:
         active = depending(order, sought)
         more = {body.inputs[consts + k] for k in range(carries) if body.outputs[k] in active}

@@ -42,6 +42,9 @@ PUBLISHED: Final[dict[int, tuple[str, ...]]] = {
     3: ("betainc", "betaincc", "betaincinv", "betainccinv"),
 }  # fmt: skip
 
+#: Kernels have variables called i0, k1 and the like: what these functions are called in kernels.
+NAMES: Final = {name: f"bessel_{name}" for name in ("i0", "i1", "j0", "j1", "k0", "k1", "y0", "y1")}
+
 
 def by_pointer(name: str) -> Callable[..., Value]:
     """The formula that calls SciPy's function."""
@@ -131,7 +134,9 @@ def _expn(n: Any, x: Any) -> Any:
 
 
 SPECIAL_FUNCTIONS: Final[dict[str, Scalar]] = {
-    name: Scalar(name, arity, by_pointer(name), f"scipy.special:{name}")
+    NAMES.get(name, name): Scalar(
+        NAMES.get(name, name), arity, by_pointer(name), f"scipy.special:{name}"
+    )
     for arity, names in PUBLISHED.items()
     for name in names
 } | {

@@ -52,15 +52,20 @@ def number(value: Any, dtype: Dtype, like: TracedArray) -> Any:
 
 def float_of(dtype: Dtype) -> Dtype:
     """The dtype that a mean of `dtype` has."""
-    return dtype if dtype.kind == "f" else FLOAT
+    return dtype if dtype.kind in "fc" else FLOAT
 
 
 def as_float(x: Any) -> Any:
-    """A traced value or an array of any numbers as floats."""
+    """A traced value or an array of any numbers as floats; complex numbers stay what they are."""
     if not isinstance(x, TracedArray):
         x = np.asarray(x)
-        return x if x.dtype.kind == "f" else x.astype(np.float64)
+        return x if x.dtype.kind in "fc" else x.astype(np.float64)
     return cast(lift_one(x), float_of(x.dtype))
+
+
+def squared_magnitude(x: Any) -> Any:
+    """x * x, or x times its conjugate as a real number."""
+    return x.real * x.real + x.imag * x.imag if x.dtype.kind == "c" else x * x
 
 
 def check_cast(source: Dtype, target: Dtype, casting: str) -> None:

@@ -190,8 +190,8 @@ def array(a: Any, dtype: Any = None, **kwargs: Any) -> Any:
 
 implements(np.shape)(lambda a: shape_of(a))
 implements(np.ndim)(lambda a: len(shape_of(a)))
-implements(np.iscomplexobj)(lambda x: False)
-implements(np.isrealobj)(lambda x: True)
+implements(np.iscomplexobj)(lambda x: np.dtype(dtype_of(x)).kind == "c")
+implements(np.isrealobj)(lambda x: np.dtype(dtype_of(x)).kind != "c")
 
 
 @implements(np.size)

@@ -11,6 +11,7 @@ from graphdl.errors import DtypeError, UnsupportedError
 from graphdl.numpy_functions.arguments import (
     BOOL,
     FLOAT,
+    as_float,
     integer,
     lift,
     lift_one,
@@ -18,7 +19,7 @@ from graphdl.numpy_functions.arguments import (
     promote,
     refuse,
 )
-from graphdl.ops import pointwise
+from graphdl.ops import complex_numbers, pointwise
 from graphdl.ops.op import Op
 from graphdl.tracing import (
     TracedArray,
@@ -126,6 +127,9 @@ def nan_to_num(
     x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None
 ) -> Any:
     (value,) = lift(x)
+    if value.dtype.kind == "c":
+        parts = (nan_to_num(part, copy, nan, posinf, neginf) for part in (value.real, value.imag))
+        return complex_numbers.whole(*parts)
     if value.dtype.kind != "f":
         return value
     info = np.finfo(value.dtype)
@@ -139,7 +143,7 @@ def nan_to_num(
 @implements(np.isclose)
 def isclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
     x, y = lift(a, b)
-    if y.dtype.kind != "f":
+    if y.dtype.kind not in "fc":
         y = cast(y, promote(y, 1.0))
     near = np.abs(x - y) <= atol + rtol * np.abs(y)
     result = (near & np.isfinite(y)) | (x == y)
@@ -184,27 +188,38 @@ def sinc(x: Any) -> Any:
 
 @implements(np.real)
 def real(val: Any) -> Any:
-    return lift_one(val)
-
-
-@implements(np.real_if_close)
-def real_if_close(a: Any, tol: Any = 100) -> Any:
-    return lift_one(a)
+    return lift_one(val).real
 
 
 @implements(np.imag)
 def imag(val: Any) -> Any:
-    return np.zeros_like(val)
+    return lift_one(val).imag
+
+
+@implements(np.angle)
+def angle(z: Any, deg: bool = False) -> Any:
+    value = as_float(lift_one(z))
+    result = np.arctan2(value.imag, value.real)
+    return np.rad2deg(result) if deg else result
+
+
+@implements(np.real_if_close)
+def real_if_close(a: Any, tol: Any = 100) -> Any:
+    value = lift_one(a)
+    refuse(
+        value.dtype.kind == "c", "whether the result is real depends on values; write np.real(z)"
+    )
+    return value
 
 
 @implements(np.isreal)
 def isreal(x: Any) -> Any:
-    return np.ones_like(x, dtype=BOOL)
+    return lift_one(x).imag == 0
 
 
 @implements(np.iscomplex)
 def iscomplex(x: Any) -> Any:
-    return np.zeros_like(x, dtype=BOOL)
+    return lift_one(x).imag != 0
 
 
 @implements(np.isposinf)
@@ -260,7 +275,29 @@ def _same_value(ufunc: np.ufunc) -> Callable[..., Any]:
 
 
 implements(np.positive)(_same_value(np.positive))
-implements(np.conjugate)(_same_value(np.conjugate))
+_real_conjugate = _same_value(np.conjugate)
+
+
+@implements(np.conjugate)
+def conjugate(x: Any, /, dtype: Any = None) -> Any:
+    value = lift_one(x)
+    if value.dtype.kind != "c":
+        return _real_conjugate(x, dtype)
+    _no_dtype(np.conjugate, dtype)
+    return complex_numbers.conjugate(value)
+
+
+@implements(np.sign)
+def sign(x: Any, /, dtype: Any = None) -> Any:
+    """The direction z / |z| of complex numbers, which has a derivative."""
+    value = lift_one(x)
+    if value.dtype.kind != "c":
+        loop = pointwise.resolve(np.sign, (dtype_of(x),), dtype and as_dtype(dtype))
+        return call_op(pointwise.sign, (x,), loop[:1])
+    _no_dtype(np.sign, dtype)
+    size = np.abs(value)
+    zero = size == 0
+    return np.where(zero, value, value / np.where(zero, 1, size))
 
 
 def _alias(ufunc: np.ufunc, op: Op) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.errors import ArgumentError, UnsupportedError
+from graphdl.errors import ArgumentError, DtypeError, UnsupportedError
 from graphdl.numpy_functions.arguments import (
     FLOAT,
     integer,
@@ -40,6 +40,8 @@ _SVDResult: Any = type(np.linalg.svd(np.eye(1)))
 def floats(*values: Any) -> tuple[Any, ...]:
     """The values in the dtype in which NumPy computes with them: float64, if not all have less."""
     lifted = lift(*values)
+    if any(x.dtype.kind == "c" for x in lifted):
+        raise DtypeError("takes no complex numbers; solve for the real and imaginary parts")
     all_float = all(x.dtype.kind == "f" for x in lifted)
     dtype = np.result_type(*(x.dtype for x in lifted)) if all_float else FLOAT
     return tuple(cast(x, dtype) for x in lifted)

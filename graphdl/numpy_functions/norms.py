@@ -17,6 +17,7 @@ from graphdl.numpy_functions.arguments import (
     lift_one,
     require,
     reshaped,
+    squared_magnitude,
     transposed,
     with_ones,
 )
@@ -139,7 +140,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
 
 
 def _euclidean(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
-    return np.sqrt(np.sum(x * x, axis=axes, keepdims=keepdims))
+    return np.sqrt(np.sum(squared_magnitude(x), axis=axes, keepdims=keepdims))
 
 
 def _vector_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
@@ -148,7 +149,7 @@ def _vector_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any
     if ord == 2:
         return _euclidean(x, axes, keepdims)
     if ord == 0:
-        return cast(np.sum(x != 0, axis=axes, keepdims=keepdims), x.dtype)
+        return cast(np.sum(x != 0, axis=axes, keepdims=keepdims), np.abs(x).dtype)
     size = np.abs(x)
     if ord == np.inf:
         return np.max(size, axis=axes, keepdims=keepdims, initial=0)

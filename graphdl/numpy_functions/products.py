@@ -175,7 +175,8 @@ def inner(a: Any, b: Any, /) -> Any:
 @implements(np.vdot)
 def vdot(a: Any, b: Any, /) -> Any:
     x, y = _pair(a, b)
-    return _tensordot(reshaped(x, (x.size,)), reshaped(y, (y.size,)), (0,), (0,))
+    left = x.conj()
+    return _tensordot(reshaped(left, (x.size,)), reshaped(y, (y.size,)), (0,), (0,))
 
 
 @implements(np.outer)

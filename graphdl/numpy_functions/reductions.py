@@ -19,6 +19,7 @@ from graphdl.numpy_functions.arguments import (
     number,
     require,
     reshaped,
+    squared_magnitude,
     with_ones,
 )
 from graphdl.numpy_functions.elementwise import choose
@@ -182,7 +183,7 @@ def var(
     axes = axes_of(axis, x.shape)
     center = _mean(x, axis, keepdims=True, where=where) if mean is None else mean
     deviation = x - center
-    total = sum_(deviation * deviation, axis, keepdims=keepdims, where=where)
+    total = sum_(squared_magnitude(deviation), axis, keepdims=keepdims, where=where)
     count = _count(x, axes, keepdims, where)
     degrees = max(count - ddof, 0) if where is True else call_ufunc(np.maximum, count - ddof, 0)
     return _over(total, degrees)

@@ -134,6 +134,10 @@ def _extremum(wins: Callable[[Any, Any], Any]) -> Rule:
 
 
 def _power_rule(g: Any, out: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    if x.dtype.kind == "c":
+        exponent = np.where(y == 0, np.ones_like(y), y - 1)
+        log_base = np.log(np.where(x == 0, np.ones_like(x), x))
+        return g * (y * np.power(x, exponent)), g * (out * log_base)
     one, zero = np.ones_like(y), np.zeros_like(y)
     dx = y * np.power(x, np.where(y == 0, one, y - 1))
     log_x = np.log(np.where(x > 0, x, np.ones_like(x)))
@@ -168,7 +172,7 @@ _LN2 = math.log(2.0)
 _LN10 = math.log(10.0)
 
 negative = _op(np.negative, lambda g, out, x: (-g,))
-absolute = _op(np.absolute, lambda g, out, x: (g * np.sign(x),))
+absolute = _op(np.absolute, lambda g, out, x: (g * np.conjugate(np.sign(x)),))
 fabs = _op(np.fabs, lambda g, out, x: (g * np.sign(x),))
 sign = _step(np.sign)
 rint, floor, ceil, trunc = (_step(f) for f in (np.rint, np.floor, np.ceil, np.trunc))
@@ -197,7 +201,9 @@ sinh = _op(np.sinh, lambda g, out, x: (g * np.cosh(x),))
 cosh = _op(np.cosh, lambda g, out, x: (g * np.sinh(x),))
 tanh = _op(np.tanh, lambda g, out, x: (g * (1 - out * out),))
 arcsinh = _op(np.arcsinh, lambda g, out, x: (g / np.sqrt(x * x + 1),))
-arccosh = _op(np.arccosh, lambda g, out, x: (g / np.sqrt(x * x - 1),), domain=((1.2, 5.0),))
+arccosh = _op(
+    np.arccosh, lambda g, out, x: (g / (np.sqrt(x - 1) * np.sqrt(x + 1)),), domain=((1.2, 5.0),)
+)
 arctanh = _op(np.arctanh, lambda g, out, x: (g / (1 - x * x),), domain=((-0.9, 0.9),))
 
 add = _op(np.add, lambda g, out, x, y: (g, g))
@@ -312,12 +318,18 @@ def _infer_cast(x: TensorType, *, dtype: Dtype) -> TensorType:
     return TensorType(as_dtype(dtype), x.shape)
 
 
+def _cast(x: Any, *, dtype: Dtype) -> Any:
+    if x.dtype.kind == "c" and dtype.kind in "iuf":
+        x = x.real  # without the warning of NumPy that the rest is lost
+    return x.astype(dtype)
+
+
 cast: Op = Op(
     "cast",
     "pointwise",
     _infer_cast,
-    lambda x, *, dtype: x.astype(dtype),
-    lambda g, out, x, *, dtype: (cast(g, dtype=x.dtype) if x.dtype.kind == "f" else None,),
+    _cast,
+    lambda g, out, x, *, dtype: (cast(g, dtype=x.dtype) if x.dtype.kind in "fc" else None,),
 )
 
 #: Marks the value that a gradient is taken with respect to; the compiler takes it away.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphdl.ops import (
+    complex_numbers,
     contraction,
     convolution,
     cumulative,
@@ -22,7 +23,7 @@ from graphdl.ops.op import Op
 
 _FAMILIES = (
     pointwise, special, reduction, cumulative, movement, contraction, indexing, sorting, update,
-    random, rejection, linalg, convolution, windows,
+    random, rejection, linalg, convolution, windows, complex_numbers,
 )  # fmt: skip
 OPS: dict[str, Op] = {
     value.name: value

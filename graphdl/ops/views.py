@@ -1,4 +1,4 @@
-"""Views of an array: slices, transposes and reshapes of it, and writing through them.
+"""Views of an array: slices, transposes, reshapes and parts of it, and writing through them.
 
 A view is a chain of steps from the array that owns the memory. What is written into the view goes
 back step by step: a slice is undone by an `update`, a transpose and a reshape by their inverses.
@@ -10,11 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphdl.ops import movement
+from graphdl.ops import complex_numbers, movement
 from graphdl.ops.op import Op
 from graphdl.ops.update import update
 from graphdl.types import Shape, contiguous_strides, reshaped_strides
 
+#: The parts of complex numbers lie in memory with a gap between each two.
+PARTS = (complex_numbers.real, complex_numbers.imag)
 #: The ops whose result shares memory with its operand; a reshape not always.
 VIEWING = (movement.slice_, movement.transpose, movement.reshape)
 
@@ -38,6 +40,8 @@ def strides_of(shape: Shape, steps: Iterable[Step]) -> Shape | None:
             strides = tuple(a * b for a, b in zip(strides, step.attrs["steps"], strict=True))
         elif step.op is movement.transpose:
             strides = tuple(strides[axis] for axis in step.attrs["perm"])
+        elif step.op in PARTS:
+            strides = tuple(2 * stride for stride in strides)
         else:
             strides = reshaped_strides(step.before, strides, step.after)
     return strides
@@ -57,6 +61,10 @@ def written(x: Any, steps: Sequence[Step], values: Any) -> Any:
             perm = step.attrs["perm"]
             inverse = tuple(perm.index(axis) for axis in range(len(perm)))
             values = movement.transpose(values, perm=inverse)
+        elif step.op in PARTS:
+            both = [complex_numbers.real(before), complex_numbers.imag(before)]
+            both[PARTS.index(step.op)] = values
+            values = complex_numbers.whole(*both)
         else:
             values = movement.reshape(values, shape=step.before)
     return values
@@ -96,6 +104,8 @@ def _joined(a: Step, b: Step) -> Step:
 
 def _swapped(a: Step, b: Step) -> tuple[Step, Step] | None:
     """A transpose or reshape and then a slice, as a slice and then the other; None if it cannot."""
+    if a.op in PARTS:
+        return Step(b.op, b.attrs, a.before, b.after), Step(a.op, a.attrs, b.after, b.after)
     places: list[Any]  # the axis of a.before for each of a.after, or None
     if a.op is movement.transpose:
         places = list(a.attrs["perm"])

@@ -50,7 +50,7 @@ def as_leaf(value: Any, trace: Trace, what: str) -> TracedArray:
     """An array or a number as a traced value; `what` names it in the error otherwise."""
     if isinstance(value, (TracedArray, np.ndarray, np.generic)):
         return as_traced(value, trace).fresh()
-    if isinstance(value, (bool, int, float)):
+    if isinstance(value, (bool, int, float, complex)):
         return as_traced(np.asarray(value), trace)
     raise locate(GradientError(f"{what} is a {type(value).__name__}, not an array or a number"))
 
@@ -58,7 +58,7 @@ def as_leaf(value: Any, trace: Trace, what: str) -> TracedArray:
 def as_variable(value: Any, trace: Trace, what: str) -> TracedArray:
     """A fresh value equal to `value`, that a gradient can be taken with respect to."""
     leaf = as_leaf(value, trace, what)
-    if not leaf.type.is_float:
+    if not leaf.type.is_inexact:
         raise locate(
             GradientError(
                 f"{what} is {leaf.type}: only floats have gradients. Pass it as float "

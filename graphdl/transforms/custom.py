@@ -127,7 +127,7 @@ def _cotangents(given: Any, args: tuple[Any, ...], name: str) -> list[Any]:
                 )
             )
         found += [
-            as_traced(part, leaf.owner).astype(leaf.dtype) if leaf.type.is_float else None
+            as_traced(part, leaf.owner).astype(leaf.dtype) if leaf.type.is_inexact else None
             for part, leaf in zip(parts, leaves, strict=True)
         ]
     return found
@@ -174,13 +174,15 @@ class custom_jvp:
         """The transpose of the rule, which is linear in the tangents."""
         assert self._rule is not None
         trace = running()
-        floats = [leaf for leaf in leaves if leaf.type.is_float]
+        floats = [leaf for leaf in leaves if leaf.type.is_inexact]
         tangents = [
             as_variable(differentiate.zeros(leaf.type, leaf), trace, "a tangent") for leaf in floats
         ]
         remaining = iter(tangents)
-        every = [next(remaining) if leaf.type.is_float else np.zeros(leaf.shape) for leaf in leaves]
+        every = [
+            next(remaining) if leaf.type.is_inexact else np.zeros(leaf.shape) for leaf in leaves
+        ]
         _, pushed = called(self._rule, unflatten(tree, leaves), unflatten(tree, every))
         outputs = results(self._rule, pushed, trace)[0]
         found = iter(differentiate.vjp([outputs[position]], [g], tangents))
-        return [next(found) if leaf.type.is_float else None for leaf in leaves]
+        return [next(found) if leaf.type.is_inexact else None for leaf in leaves]

@@ -56,7 +56,7 @@ def push_forward(
 ) -> list[TracedArray]:
     """The tangents of `outputs`, given those of `variables`; zeros for what is no float."""
     trace = variables[0].owner
-    floats = [output for output in outputs if output.type.is_float]
+    floats = [output for output in outputs if output.type.is_inexact]
     # nothing is kept for a way back that is not gone: checkpoints have no part in forward mode
     plain = without_regions([output.node for output in floats], trace.sources)
     floats = [TracedArray(node, trace) for node in plain]
@@ -69,7 +69,7 @@ def push_forward(
     pulled = differentiate.vjp(floats, cotangents, variables)
     pushed = iter(differentiate.vjp(pulled, tangents, cotangents))
     return [
-        next(pushed) if output.type.is_float else differentiate.zeros(output.type, output)
+        next(pushed) if output.type.is_inexact else differentiate.zeros(output.type, output)
         for output in outputs
     ]
 

@@ -82,7 +82,7 @@ def _rows(outputs: list[TracedArray], variables: list[TracedArray]) -> list[list
 
 
 def _pulled(output: TracedArray, variables: list[TracedArray], seed: Any) -> list[Any]:
-    if not output.type.is_float:
+    if not output.type.is_inexact:
         return [differentiate.zeros(variable.type, variable) for variable in variables]
     return list(differentiate.vjp([output], [seed], variables))
 

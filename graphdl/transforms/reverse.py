@@ -86,6 +86,13 @@ def _scalar(f: Function, result: Any, trace: Trace) -> TracedArray:
                 f"reduce it (np.sum, np.mean), or use gd.vjp with a cotangent"
             )
         )
+    if value.type.is_complex:
+        raise locate(
+            GradientError(
+                f"grad needs a real number, but {name_of(f)} returned {value.type}; return its "
+                f"real part or magnitude (np.real, np.abs), or use gd.vjp with a complex cotangent"
+            )
+        )
     if not value.type.is_float:
         raise locate(GradientError(f"grad needs a float, but {name_of(f)} returned {value.type}"))
     return value
@@ -128,7 +135,7 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
             if value.shape != output.shape:
                 raise locate(ShapeError(f"a cotangent is {value.type} for a result {output.type}"))
             seeds.append(value.astype(output.dtype))
-        floats = [(o, s) for o, s in zip(outputs, seeds, strict=True) if o.type.is_float]
+        floats = [(o, s) for o, s in zip(outputs, seeds, strict=True) if o.type.is_inexact]
         if not floats:
             raise locate(GradientError(f"{name_of(f)} returns no float to differentiate"))
         found = differentiate.vjp([o for o, _ in floats], [s for _, s in floats], variables)
