@@ -22,6 +22,7 @@ assignment    x[index] = values, np.add.at, np.copyto, np.put, ...
 masks         x[mask] with a traced mask
 linalg        np.linalg: solve, inv, det, cholesky, qr, eigh, svd, ...
 norms         np.linalg: norm, cond, pinv, lstsq, ...
+fourier       np.fft
 creation      zeros_like, linspace, ...; np.shape, np.result_type, ...
 special       scipy.special.expit, erf, xlogy, ...
 neural        softmax, relu, gelu, one_hot, ...: not in NumPy, for arrays too
@@ -38,6 +39,7 @@ from graphdl.numpy_functions import (
     convolving,
     creation,
     elementwise,
+    fourier,
     histograms,
     insertion,
     linalg,
@@ -92,6 +94,7 @@ __all__ = [
     "convolving",
     "creation",
     "elementwise",
+    "fourier",
     "gelu",
     "global_avg_pool",
     "global_max_pool",
