@@ -172,7 +172,9 @@ gd.linalg.eigh(s, s + a.T @ a)                    gd.linalg.block_diag(v, m)
 """
 
 
-@pytest.mark.parametrize(("text", "f", "args"), calls(GRADIENTS), ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize(
+    ("text", "f", "args"), calls(GRADIENTS), ids=[text for text, *_ in calls(GRADIENTS)]
+)
 def test_gradients_are_slopes(text, f, args):
     gd.check_grads(f, *args)
 
