@@ -11,6 +11,7 @@ follows directly, the output has to be equal to it.
 import argparse
 import contextlib
 import io
+import linecache
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ def run(markdown: str, name: str, folder: str | Path) -> list[tuple[Block | None
     The blocks see the folder as the current one, and write their files there.
     """
     found = blocks(markdown)
+    # Where `inspect` finds the source of the blocks' functions.
+    linecache.cache[name] = (len(markdown), None, markdown.splitlines(keepends=True), name)
     namespace: dict[str, object] = {"__name__": "__main__"}
     printed: list[tuple[Block | None, str]] = []
     python = [(index, block) for index, block in enumerate(found) if block.language == "python"]
