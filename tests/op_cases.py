@@ -172,7 +172,7 @@ SHAPED: dict[str, list[tuple[tuple[tuple[int, ...], ...], dict[str, Any]]]] = {
     "window_place": [
         (((2, 2, 2, 2), (2, 4, 3, 2)), _windows((2, 2), (2, 1))),
         (((2, 2, 3), (2, 5, 3)), _windows((3,), (2,), ((1, 1),), (2,))),
-        (((2, 2, 3), (2, 4, 3)), _windows((2,), (2,))),
+        (((2, 3, 3), (2, 6, 3)), _windows((2,), (2,))),
     ],
 }  # fmt: skip
 
