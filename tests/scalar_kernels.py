@@ -12,7 +12,7 @@ from llvmlite import ir
 from graphdl.kernels.cpu.llvm import assembly, load, object_code
 from graphdl.kernels.cpu.scalar_code import emit
 from graphdl.kernels.scalar import Scalar
-from graphdl.kernels.scalars import SCALARS
+from graphdl.kernels.scalar_table import SCALARS
 from graphdl.kernels.value import element_type
 
 I64 = ir.IntType(64)

@@ -18,7 +18,7 @@ from ulps import errors, exactly, specials, uniform
 
 import graphdl as gd
 from graphdl.errors import ArgumentError, DtypeError, GradientError, ShapeError
-from graphdl.kernels.scalars import SCALARS
+from graphdl.kernels.scalar_table import SCALARS
 from graphdl.ops.random import philox4x32
 
 KEY = gd.random.key(20_11)

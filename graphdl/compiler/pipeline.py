@@ -10,9 +10,9 @@ from graphdl.compiler.convolve import lower_convolutions
 from graphdl.compiler.loop_gradients import merge_scans
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.narrow import narrow
-from graphdl.compiler.orders import share_orders
 from graphdl.compiler.prune_loops import prune
 from graphdl.compiler.rewrite import simplify
+from graphdl.compiler.shared_sorts import share_orders
 from graphdl.compiler.split_complex import split_complex
 from graphdl.compiler.verify import verify
 from graphdl.graph import Graph

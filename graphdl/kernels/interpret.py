@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphdl.kernels.scalars import SCALARS
+from graphdl.kernels.scalar_table import SCALARS
 from graphdl.kernels.source import KernelSource
 from graphdl.kernels.user import called_in
 

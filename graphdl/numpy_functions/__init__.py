@@ -14,7 +14,7 @@ positions     unravel_index, ravel_multi_index, ix_, ...; packbits
 choices       choose, piecewise
 selection     take, take_along_axis, diagonal, tril, diff, ...
 products      matmul, dot, tensordot, einsum, ...
-convolving    convolve, correlate
+correlation   convolve, correlate
 calculus      gradient, trapezoid, interp, unwrap
 polynomials   polyval, polymul, polyder, ...
 sorting       sort, argsort, searchsorted, digitize, top_k, ...
@@ -36,7 +36,7 @@ from graphdl.numpy_functions import (
     assignment,
     calculus,
     choices,
-    convolving,
+    correlation,
     creation,
     elementwise,
     fourier,
@@ -91,7 +91,7 @@ __all__ = [
     "choices",
     "conv",
     "conv_transpose",
-    "convolving",
+    "correlation",
     "creation",
     "elementwise",
     "fourier",

@@ -20,7 +20,7 @@ from graphdl.numpy_functions.arguments import (
     reshaped,
     sliced,
 )
-from graphdl.numpy_functions.convolving import convolve
+from graphdl.numpy_functions.correlation import convolve
 from graphdl.numpy_functions.linalg import floats, inv
 from graphdl.numpy_functions.manipulation import concatenate
 from graphdl.numpy_functions.norms import lstsq

@@ -20,7 +20,7 @@ from numba.core.types import Type
 
 from graphdl.kernels.cpu.scalar_code import emit
 from graphdl.kernels.scalar import Scalar
-from graphdl.kernels.scalars import SCALARS
+from graphdl.kernels.scalar_table import SCALARS
 
 DTYPES = ("bool", *(f"{s}int{w}" for s in ("", "u") for w in (8, 16, 32, 64)), "float32", "float64")
 NUMBA_TYPES: dict[str, Type] = {
