@@ -79,7 +79,7 @@ def source(constant: float) -> KernelSource:
 def test_a_second_process_compiles_nothing_and_imports_no_numba(folder):
     assert result(start(GRAPHDL_CACHE_DIR=str(folder))) == (2, True, 0)
     assert result(start(GRAPHDL_CACHE_DIR=str(folder))) == (0, False, 0)
-    assert {path.suffix for path in folder.iterdir()} == {".o", ".py"}
+    assert {path.suffix for path in folder.iterdir() if path.suffix} == {".o", ".py"}
     assert len(list(folder.glob("*.py"))) == 2  # the runtime's own objects have no text
 
 
@@ -90,7 +90,7 @@ def test_eight_processes_at_once(folder):
         assert count <= 2
         assert warned == 0
     assert len(list(folder.glob("*.py"))) == 2
-    assert not list(folder.glob(".*"))  # no temporary file is left
+    assert not list(folder.glob(".*.tmp"))  # no temporary file is left
     assert result(start(GRAPHDL_CACHE_DIR=str(folder))) == (0, False, 0)
 
 

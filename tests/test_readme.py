@@ -35,7 +35,7 @@ def test_each_quick_start_block_stands_alone(block):
 
 def test_quick_start_runs_the_demo_then_the_tests():
     assert QUICK_START[0].text.splitlines()[-1] == ".venv/bin/graphdl demo"
-    assert QUICK_START[1].text.splitlines()[-1] == ".venv/bin/python -m pytest"
+    assert QUICK_START[1].text.splitlines()[-1] == ".venv/bin/python -m pytest -n auto"
 
 
 def test_pictures_and_links_into_the_repository_exist():

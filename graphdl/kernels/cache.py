@@ -17,6 +17,7 @@ import hashlib
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,17 +29,19 @@ from pathlib import Path
 import llvmlite
 
 #: Bytes that the cache may take; the entries not used for the longest time go first.
-SIZE_LIMIT = 512 << 20
+SIZE_LIMIT = 128 << 20
 
 _MAGIC = b"graphdl object 1\n"
 _DIGEST_SIZE = hashlib.sha256().digest_size
 _KEPT_WHEN_FULL = 0.9  # trimming a little further than asked keeps it from being done every time
 _TRIM_EVERY = 16 << 20  # bytes that a process writes before it looks at the size again
+_LOOK_AGAIN = 3600.0  # seconds after which the first write of a process looks, whoever looked last:
+# to look at 100,000 files takes 0.5 s
 _ABANDONED = 3600.0  # seconds after which a temporary file must be of a process that died
 
 _unique = count()
 _lock = threading.Lock()
-_unchecked = _TRIM_EVERY  # bytes written since the last look at the size; the first write looks
+_unchecked: int | None = None  # bytes written since the last look at the size; None before a write
 _warned = False
 
 
@@ -137,12 +140,21 @@ def write(key: str, code: bytes) -> None:
         _warn_once(folder)
         return
     with _lock:
-        _unchecked += len(data)
-        look = _unchecked >= _TRIM_EVERY
-        if look:
-            _unchecked = 0
+        look = _nobody_looked(folder) if _unchecked is None else _unchecked >= _TRIM_EVERY
+        _unchecked = 0 if look else (_unchecked or 0) + len(data)
     if look:
         trim(folder, SIZE_LIMIT)
+
+
+def _nobody_looked(folder: Path) -> bool:
+    """Whether it is long ago that a process looked at the size; from now on it is not."""
+    stamp = folder / ".looked"
+    with contextlib.suppress(OSError):
+        if time.time() - stamp.stat().st_mtime < _LOOK_AGAIN:
+            return False
+    with contextlib.suppress(OSError):
+        stamp.touch()
+    return True
 
 
 def _checksum(key: str, code: bytes) -> bytes:
