@@ -204,9 +204,8 @@ class ndarray(_np.ndarray, metaclass=_Like):
 
 
 def __getattr__(name: str) -> Any:
-    value = getattr(_np, name)
-    globals()[name] = value  # the next time it is found without a call
-    return value
+    # Not kept as a name of this module: NumPy's `any`, `max` and `sum` would hide Python's here.
+    return getattr(_np, name)
 
 
 def __dir__() -> list[str]:

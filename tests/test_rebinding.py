@@ -283,3 +283,10 @@ def test_arrays_of_numpy_from_outside_say_what_to_do():
     assert "graphdl.numpy" in str(caught.value.__cause__)
     with pytest.raises(UnsupportedError, match="those of graphdl"):
         trace(lambda x: np.add(x, 1, out=table), X)
+
+
+def test_names_of_numpy_do_not_hide_those_of_python():
+    assert gnp.any([0, 1])
+    assert gnp.max([1, 2]) == 2
+    with tracing("f"):
+        assert isinstance(gnp.array(["a"]), np.ndarray)
