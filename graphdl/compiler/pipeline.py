@@ -36,11 +36,13 @@ PASSES: Sequence[tuple[str, Pass]] = (
 
 
 def optimise(graph: Graph) -> list[tuple[str, Graph]]:
-    """The graph after each pass, by the pass's name; each is verified."""
+    """The graph after each pass, by the pass's name; each graph is verified, and only once."""
     verify(graph, "trace")
     steps = [("trace", graph)]
     for name, step in PASSES:
-        graph = step(graph)
-        verify(graph, name)
+        made = step(graph)
+        if made is not graph:
+            verify(made, name)
+        graph = made
         steps.append((name, graph))
     return steps
