@@ -292,10 +292,14 @@ def solve(
     if assume_a in ("upper triangular", "lower triangular"):
         return solve_triangular(matrix, right, int(transposed), assume_a.startswith("lower"))
     if assume_a in ("sym", "symmetric", "her", "hermitian"):
-        half = np.tril(matrix, -1) if lower else np.triu(matrix, 1)
-        whole = np.tril(np.triu(matrix))
-        matrix = half + _ops.transposed(half) + whole
+        matrix = _symmetric(matrix, lower)
     return _numpy_linalg.solve(_ops.transposed(matrix) if transposed else matrix, right)
+
+
+def _symmetric(matrix: Any, lower: bool) -> Any:
+    """The symmetric matrix of which one triangle is given; the other one is not read."""
+    half = np.tril(matrix, -1) if lower else np.triu(matrix, 1)
+    return half + _ops.transposed(half) + np.tril(np.triu(matrix))
 
 
 @_like_scipy
@@ -329,9 +333,8 @@ def eigh(
         matrix, other = floats(a, b)
         factor = _numpy_linalg.cholesky(other, upper=not lower)
         factor = factor if lower else _ops.transposed(factor)
-        half = np.tril(matrix, -1) if lower else np.triu(matrix, 1)
-        whole = half + _ops.transposed(half) + np.tril(np.triu(matrix))
-        reduced = _ops.solve_lower(factor, _ops.transposed(_ops.solve_lower(factor, whole)))
+        half = _ops.solve_lower(factor, _symmetric(matrix, lower))
+        reduced = _ops.solve_lower(factor, _ops.transposed(half))
         values, vectors = _numpy_linalg.eigh(reduced)
         vectors = _ops.solve_lower(factor, vectors, trans=True)
     if subset_by_index is not None:

@@ -14,9 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import comb, factorial
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
+from typing import TYPE_CHECKING, Final
 
 from graphdl.kernels.elementary import power
 from graphdl.kernels.scalar import Scalar
@@ -118,20 +116,8 @@ def zeta(s: Value, q: Value) -> Value:
     return (s == 1.0).select(float("inf"), total).convert(dtype)
 
 
-def _zeta(s: Any, q: Any) -> Any:
-    """SciPy's zeta, but 0 and not NaN where all terms are too small to represent."""
-    from scipy.special import zeta as reference
-
-    result = reference(s, q)
-    return np.where(np.isnan(result) & (s > 1) & (q > 0), np.zeros_like(result), result)
-
-
-def _expn(n: Any, x: Any) -> Any:
-    """SciPy's expn without its warning of orders that are not whole."""
-    from scipy.special import expn as reference
-
-    return reference(np.trunc(np.clip(n, -1, 1e9)), x)
-
+#: Where the references of kernels are that differ from SciPy's functions.
+_OPS: Final = "graphdl.ops.special"
 
 SPECIAL_FUNCTIONS: Final[dict[str, Scalar]] = {
     NAMES.get(name, name): Scalar(
@@ -140,6 +126,6 @@ SPECIAL_FUNCTIONS: Final[dict[str, Scalar]] = {
     for arity, names in PUBLISHED.items()
     for name in names
 } | {
-    "expn": Scalar("expn", 2, expn, f"{__name__}:_expn"),
-    "zeta": Scalar("zeta", 2, zeta, f"{__name__}:_zeta", outlined=True),
+    "expn": Scalar("expn", 2, expn, f"{_OPS}:expn_reference"),
+    "zeta": Scalar("zeta", 2, zeta, f"{_OPS}:zeta_reference", outlined=True),
 }

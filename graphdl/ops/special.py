@@ -35,8 +35,9 @@ def _reference(name: str) -> Callable[..., Any]:
     return evaluate
 
 
-def _expn(n: Any, x: Any) -> Any:
-    return _reference("expn")(np.trunc(np.clip(n, -1, 1e9)), x)  # it warns of other orders
+def expn_reference(n: Any, x: Any) -> Any:
+    """SciPy's expn without its warning of orders that are not whole."""
+    return _reference("expn")(np.trunc(np.clip(n, -1, 1e9)), x)
 
 
 def _infer(name: str, arity: int) -> Callable[..., TensorType]:
@@ -83,7 +84,7 @@ _PROBABILITY = (0.1, 0.9)
 # --- gamma and beta -----------------------------------------------------------------------------
 
 
-def _zeta(s: Any, q: Any) -> Any:
+def zeta_reference(s: Any, q: Any) -> Any:
     """SciPy's zeta, but 0 and not NaN where all terms are too small to represent."""
     result = _reference("zeta")(s, q)
     return np.where(np.isnan(result) & (s > 1) & (q > 0), np.zeros_like(result), result)
@@ -94,7 +95,7 @@ zeta: Op = _special(
     ((1.5, 5.0), (0.5, 4.0)),
     lambda g, out, s, q: (None, -g * s * zeta(s + 1, q)),
     _FIRST,
-    reference=_zeta,
+    reference=zeta_reference,
 )
 zetac = _special("zetac", ((1.5, 5.0),), None, no_gradient=_NO_FORMULA)
 psi = _special("psi", (_POSITIVE,), lambda g, out, x: (g * zeta(np.full_like(x, 2), x),))
@@ -307,7 +308,7 @@ expn: Op = _special(
     ((1.0, 1.0 + 1e-9), _POSITIVE),
     _expn_rule,
     {0: "it is a whole number"},
-    reference=_expn,
+    reference=expn_reference,
 )
 exp1 = _special("exp1", (_POSITIVE,), lambda g, out, x: (-g * np.exp(-x) / x,))
 expi = _special("expi", (_POSITIVE,), lambda g, out, x: (g * np.exp(x) / x,))
