@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
@@ -13,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from graphdl.compiler import fuse, pipeline
 from graphdl.errors import GraphError, GraphIndexError, StepsMemoryError
@@ -31,8 +31,7 @@ from graphdl.types import TensorType
 _CHECKED = (indexing.position, indexing.gather, indexing.scatter_add, update.scatter)
 
 
-@dataclass(frozen=True)
-class KernelInfo:
+class KernelInfo(Struct, frozen=True):
     """One launch of the program.
 
     source: the Python text that Numba compiled, with the user's lines as comments. nodes: the names

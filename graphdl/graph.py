@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +13,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import optree
+from msgspec import Struct, field
 
 from graphdl.errors import ArgumentError, GraphError, ShapeError
 from graphdl.trees import flatten, unflatten
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 Attributes = tuple[tuple[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """A line of the user's code."""
 
     file: str
@@ -191,8 +190,7 @@ Groups = Mapping[str, Iterable["Node | str"]]
 WRITERS: dict[str, Callable[[Graph, Groups], str]] = {}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Graph:
+class Graph(Struct, frozen=True, eq=False, dict=True, weakref=True):
     """A static program: typed inputs, nodes in order, outputs.
 
     `in_tree` and `out_tree` say how the arguments and the results of the traced function nest;

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from graphdl.errors import DtypeError, ShapeError
 
@@ -41,8 +41,7 @@ def as_dtype(dtype: Any) -> Dtype:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
-class TensorType:
+class TensorType(Struct, frozen=True):
     """The dtype and the static shape of a value."""
 
     dtype: Dtype

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import gc
 import itertools
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from native_kernels import I8, KERNELS, add_one_spec, address_of, callback, in_new_process
 
 from graphdl.kernels.cpu import entry, recycle
@@ -537,7 +537,7 @@ def test_other_threads_run_during_a_long_program() -> None:
     spec = ProgramSpec((), Constant("ran"), Tape(np.array([[usleep, 500_000, 1, 1]])))
     steps = {}
     for is_long in (False, True):
-        call = build(dataclasses.replace(spec, is_long=is_long))
+        call = build(structs.replace(spec, is_long=is_long))
         begun, stop, count = threading.Event(), threading.Event(), [0]
 
         def work(

@@ -10,10 +10,11 @@ gradient is zero, not NaN.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from graphdl.compiler.close import closed
 from graphdl.graph import Graph, Node
@@ -95,8 +96,7 @@ class _Batch:
         return self.chosen(mask, x, broadcast_to(first, x.shape))
 
 
-@dataclass
-class _Step:
+class _Step(Struct):
     """The body of a loop for a batch: its parameters, which of them are batched, and its results.
 
     A result is spread where the carry is batched that it is to be.

@@ -10,9 +10,10 @@ then puts the body where the region is, and forward the compiler sees no differe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from msgspec.structs import replace
 
 from graphdl.compiler.step_gradients import Cotangents, Vjp, Zeros
 from graphdl.graph import Graph, Node, Source, topological

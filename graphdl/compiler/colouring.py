@@ -18,18 +18,17 @@ stencil in 0.1 s, where making that graph and colouring it by networkx took 0.6 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 #: A boolean scipy.sparse.csr_array.
 Pattern = Any
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Plan:
+class Plan(Struct, frozen=True, eq=False):
     """How a sparse derivative is computed: `gd.sparse_jacobian(f).plan(*args)`.
 
     pattern: a boolean `scipy.sparse.csr_array`, true where the derivative may be other than zero.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from graphdl.graph import Graph, Node, rebuild
 from graphdl.ops import contraction, movement, pointwise, reduction
@@ -15,8 +15,7 @@ from graphdl.ops.op import node_of, rebuilt
 Labels = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Roles:
+class Roles(Struct, frozen=True):
     """The labels of a contraction by what they are: in both and kept, in one, summed."""
 
     batch: Labels

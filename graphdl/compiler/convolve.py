@@ -12,10 +12,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from graphdl.graph import Graph, Node, rebuild
 from graphdl.ops import contraction, convolution, movement, reduction

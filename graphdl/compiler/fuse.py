@@ -15,7 +15,8 @@ its `inner` loops are one row. What a reduction in the group does follows from t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from graphdl.compiler.rows import ROOTS, along
 from graphdl.compiler.view import View, is_movement, is_result, view_of
@@ -38,8 +39,7 @@ MAX_REDUCTIONS = 32
 ROW, COLUMN, ALL, STRIP = "row", "column", "all", "strip"
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(Struct, frozen=True):
     """The nodes of one kernel.
 
     kind: "loops", "product" (a matrix product and what is done with its result), or the name of an
@@ -57,8 +57,7 @@ class Group:
     reductions: Mapping[Node, str]
 
 
-@dataclass(eq=False)
-class _Draft:
+class _Draft(Struct, eq=False):
     """A group while it grows."""
 
     number: int
@@ -76,8 +75,7 @@ class _Draft:
         return self.reductions.get(node, ROW) != ROW or node.op is update
 
 
-@dataclass(frozen=True)
-class _Fit:
+class _Fit(Struct, frozen=True):
     """How a node fits a draft."""
 
     axes: Axes

@@ -8,8 +8,10 @@ every step, where the step could as well read the first one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from graphdl.compiler.rewrite import simplify
 from graphdl.graph import Graph, Node, rebuild, topological
@@ -18,8 +20,7 @@ from graphdl.ops.control import Stream, Sweep
 from graphdl.ops.op import node_of, rebuilt
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(Struct, frozen=True):
     """What is left of a body: inputs and outputs by their old numbers.
 
     A carry that does not change is one of `consts`.

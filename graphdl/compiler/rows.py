@@ -7,7 +7,8 @@ writes beside it must be linear along each of them: `along` says with which stri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from graphdl.compiler.contract import roles
 from graphdl.graph import Node
@@ -26,8 +27,7 @@ Strides = tuple[int, int, int, int]
 Ints = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Walk:
+class Walk(Struct, frozen=True):
     """The axes of a result that make up each loop.
 
     outer: those of z, batch: those of y.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from graphdl.graph import Node
 from graphdl.ops import movement, pointwise
@@ -24,8 +24,7 @@ from graphdl.types import TensorType
 Side = Callable[..., Any]
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """`left` may be replaced by `right`; both take the same values."""
 
     name: str

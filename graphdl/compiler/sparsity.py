@@ -15,10 +15,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from scipy import sparse
 
 from graphdl.graph import Graph, Node
@@ -30,8 +30,7 @@ Pattern = Any  # scipy.sparse.csr_array of booleans; None where nothing depends 
 _STEPS = 64
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(Struct, frozen=True):
     """What is known of a value: all of it, or on what its elements depend."""
 
     value: Any = None

@@ -9,10 +9,10 @@ one more axis of size 2, of which the parts are views.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from graphdl.compiler.complex_rules import RULES, Pair, constant, part_by_part, parts
 from graphdl.errors import VerificationError

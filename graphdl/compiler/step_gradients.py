@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from graphdl.compiler.close import closed
 from graphdl.graph import Graph, Node, topological
@@ -21,8 +22,7 @@ Zeros = Callable[[TensorType, TracedArray], TracedArray]
 Cotangents = Mapping[int, TracedArray]
 
 
-@dataclass(frozen=True)
-class StepBack:
+class StepBack(Struct, frozen=True):
     """One step of the loop that goes back.
 
     body      inputs: outer, own, then carries for `fixed` and `carried`, then what each step reads:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from graphdl.graph import Node
 from graphdl.ops import control, movement
@@ -19,8 +19,7 @@ MOVEMENT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """An array inside the memory of `base`: offset and strides are counted in elements."""
 
     base: Node

@@ -9,7 +9,9 @@ goes to any order, and forward mode, the gradient of a gradient, is a sweep fort
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from graphdl.compiler.loop_checkpoints import checkpointed_vjp, is_in_runs, while_in_runs
 from graphdl.compiler.step_gradients import (
@@ -26,8 +28,7 @@ from graphdl.ops.control import Stream, Sweep
 from graphdl.tracing import Trace, TracedArray
 
 
-@dataclass(frozen=True)
-class Loop:
+class Loop(Struct, frozen=True):
     """A sweep with its operands."""
 
     sweep: Sweep

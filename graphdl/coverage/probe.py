@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 import scipy.special
+from msgspec import Struct
 
 import graphdl as gd
 import graphdl.numpy
@@ -22,8 +22,7 @@ from graphdl.trees import leaves_of
 EXACT, STEP, NO_FLOAT, NONE = "yes", "0 everywhere", "no float result", "no"
 
 
-@dataclass(frozen=True)
-class Namespace:
+class Namespace(Struct, frozen=True):
     """Names that users know, and where they get them for traced values."""
 
     title: str
@@ -59,8 +58,7 @@ NAMESPACES = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """What calling a name on traced values has shown."""
 
     name: str

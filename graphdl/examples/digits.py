@@ -6,11 +6,11 @@ backward and the Adam update) is one compiled function from parameters to parame
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from tqdm import tqdm
 
 import graphdl as gd
@@ -18,8 +18,7 @@ import graphdl as gd
 MODEL = gd.nn.Sequential([gd.nn.Dense(128, activation="relu"), gd.nn.Dense(10)])
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What can be chosen about a run."""
 
     epochs: int = 20
@@ -29,8 +28,7 @@ class Settings:
     output: Path = Path("graphdl-demo")
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(Struct, frozen=True):
     """What a run has reached."""
 
     test_accuracy: float

@@ -20,13 +20,13 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 
 import llvmlite
+from msgspec import Struct
 
 #: Bytes that the cache may take; the entries not used for the longest time go first.
 SIZE_LIMIT = 128 << 20
@@ -191,8 +191,7 @@ def _warn_once(folder: Path | None) -> None:
 # -- size ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Info:
+class Info(Struct, frozen=True):
     """What the cache holds: its place, the number of its entries, and its size in bytes."""
 
     directory: Path | None
@@ -201,8 +200,7 @@ class Info:
     limit: int
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(Struct, frozen=True):
     path: Path
     size: int
     used: float

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from msgspec import Struct
 
 from graphdl.kernels import coefficients
 from graphdl.kernels.arithmetic import integer_power
@@ -28,8 +28,7 @@ INF: Final = float("inf")
 NAN: Final = float("nan")
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(Struct, frozen=True):
     """What the formulas need to know of a floating point type."""
 
     mantissa: int  # bits stored

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from graphdl.compiler.view import view_of
@@ -335,8 +335,7 @@ def solve(node: Node, check: Check) -> list[Launch]:
 # --- with memory to work in ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Work:
+class _Work(Struct, frozen=True, dict=True):
     """A stack of `count` matrices, cut into `runs` that have memory of their own to work in.
 
     parts: what lies in that memory, by name: (suffix of its elements, how many).

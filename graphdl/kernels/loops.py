@@ -9,7 +9,8 @@ than loading it (KEEP). Loops that every array walks as one are joined.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from graphdl.compiler.fuse import (
     ALL,
@@ -43,8 +44,7 @@ TILE_ROWS, TILE_COLUMNS = 16, 128
 Level = int  # 0 the kernel, 1 the row, 2 within the row
 
 
-@dataclass(frozen=True)
-class Access:
+class Access(Struct, frozen=True):
     """An array seen from the loops: where it starts, and its stride along each loop dim."""
 
     where: Node | Buffer

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 
 from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group, counts, is_scalar, through
 from graphdl.compiler.view import is_movement, view_of
@@ -63,8 +63,7 @@ WORDS_OF_BLOCK: dict[object, int] = {random.philox: 4, random.philox_wide: 2}
 MOST_PARTIALS = 64
 
 
-@dataclass
-class _Lines:
+class _Lines(Struct):
     """Lines, and how deep they stand."""
 
     lines: list[str] = field(default_factory=list)

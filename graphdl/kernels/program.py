@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from graphdl.graph import Graph, Node
 from graphdl.kernels.source import KernelSource
 
 
-@dataclass(frozen=True, eq=False)
-class Buffer:
+class Buffer(Struct, frozen=True, eq=False):
     """Memory that a program needs while it runs, and what for."""
 
     nbytes: int
@@ -18,36 +18,31 @@ class Buffer:
     purpose: str = "value"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """A word of a kernel's table: where a value or a buffer lies, and bytes beyond."""
 
     where: Node | Buffer
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A word of a product's table: the address of its epilogue, the kernel of the launch."""
 
 
-@dataclass(frozen=True, slots=True)
-class BodyWord:
+class BodyWord(Struct, frozen=True):
     """A word that names body number `body` of a launch: one of the fields of its native form."""
 
     body: int
     field: int
 
 
-@dataclass(frozen=True, slots=True)
-class Routine:
+class Routine(Struct, frozen=True):
     """A word that is the address of a routine of BLAS or LAPACK."""
 
     name: str
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Stack:
+class Stack(Struct, frozen=True, eq=False):
     """A word of a table: the address of memory that grows while a launch runs, and is kept.
 
     A program that runs again finds it as large as it was, so it allocates nothing unless it has
@@ -58,8 +53,7 @@ class Stack:
 Word = int | Address | Entry | BodyWord | Routine | Stack
 
 
-@dataclass(frozen=True, eq=False)
-class Launch:
+class Launch(Struct, frozen=True, eq=False):
     """One kernel run: `iterations` of `source` over a table of `words`.
 
     `core` names the core of a matrix product or a convolution: then `source` is its epilogue.
@@ -91,8 +85,7 @@ class Launch:
 Value = Node | Buffer
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a value lies: kind is "argument", "result", "constant" or "arena".
 
     `index` counts arguments, results or constants; `offset` is in bytes, in the arena.
@@ -103,8 +96,7 @@ class Place:
     offset: int = 0
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(Struct, frozen=True):
     """The plan, and what it costs.
 
     arena_bytes: the size of the arena. values_bytes: what all values would take without sharing.
@@ -138,8 +130,7 @@ class Memory:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Body:
+class Body(Struct, frozen=True, eq=False):
     """The program of a loop's body or of a branch, and where its values lie."""
 
     program: Program
@@ -152,16 +143,14 @@ class Body:
 OUT_OF_BOUNDS, OUT_OF_MEMORY, FAILED = 1, 2, 3
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """Where the kernels of an op report that they failed: a word, and what to write there."""
 
     status: Buffer
     number: int
 
 
-@dataclass(frozen=True, eq=False)
-class Program:
+class Program(Struct, frozen=True, eq=False):
     """Launches in order, and where their values come from.
 
     `graph` is the optimised graph; its outputs may repeat. `status` is a word that kernels set

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 # From the operands' dtype names to the dtype name of the result.
 ResultRule = Callable[[tuple[str, ...]], str]
@@ -19,8 +19,7 @@ def same(dtypes: tuple[str, ...]) -> str:
     return dtypes[0]
 
 
-@dataclass(frozen=True)
-class Scalar:
+class Scalar(Struct, frozen=True, dict=True):
     """A name that generated kernels may call, on scalars.
 
     `formula` emits the operation over `graphdl.kernels.value.Value`s; `kernels.cpu.scalars` makes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from graphdl.errors import GraphError
 
@@ -11,8 +11,7 @@ class KernelError(GraphError, ValueError):
     """The text of a kernel is not one that can be compiled."""
 
 
-@dataclass(frozen=True)
-class KernelSource:
+class KernelSource(Struct, frozen=True):
     """Python text that defines ``kernel(table, lo, hi)``.
 
     The text uses only the names of `graphdl.kernels.cpu.intrinsics` and plain arithmetic, so that

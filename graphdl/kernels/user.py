@@ -17,10 +17,10 @@ import os
 import re
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from graphdl.compiler.view import view_of
 from graphdl.graph import Node
@@ -35,8 +35,7 @@ _KNOWN_MODULES = ("math", "cmath", "numpy", "operator", "builtins", "numba")
 _serials = itertools.count()
 
 
-@dataclass(frozen=True, eq=False)
-class UserFunction:
+class UserFunction(Struct, frozen=True, eq=False):
     """A function that Numba compiles.
 
     function: what `numba.njit` made. symbol: its name in kernels and among all such functions.

@@ -1,10 +1,10 @@
 """Convolutional layers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import DTypeLike
 
 from graphdl.errors import ShapeError
@@ -53,8 +53,7 @@ def joined_shape(sizes: Shape, channels: int, layout: str) -> Shape:
     return (*sizes, channels) if layout == "channels_last" else (channels, *sizes)
 
 
-@dataclass(frozen=True)
-class _Convolution:
+class _Convolution(Struct, frozen=True):
     """What the convolutional layers have in common."""
 
     filters: int
@@ -138,8 +137,7 @@ class _Convolution:
         return activation_of(self.activation)(y)
 
 
-@dataclass(frozen=True)
-class Conv1D(_Convolution):
+class Conv1D(_Convolution, frozen=True):
     """Convolution of sequences: `activation(conv(x, kernel) + bias)`. See `Conv2D`.
 
     >>> import numpy as np
@@ -151,8 +149,7 @@ class Conv1D(_Convolution):
     rank: ClassVar[int] = 1
 
 
-@dataclass(frozen=True)
-class Conv2D(_Convolution):
+class Conv2D(_Convolution, frozen=True):
     """Convolution of images: `activation(conv(x, kernel) + bias)`.
 
     Args:
@@ -179,8 +176,7 @@ class Conv2D(_Convolution):
     rank: ClassVar[int] = 2
 
 
-@dataclass(frozen=True)
-class Conv3D(_Convolution):
+class Conv3D(_Convolution, frozen=True):
     """Convolution of volumes: `activation(conv(x, kernel) + bias)`. See `Conv2D`.
 
     >>> import numpy as np
@@ -192,8 +188,7 @@ class Conv3D(_Convolution):
     rank: ClassVar[int] = 3
 
 
-@dataclass(frozen=True)
-class _Transposed(_Convolution):
+class _Transposed(_Convolution, frozen=True):
     """What the transposed convolutions have in common."""
 
     output_padding: Ints = 0
@@ -235,8 +230,7 @@ class _Transposed(_Convolution):
         return self._finished(params, y)
 
 
-@dataclass(frozen=True)
-class ConvTranspose1D(_Transposed):
+class ConvTranspose1D(_Transposed, frozen=True):
     """Transposed convolution of sequences. See `ConvTranspose2D`.
 
     >>> import numpy as np
@@ -248,8 +242,7 @@ class ConvTranspose1D(_Transposed):
     rank: ClassVar[int] = 1
 
 
-@dataclass(frozen=True)
-class ConvTranspose2D(_Transposed):
+class ConvTranspose2D(_Transposed, frozen=True):
     """Transposed convolution of images, which makes them larger by `strides`.
 
     `activation(conv_transpose(x, kernel) + bias)`; arguments as for `Conv2D`, and `output_padding`,
@@ -265,8 +258,7 @@ class ConvTranspose2D(_Transposed):
     rank: ClassVar[int] = 2
 
 
-@dataclass(frozen=True)
-class ConvTranspose3D(_Transposed):
+class ConvTranspose3D(_Transposed, frozen=True):
     """Transposed convolution of volumes. See `ConvTranspose2D`.
 
     >>> import numpy as np
@@ -278,8 +270,7 @@ class ConvTranspose3D(_Transposed):
     rank: ClassVar[int] = 3
 
 
-@dataclass(frozen=True)
-class _Depthwise:
+class _Depthwise(Struct, frozen=True):
     """What the depthwise convolutions have in common."""
 
     kernel_size: Ints
@@ -331,8 +322,7 @@ class _Depthwise:
         return self._of(self._channels(tuple(x.shape[1:]))).apply(params, x)
 
 
-@dataclass(frozen=True)
-class DepthwiseConv1D(_Depthwise):
+class DepthwiseConv1D(_Depthwise, frozen=True):
     """Convolution of sequences, each channel by itself. See `DepthwiseConv2D`.
 
     >>> import numpy as np
@@ -345,8 +335,7 @@ class DepthwiseConv1D(_Depthwise):
     _full: ClassVar[type[_Convolution]] = Conv1D
 
 
-@dataclass(frozen=True)
-class DepthwiseConv2D(_Depthwise):
+class DepthwiseConv2D(_Depthwise, frozen=True):
     """Convolution of images, each channel by itself.
 
     Each channel becomes `depth_multiplier` channels of the output; the other arguments are those of

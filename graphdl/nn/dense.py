@@ -1,9 +1,9 @@
 """Layers of features, the last axis: dense, activation, normalisation, embedding, flattening."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import DTypeLike
 
 from graphdl.nn.layer import (
@@ -20,8 +20,7 @@ from graphdl.nn.layer import (
 )
 
 
-@dataclass(frozen=True)
-class Dense:
+class Dense(Struct, frozen=True):
     """A fully connected layer: `activation(x @ kernel + bias)`.
 
     Args:
@@ -73,8 +72,7 @@ class Dense:
         return activation_of(self.activation)(y)
 
 
-@dataclass(frozen=True)
-class Activation:
+class Activation(Struct, frozen=True):
     """A function between two layers, without parameters.
 
     >>> import numpy as np
@@ -101,8 +99,7 @@ class Activation:
         return activation_of(self.function)(x)
 
 
-@dataclass(frozen=True)
-class Flatten:
+class Flatten(Struct, frozen=True):
     """Join all axes but the first (the batch) into one.
 
     >>> import numpy as np
@@ -125,8 +122,7 @@ class Flatten:
         return x.reshape((x.shape[0], math.prod(x.shape[1:])))
 
 
-@dataclass(frozen=True)
-class LayerNorm:
+class LayerNorm(Struct, frozen=True):
     """Normalise the last axis to mean 0 and variance 1, then scale and shift it.
 
     `(x - mean) / sqrt(variance + epsilon) * scale + offset`, see Ba, Kiros and Hinton, "Layer
@@ -158,8 +154,7 @@ class LayerNorm:
         return centred / np.sqrt(variance + self.epsilon) * params["scale"] + params["offset"]
 
 
-@dataclass(frozen=True)
-class Embedding:
+class Embedding(Struct, frozen=True):
     """A table of vectors, one for each integer below `count`.
 
     `table` has shape (count, units) and starts uniform in [-0.05, 0.05], as in Keras.

@@ -1,17 +1,16 @@
 """Layers that draw random numbers while a network is trained, by a key that `apply` is given."""
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import DTypeLike
 
 from graphdl.nn.layer import Array, Params, Rng, Shape
 from graphdl.random import bernoulli, normal
 
 
-@dataclass(frozen=True)
-class _Noise:
+class _Noise(Struct, frozen=True):
     """Without parameters, of any shape."""
 
     #: Whether `apply` takes a key: `Sequential` gives each such layer one of its own.
@@ -26,8 +25,7 @@ class _Noise:
         return input_shape
 
 
-@dataclass(frozen=True)
-class Dropout(_Noise):
+class Dropout(_Noise, frozen=True):
     """Elements become 0 with probability `rate`, and 1 / (1 - rate) times themselves otherwise.
 
     That is with a key, in training; without one, the input is returned as it is. N. Srivastava, G.
@@ -57,8 +55,7 @@ class Dropout(_Noise):
         return np.where(bernoulli(key, stay, x.shape), x / stay, x.dtype.type(0))
 
 
-@dataclass(frozen=True)
-class GaussianNoise(_Noise):
+class GaussianNoise(_Noise, frozen=True):
     """Adds normal noise of standard deviation `scale` in training, that is where a key is given.
 
     >>> import numpy as np, graphdl as gd

@@ -1,10 +1,10 @@
 """Layers without parameters that pool, normalise over channels, or resize."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import DTypeLike
 
 from graphdl.nn.convolution import joined_shape, split_shape
@@ -33,8 +33,7 @@ class _WithoutParameters:
         return {}
 
 
-@dataclass(frozen=True)
-class MaxPool(_WithoutParameters):
+class MaxPool(Struct, _WithoutParameters, frozen=True):
     """The largest element of each window, see `graphdl.nn.max_pool`; over any number of axes.
 
     >>> import numpy as np
@@ -62,8 +61,7 @@ class MaxPool(_WithoutParameters):
         )
 
 
-@dataclass(frozen=True)
-class AvgPool(_WithoutParameters):
+class AvgPool(Struct, _WithoutParameters, frozen=True):
     """The mean of each window, see `graphdl.nn.avg_pool`; over any number of axes.
 
     >>> import numpy as np
@@ -97,8 +95,7 @@ class AvgPool(_WithoutParameters):
         )
 
 
-@dataclass(frozen=True)
-class AdaptiveAvgPool(_WithoutParameters):
+class AdaptiveAvgPool(Struct, _WithoutParameters, frozen=True):
     """Means over windows that give the result its sizes: see `graphdl.nn.adaptive_avg_pool`.
 
     >>> import numpy as np
@@ -121,8 +118,7 @@ class AdaptiveAvgPool(_WithoutParameters):
         return adaptive_avg_pool(x, self.sizes, layout=self.layout)
 
 
-@dataclass(frozen=True)
-class AdaptiveMaxPool(_WithoutParameters):
+class AdaptiveMaxPool(Struct, _WithoutParameters, frozen=True):
     """Maxima over windows that give the result its sizes: see `graphdl.nn.adaptive_max_pool`.
 
     >>> import numpy as np
@@ -145,8 +141,7 @@ class AdaptiveMaxPool(_WithoutParameters):
         return adaptive_max_pool(x, self.sizes, layout=self.layout)
 
 
-@dataclass(frozen=True)
-class GlobalAvgPool(_WithoutParameters):
+class GlobalAvgPool(Struct, _WithoutParameters, frozen=True):
     """The mean of each channel over all spatial axes.
 
     >>> import numpy as np
@@ -166,8 +161,7 @@ class GlobalAvgPool(_WithoutParameters):
         return global_avg_pool(x, layout=self.layout)
 
 
-@dataclass(frozen=True)
-class GlobalMaxPool(_WithoutParameters):
+class GlobalMaxPool(Struct, _WithoutParameters, frozen=True):
     """The largest element of each channel over all spatial axes.
 
     >>> import numpy as np
@@ -187,8 +181,7 @@ class GlobalMaxPool(_WithoutParameters):
         return global_max_pool(x, layout=self.layout)
 
 
-@dataclass(frozen=True)
-class LocalResponseNorm(_WithoutParameters):
+class LocalResponseNorm(Struct, _WithoutParameters, frozen=True):
     """Normalisation by the neighbours among the channels: see `graphdl.nn.local_response_norm`.
 
     >>> import numpy as np
@@ -214,8 +207,7 @@ class LocalResponseNorm(_WithoutParameters):
         )
 
 
-@dataclass(frozen=True)
-class Resize(_WithoutParameters):
+class Resize(Struct, _WithoutParameters, frozen=True):
     """The input with other spatial sizes: see `graphdl.nn.resize`.
 
     >>> import numpy as np
@@ -242,8 +234,7 @@ class Resize(_WithoutParameters):
         )
 
 
-@dataclass(frozen=True)
-class Upsample(_WithoutParameters):
+class Upsample(Struct, _WithoutParameters, frozen=True):
     """The input `times` as large along each spatial axis: see `graphdl.nn.resize`.
 
     >>> import numpy as np

@@ -1,18 +1,18 @@
 """Layers one after the other, and how many parameters they have."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import force_setattr
 from numpy.typing import DTypeLike
 
 from graphdl.nn.layer import Array, Layer, Params, Rng, Shape
 from graphdl.random import fold_in
 
 
-@dataclass(frozen=True)
-class Sequential:
+class Sequential(Struct, frozen=True):
     """Layers one after the other.
 
     The parameters are a dict from a layer's name to its own parameters; layers without parameters
@@ -36,7 +36,7 @@ class Sequential:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
+        force_setattr(self, "layers", tuple(self.layers))
         _names(self.layers)
 
     @property

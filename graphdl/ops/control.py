@@ -8,10 +8,10 @@ results are written where the items lie.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from graphdl.errors import GraphError, ShapeError
 from graphdl.graph import Graph
@@ -136,8 +136,7 @@ scan = Op(
 Stream = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(Struct, frozen=True):
     """One of the loops of a `while` node.
 
     The body takes what it reads at every step, the carries, and the values that earlier sweeps kept

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from msgspec import Struct, field
 
 from graphdl import graph
 from graphdl.errors import GraphError
@@ -24,8 +24,7 @@ class Traced(Protocol):
     def apply_op(self, op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any: ...
 
 
-@dataclass(frozen=True, eq=False)
-class Op:
+class Op(Struct, frozen=True, eq=False):
     """One operation.
 
     name      how graphs print it; for a pointwise op also its name in generated kernels

@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from graphdl.errors import (
     ConcreteValueError,
@@ -30,8 +31,7 @@ from graphdl.types import Shape
 _INDEX = np.dtype(np.int64)
 
 
-@dataclass(frozen=True)
-class _Item:
+class _Item(Struct, frozen=True):
     """What an index does to one axis of x, or, where `new`, to an axis that it adds.
 
     A window of the axis, and within it perhaps the positions in `array`. `integer` marks a single
@@ -331,8 +331,7 @@ def _advanced(x: Any, items: list[_Item]) -> Any:
     return _reshaped(result, layout.shape)
 
 
-@dataclass(frozen=True)
-class _Layout:
+class _Layout(Struct, frozen=True):
     """The axes of x[index]: those of the items `before`, of the index arrays, of the others."""
 
     before: list[int]

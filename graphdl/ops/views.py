@@ -7,8 +7,9 @@ back step by step: a slice is undone by an `update`, a transpose and a reshape b
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from graphdl.ops import complex_numbers, movement
 from graphdl.ops.op import Op
@@ -21,8 +22,7 @@ PARTS = (complex_numbers.real, complex_numbers.imag)
 VIEWING = (movement.slice_, movement.transpose, movement.reshape)
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Struct, frozen=True):
     """One movement op, from an array of shape `before` to one of shape `after`."""
 
     op: Op

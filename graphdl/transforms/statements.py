@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
+from msgspec import Struct
 
 from graphdl.errors import ConcreteValueError, GraphError, ShapeError, UnsupportedError
 from graphdl.tracing import TracedArray, broadcast_to, cast, current_trace, locate
@@ -29,8 +29,7 @@ Values = tuple[Any, ...]
 Body = Callable[..., Values]
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(Struct, frozen=True):
     """A statement: what it is, where, and the variables that it assigns.
 
     `changed` are those whose elements only are assigned, `x[i] = v`: the array stays the same one.

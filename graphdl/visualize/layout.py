@@ -9,9 +9,10 @@ same graph gives the same picture.
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
+
+from msgspec import Struct
 
 Point: TypeAlias = tuple[float, float]
 Edge: TypeAlias = tuple[int, int]
@@ -25,8 +26,7 @@ POSITION_SWEEPS = 24
 BEND_WEIGHT = 4.0
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """The centre of each box, the points that each edge passes, and the size of the whole."""
 
     centres: Mapping[int, Point]

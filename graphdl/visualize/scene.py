@@ -1,10 +1,10 @@
 """What is drawn of a graph: boxes with two lines of text, the edges between them, groups."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from graphdl.graph import Graph, Node, users
 
@@ -14,8 +14,7 @@ LABEL_LIMIT = 40
 REACH = 3
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(Struct, frozen=True):
     """One node of the picture.
 
     `key` is unique; `kind` is "input", "constant" or "op"; `group` indexes the scene's groups.
@@ -30,8 +29,7 @@ class Box:
     source: str
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(Struct, frozen=True):
     """Boxes in topological order, edges as pairs of keys, and the names of the groups."""
 
     boxes: tuple[Box, ...]

@@ -24,10 +24,10 @@ import ctypes
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import llvmlite.binding as binding
+from msgspec import Struct
 
 from graphdl.kernels import cache
 from graphdl.kernels.cpu import llvm
@@ -49,8 +49,7 @@ _PAUSE_DECLARATIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """A truth value (LLVM's i1)."""
 
     function: Function
@@ -63,8 +62,7 @@ class Condition:
         return Condition(self.function, self.function.emit(f"or i1 {self.name}, {other.name}"))
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(Struct, frozen=True):
     """A value held by an LLVM register, or a constant; a signed 64-bit integer unless said."""
 
     function: Function
@@ -131,8 +129,7 @@ def _name(value: Value | int) -> str:
     return value.name if isinstance(value, Value) else str(value)
 
 
-@dataclass(frozen=True)
-class Variable:
+class Variable(Struct, frozen=True):
     """A 64-bit integer that changes."""
 
     function: Function
@@ -333,8 +330,7 @@ class Function:
             position.set(i + 1)
 
 
-@dataclass(frozen=True)
-class Loop:
+class Loop(Struct, frozen=True):
     function: Function
     body: str
     after: str

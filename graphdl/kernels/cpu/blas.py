@@ -19,11 +19,11 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 #: What programs use of BLAS and of LAPACK, for float32 and float64.
@@ -38,8 +38,7 @@ LAPACK_ROUTINES = tuple(
 ROUTINES = BLAS_ROUTINES + LAPACK_ROUTINES
 
 
-@dataclass(frozen=True)
-class Blas:
+class Blas(Struct, frozen=True):
     """A BLAS in memory.
 
     addresses: of the Fortran routines in `ROUTINES`. integer_bits: of their integer arguments.

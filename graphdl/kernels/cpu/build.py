@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from threading import Thread
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from graphdl.kernels.cpu import blas, control_code, cores, entry, entry_code, native
@@ -38,16 +39,14 @@ LONG = 50_000
 PARTS = 16
 
 
-@dataclass(frozen=True, eq=False)
-class Status:
+class Status(Struct, frozen=True, eq=False):
     """The status word of a program, or of a body within it."""
 
     word: NDArray[np.int64]
     program: Program
 
 
-@dataclass(frozen=True, eq=False)
-class Native:
+class Native(Struct, frozen=True, eq=False):
     """A program with addresses.
 
     kernels: the native function of each launch. patches: int64 rows (leaf, slot address, bytes), a
@@ -133,8 +132,7 @@ def _load_shared(program: Program) -> None:
     entry_code.entry_address()
 
 
-@dataclass(frozen=True)
-class _Inner:
+class _Inner(Struct, frozen=True):
     """The body of a loop or a branch with addresses, as six words of a table name it."""
 
     native: Native

@@ -27,11 +27,11 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeGuard
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from graphdl.kernels.cpu import blas, recycle, tape
@@ -44,8 +44,7 @@ Array = NDArray[Any]
 # ---------------------------------------------------------------------------- what a program is
 
 
-@dataclass(frozen=True)
-class ArraySpec:
+class ArraySpec(Struct, frozen=True):
     """An argument that must be a C-contiguous, aligned ndarray in native byte order.
 
     A donated one must be writeable as well and share no memory with another argument.
@@ -56,56 +55,48 @@ class ArraySpec:
     donated: bool = False
 
 
-@dataclass(frozen=True)
-class ScalarSpec:
+class ScalarSpec(Struct, frozen=True):
     """An argument that must be a Python bool, int or float; the program reads it as the dtype."""
 
     type: type
     dtype: np.dtype[Any]
 
 
-@dataclass(frozen=True)
-class StaticSpec:
+class StaticSpec(Struct, frozen=True):
     """An argument that must be this very object, such as None; the program does not read it."""
 
     value: object
 
 
-@dataclass(frozen=True)
-class TupleSpec:
+class TupleSpec(Struct, frozen=True):
     items: tuple[Tree, ...]
 
 
-@dataclass(frozen=True)
-class ListSpec:
+class ListSpec(Struct, frozen=True):
     items: tuple[Tree, ...]
 
 
-@dataclass(frozen=True)
-class DictSpec:
+class DictSpec(Struct, frozen=True):
     """A dict with exactly these keys, in any order when it is an argument."""
 
     keys: tuple[str, ...]
     items: tuple[Tree, ...]
 
 
-@dataclass(frozen=True)
-class New:
+class New(Struct, frozen=True):
     """A result in memory of its own."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Argument:
+class Argument(Struct, frozen=True):
     """A result that is an argument: the array at that place among the leaves of all arguments."""
 
     leaf: int
 
 
-@dataclass(frozen=True)
-class Constant:
+class Constant(Struct, frozen=True):
     """A result that is always this object."""
 
     value: object
@@ -126,8 +117,7 @@ Tree = (
 _Container = TupleSpec | ListSpec | DictSpec
 
 
-@dataclass(frozen=True)
-class ProgramSpec:
+class ProgramSpec(Struct, frozen=True):
     """What `build` needs.
 
     arguments: the tree of each positional argument. result: the tree that the call returns. The

@@ -12,7 +12,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from graphdl.kernels import cache
 from graphdl.kernels.cpu import llvm
@@ -20,8 +21,7 @@ from graphdl.kernels.source import KernelSource
 from graphdl.kernels.user import called_in
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(Struct, frozen=True):
     """A native function `void symbol(int64 *table, int64 lo, int64 hi)` at `address`.
 
     `object_code` is an object file that defines it and can be linked into a C program. `path` is
@@ -31,7 +31,7 @@ class Kernel:
     source: KernelSource
     symbol: str
     address: int
-    object_code: bytes = field(repr=False)
+    object_code: bytes
     path: str
     from_cache: bool
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from graphdl.kernels.cpu import product, tiles
@@ -237,8 +237,7 @@ def other_in_python(
 # -- launches --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """Adjacent elements of a patch.
 
     offsets: along the spatial axes, in elements of the input, from the window's first element;
@@ -250,8 +249,7 @@ class Segment:
     length: int
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Struct, frozen=True):
     """Segments of one length that follow each other, from number `first` and element `start` on."""
 
     first: int
@@ -260,8 +258,7 @@ class Step:
     start: int
 
 
-@dataclass(frozen=True)
-class Convolution:
+class Convolution(Struct, frozen=True):
     """A convolution of an input that is not spread, contiguous and channels last.
 
     `channels` and `outputs` are those of one of the `groups`.

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import llvmlite.binding as binding
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from graphdl.kernels import cache as object_cache
@@ -400,8 +400,7 @@ def finish_in_python(
 # -- epilogues -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Operand:
+class Operand(Struct, frozen=True):
     """An array that an epilogue reads or writes, indexed by (z, y, i, j).
 
     `along` tells how it lies along j: "adjacent", "same" (stride 0), or "any".
@@ -421,8 +420,7 @@ class Operand:
         }[self.along]
 
 
-@dataclass(frozen=True)
-class Epilogue:
+class Epilogue(Struct, frozen=True):
     """What becomes of c: lines of kernel text that run for each element.
 
     They use `c` (a scalar of the product's dtype), the `element` of each operand, and, if they
@@ -470,16 +468,14 @@ def epilogue_source(dtype: str, epilogue: Epilogue, name: str = "epilogue") -> K
 # -- launches --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Array:
+class Array(Struct, frozen=True):
     """Where an array lies, and its strides in bytes along (z, y, row, column)."""
 
     address: int
     strides: tuple[int, int, int, int]
 
 
-@dataclass(frozen=True)
-class Product:
+class Product(Struct, frozen=True):
     """c[z, y] = a[z, y] @ b[z, y], m x k by k x n, for all z, y within `batch`."""
 
     dtype: str
@@ -489,8 +485,7 @@ class Product:
     batch: tuple[int, int] = (1, 1)
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(Struct, frozen=True):
     """A product cut into jobs of `rows` x `columns` of one batch each, and k into steps."""
 
     rows: int

@@ -24,10 +24,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from graphdl.kernels.cpu import assembler, pool
@@ -253,8 +253,7 @@ def _run() -> Callable[..., None]:
     return ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 5)(native_functions()["run"])
 
 
-@dataclass(frozen=True)
-class Tape:
+class Tape(Struct, frozen=True):
     """Launches and patches, and whatever must live as long as the addresses in them.
 
     launches: int64[rows, 4], patches: int64[count, 3], both C-contiguous. lock: int64[1], the lock

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 
 import llvmlite.binding as llvm
+from msgspec import Struct
 
 from graphdl.kernels.cpu.assembler import Function, Value
 
@@ -25,8 +25,7 @@ AHEAD = 4
 _SCALARS = {"f32": "float", "f64": "double"}
 
 
-@dataclass(frozen=True)
-class Registers:
+class Registers(Struct, frozen=True):
     """The vector registers of a CPU for one dtype ("f32" or "f64")."""
 
     dtype: str
