@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from graphdl.kernels.cpu import blas, control_code, cores, entry, entry_code, native
 from graphdl.kernels.cpu.entry import Tree
 from graphdl.kernels.cpu.growing import Growing
-from graphdl.kernels.cpu.tape import Tape, multi_table, native_functions
+from graphdl.kernels.cpu.tape import Tape, multi_table, native_functions, with_times
 from graphdl.kernels.memory import ALIGNMENT, is_idle
 from graphdl.kernels.program import (
     Address,
@@ -51,6 +51,8 @@ class Native(Struct, frozen=True, eq=False):
 
     kernels: the native function of each launch. patches: int64 rows (leaf, slot address, bytes), a
     leaf being an argument or, after those, a result. status: its own and those of its bodies.
+    rows: what each row of the tape runs. times: what a stopwatch writes, see `tape.with_times`.
+    bodies: those of each launch.
     """
 
     program: Program
@@ -58,10 +60,33 @@ class Native(Struct, frozen=True, eq=False):
     kernels: Sequence[native.Kernel | None]
     tape: Tape
     status: Sequence[Status]
+    rows: Sequence[Row]
+    times: NDArray[np.int64]
+    bodies: Sequence[Sequence[Native]]
 
 
-def build(program: Program, memory: Memory) -> Native:
-    """Compile what the cache does not hold, and fill the tables."""
+class Row(Struct, frozen=True, eq=False):
+    """A row of the tape: its words, which launches it runs, and the table of several run as one."""
+
+    words: tuple[int, int, int, int]
+    launches: tuple[int, ...]
+    table: NDArray[np.int64] | None = None
+
+    @property
+    def shares(self) -> NDArray[np.int64]:
+        """Where a stopwatch adds up the times of several launches that are run as one.
+
+        They are cut into parts that run side by side, so these only say how the row's time divides.
+        """
+        return np.ones(1, np.int64) if self.table is None else self.table[-len(self.launches) :]
+
+
+def build(program: Program, memory: Memory, functions: Mapping[str, int] | None = None) -> Native:
+    """Compile what the cache does not hold, and fill the tables.
+
+    `functions` run tapes and many kernels as one: see `tape.native_functions`.
+    """
+    functions = functions or native_functions()
     # LLVM works on what all programs share while Numba, if it is needed, is being imported
     shared = Thread(target=_load_shared, args=(program,))
     shared.start()
@@ -73,7 +98,7 @@ def build(program: Program, memory: Memory) -> Native:
     made = iter(native.compiled(wanted + spare))
     kernels = [next(made) if made_here else None for made_here in generated]
     shared.join()
-    bodies = [[_Inner.of(body) for body in launch.bodies] for launch in program.launches]
+    bodies = [[_Inner.of(body, functions) for body in launch.bodies] for launch in program.launches]
     arena = np.zeros(memory.arena_bytes + ALIGNMENT, np.uint8)
     arena_at = -(-arena.ctypes.data // ALIGNMENT) * ALIGNMENT
     constants = [_constant(node) for node in program.constants]
@@ -114,15 +139,22 @@ def build(program: Program, memory: Memory) -> Native:
                 words[position] = entry if isinstance(word, Entry) else word
             position += 1
     keep: list[object] = [arena, words, constants, kernels, bodies, stacks]
-    rows = _rows(program, memory, kernels, tables, keep)
-    tape = Tape(
-        np.array(rows, np.int64).reshape(-1, 4),
-        np.array(patches, np.int64).reshape(-1, 3),
-        tuple(keep),
-    )
+    rows = _rows(program, memory, kernels, tables, functions["multi"])
+    launches, times = with_times([row.words for row in rows])
+    keep += [row.table for row in rows]
+    tape = Tape(launches, np.array(patches, np.int64).reshape(-1, 3), tuple(keep))
     status = [state for inner in bodies for body in inner for state in body.native.status]
     status += _status(program, memory, arena, arena_at)
-    return Native(program, memory, kernels, tape, status)
+    return Native(
+        program,
+        memory,
+        kernels,
+        tape,
+        status,
+        rows,
+        times,
+        [[body.native for body in inner] for inner in bodies],
+    )
 
 
 def _load_shared(program: Program) -> None:
@@ -140,8 +172,8 @@ class _Inner(Struct, frozen=True):
     words: tuple[int, ...]
 
     @staticmethod
-    def of(body: Body) -> _Inner:
-        made = build(body.program, body.memory)
+    def of(body: Body, functions: Mapping[str, int]) -> _Inner:
+        made = build(body.program, body.memory, functions)
         graph = body.program.graph
         bases = np.zeros(len(graph.inputs) + len(graph.outputs), np.int64)
         patches, launches = made.tape.patches, made.tape.launches
@@ -151,7 +183,7 @@ class _Inner(Struct, frozen=True):
             len(patches),
             launches.ctypes.data,
             len(launches),
-            native_functions()["run"],
+            functions["run"],
         )
         return _Inner(made, bases, words)
 
@@ -161,28 +193,37 @@ def _rows(
     memory: Memory,
     kernels: Sequence[native.Kernel | None],
     tables: NDArray[np.int64],
-    keep: list[object],
-) -> list[tuple[int, int, int, int]]:
+    multi: int,
+) -> list[Row]:
     """The rows of the tape, level by level; a level that is worth sharing is one launch."""
-    rows: list[tuple[int, int, int, int]] = []
+    rows: list[Row] = []
     for level in levels(program.launches, memory):
-        launches = [
-            (_address(program.launches[i], kernels[i]), int(tables[i]), launch.iterations)
+        running = [
+            i
             for i in level
-            if (launch := program.launches[i]).iterations and not is_idle(launch, memory)
+            if program.launches[i].iterations and not is_idle(program.launches[i], memory)
         ]
-        if not launches:
+        if not running:
             continue
+        launches = [
+            (
+                _address(program.launches[i], kernels[i]),
+                int(tables[i]),
+                program.launches[i].iterations,
+            )
+            for i in running
+        ]
         cost = sum(program.launches[i].cost for i in level)
         if cost > SHARE and len(launches) > 1:
             table, count = multi_table(launches)
-            keep.append(table)
-            rows.append(
-                (native_functions()["multi"], table.ctypes.data, count, min(count, PARTS * 2))
-            )
+            words = (multi, table.ctypes.data, count, min(count, PARTS * 2))
+            rows.append(Row(words, tuple(running), table))
         else:
             parts = PARTS if cost > SHARE else 1
-            rows += [(*launch, min(launch[2], parts)) for launch in launches]
+            rows += [
+                Row((*launch, min(launch[2], parts)), (i,))
+                for i, launch in zip(running, launches, strict=True)
+            ]
     return rows
 
 
@@ -205,10 +246,11 @@ def _status(
     return [Status(arena[start : start + 8].view(np.int64), program)]
 
 
-def _uses_blas(program: Program) -> bool:
+def uses_blas(program: Program) -> bool:
+    """Whether a kernel calls BLAS or LAPACK."""
     return any(
         any(isinstance(word, Routine) for word in launch.words)
-        or any(_uses_blas(body.program) for body in launch.bodies)
+        or any(uses_blas(body.program) for body in launch.bodies)
         for launch in program.launches
     )
 
@@ -238,8 +280,9 @@ def entry_of(
         patches[:, 0] = numbers[patches[:, 0]]
         tape = replace(tape, patches=patches)
         result = _renumbered(result, places)
-    uses_blas = _uses_blas(made.program)
-    spec = entry.ProgramSpec(tuple(arguments), result, tape, uses_blas, is_long=cost > LONG)
+    spec = entry.ProgramSpec(
+        tuple(arguments), result, tape, uses_blas(made.program), is_long=cost > LONG
+    )
     return entry.build(spec, fallback)
 
 
@@ -259,4 +302,4 @@ def array_spec(type: TensorType, donated: bool = False) -> entry.ArraySpec:
     return entry.ArraySpec(type.dtype, type.shape, donated)
 
 
-__all__ = ["Native", "array_spec", "build", "entry_of"]
+__all__ = ["Native", "Row", "array_spec", "build", "entry_of", "uses_blas"]

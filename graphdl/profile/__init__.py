@@ -1,0 +1,16 @@
+"""Profiles of compiled programs: `executable.profile(*args)` makes a `Report`."""
+
+from graphdl.profile.flame import to_flame
+from graphdl.profile.report import WRITERS, KernelTime, Peak, Report, as_text
+from graphdl.profile.timeline import to_trace
+
+__all__ = ["KernelTime", "Peak", "Report"]
+
+WRITERS.update(
+    {
+        ".trace.json": to_trace,
+        ".json": Report.to_json,
+        ".html": to_flame,
+        ".txt": as_text,
+    }
+)

@@ -1,0 +1,209 @@
+"""What a profile has found: times of kernels, and what the machine could do at best."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from graphdl.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What this machine has been measured to do with all of a program's threads.
+
+    bandwidth: bytes a second that a copy of a large array reads and writes. flops: operations a
+    second of independent fused multiply-adds in vector registers, by dtype.
+    """
+
+    bandwidth: float
+    flops: Mapping[str, float]
+    threads: int
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One kernel of a program, or of the body of a loop or a branch, in a call.
+
+    kernel: its number among `executable.kernels`, or among those of its body. seconds, median: what
+    all its `runs` in one call took together, at the least and in the median of all calls. bytes,
+    flops: of all those runs, as in KernelInfo. dtype: of its widest float. nodes: what it computes,
+    by the labels of `executable.optimized`. lines: the user's. body: the kernels of the bodies that
+    it runs.
+    """
+
+    kernel: int
+    name: str
+    seconds: float
+    median: float
+    runs: int
+    bytes: int
+    flops: int
+    dtype: str
+    nodes: tuple[str, ...]
+    lines: tuple[str, ...]
+    body: tuple[KernelTime, ...] = ()
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second."""
+        return self.bytes / self.seconds if self.seconds else 0.0
+
+    @property
+    def rate(self) -> float:
+        """Operations a second."""
+        return self.flops / self.seconds if self.seconds else 0.0
+
+    @property
+    def own_seconds(self) -> float:
+        """Without the kernels of its bodies."""
+        return max(0.0, self.seconds - sum(inner.seconds for inner in self.body))
+
+    def limits(self, peak: Peak) -> tuple[float, float]:
+        """The shares of the machine's peak: of its bandwidth, and of its operations a second.
+
+        The former is above 1 where the arrays are still in a cache from the kernel before.
+        """
+        most = peak.flops.get(self.dtype) or max(peak.flops.values(), default=0.0)
+        return (
+            self.bandwidth / peak.bandwidth if peak.bandwidth else 0.0,
+            self.rate / most if most else 0.0,
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the time of a compiled program goes.
+
+    kernels: in the order in which they run. seconds, median: of an ordinary call from Python, the
+    fastest and the median one of `calls`. `str(report)` is a table; `save` writes other forms.
+
+    >>> import numpy as np, graphdl as gd
+    >>> x = np.ones((256, 256))
+    >>> report = gd.compile(lambda x: np.sum(np.tanh(x @ x))).lower(x).profile(x)
+    >>> len(report.kernels) > 0 and report.kernels[0].seconds > 0
+    True
+    >>> 0 < report.seconds_of(0) <= report.seconds
+    True
+    """
+
+    name: str
+    kernels: tuple[KernelTime, ...]
+    seconds: float
+    median: float
+    calls: int
+    peak: Peak
+
+    @cached_property
+    def overhead(self) -> float:
+        """The part of a median call that is in no kernel: its arguments and its results."""
+        return max(0.0, self.median - sum(kernel.median for kernel in self.kernels))
+
+    def seconds_of(self, kernel: int) -> float:
+        """The time of the kernel with this number in `executable.kernels`."""
+        return self.kernels[kernel].seconds
+
+    def walk(self) -> Iterator[tuple[int, KernelTime]]:
+        """Every kernel with its depth, 0 for those of the program, bodies' behind their loop."""
+        pending = [(0, kernel) for kernel in reversed(self.kernels)]
+        while pending:
+            depth, kernel = pending.pop()
+            yield depth, kernel
+            pending += [(depth + 1, inner) for inner in reversed(kernel.body)]
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers as dicts and lists, in seconds, bytes and operations."""
+        found = asdict(self)
+        found["overhead"] = self.overhead
+        return found
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the report: `.txt` the table, `.json` the numbers, `.html` a flame graph.
+
+        `.trace.json` is a trace for Chrome's `about:tracing` or https://ui.perfetto.dev. The path
+        is returned.
+
+        Raises:
+            ArgumentError: another ending.
+            OSError: the file cannot be written.
+        """
+        path = Path(path)
+        for ending, write in WRITERS.items():
+            if path.name.endswith(ending):
+                path.write_text(write(self), encoding="utf-8")
+                return path
+        raise ArgumentError(
+            f"cannot write a profile as {path.name!r}; the name has to end in {', '.join(WRITERS)}"
+        )
+
+
+# --- as text ----------------------------------------------------------------------------------
+
+
+def duration(seconds: float) -> str:
+    """A time with three digits and its unit.
+
+    >>> duration(0.00123), duration(4.5e-8)
+    ('1.23 ms', '45.0 ns')
+    """
+    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if seconds >= factor:
+            return f"{seconds / factor:.3g} {unit}"
+    return f"{seconds * 1e9:.1f} ns"
+
+
+_COLUMNS = ("min", "median", "share", "GB/s", "of peak", "GFLOP/s", "of peak", "kernel", "lines")
+
+
+def as_text(report: Report) -> str:
+    """The report as a table, a kernel a line; those of bodies are indented below their loop."""
+    whole = report.median or 1.0
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    for depth, kernel in report.walk():
+        bandwidth, rate = kernel.limits(report.peak)
+        name = f"{kernel.kernel}: {kernel.name}"
+        rows.append(
+            (
+                duration(kernel.seconds),
+                duration(kernel.median),
+                f"{kernel.median / whole:.1%}",
+                f"{kernel.bandwidth / 1e9:.1f}",
+                f"{bandwidth:.0%}",
+                f"{kernel.rate / 1e9:.1f}",
+                f"{rate:.0%}",
+                "  " * depth + name,
+                ", ".join(kernel.lines),
+            )
+        )
+    share = f"{report.overhead / whole:.1%}"
+    rest = "arguments and results"
+    rows.append(("", duration(report.overhead), share, "", "", "", "", rest, ""))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    lines = [
+        "  ".join(
+            text.ljust(width) if i >= 7 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    flops = ", ".join(f"{rate / 1e9:.0f} GFLOP/s {d}" for d, rate in report.peak.flops.items())
+    head = (
+        f"{report.name}: {duration(report.seconds)} a call, median {duration(report.median)} "
+        f"of {report.calls}\npeak, measured: {report.peak.bandwidth / 1e9:.1f} GB/s, {flops} "
+        f"({report.peak.threads} thread{'s' if report.peak.threads > 1 else ''})"
+    )
+    return "\n".join([head, "", *lines])
+
+
+#: By the ending of the file; the longer of two that fit stands first. `graphdl.profile` fills it.
+WRITERS: dict[str, Callable[[Report], str]] = {}
