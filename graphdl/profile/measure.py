@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from graphdl.errors import ArgumentError
@@ -30,8 +30,7 @@ Array = NDArray[Any]
 _SECONDS, _FEWEST, _MOST = 0.5, 7, 300
 
 
-@dataclass(frozen=True)
-class _Sample:
+class _Sample(Struct, frozen=True):
     """What one launch took in one call: in ticks, how often, and the launches of its bodies."""
 
     ticks: float

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, to_builtins
 
 from graphdl.errors import ArgumentError
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(Struct, frozen=True):
     """What this machine has been measured to do with all of a program's threads.
 
     bandwidth: bytes a second that a copy of a large array reads and writes. flops: operations a
@@ -25,8 +24,7 @@ class Peak:
     threads: int
 
 
-@dataclass(frozen=True)
-class KernelTime:
+class KernelTime(Struct, frozen=True):
     """One kernel of a program, or of the body of a loop or a branch, in a call.
 
     kernel: its number among `executable.kernels`, or among those of its body. seconds, median: what
@@ -75,8 +73,7 @@ class KernelTime:
         )
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Struct, frozen=True):
     """Where the time of a compiled program goes.
 
     kernels: in the order in which they run. seconds, median: of an ordinary call from Python, the
@@ -98,7 +95,7 @@ class Report:
     calls: int
     peak: Peak
 
-    @cached_property
+    @property
     def overhead(self) -> float:
         """The part of a median call that is in no kernel: its arguments and its results."""
         return max(0.0, self.median - sum(kernel.median for kernel in self.kernels))
@@ -120,9 +117,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers as dicts and lists, in seconds, bytes and operations."""
-        found = asdict(self)
-        found["overhead"] = self.overhead
-        return found
+        found: dict[str, Any] = to_builtins(self)
+        return {**found, "overhead": self.overhead}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1)
