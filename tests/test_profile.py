@@ -232,7 +232,12 @@ def test_the_peak_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_measured_speed_is_one_that_a_machine_can_have() -> None:
     from graphdl.kernels.cpu import speed
 
-    single, double = speed.fma_rate("float32"), speed.fma_rate("float64")
+    single = double = 0.0
+    for _ in range(20):  # until both were measured while nothing else had the processors
+        single = max(single, speed.fma_rate("float32"))
+        double = max(double, speed.fma_rate("float64"))
+        if 1.5 < single / double < 2.5:
+            break
     assert 1e9 < double < 1e14
-    assert 1.3 < single / double < 3
+    assert 1.5 < single / double < 2.5
     assert 1e8 < speed.copy_bandwidth() < 1e13
