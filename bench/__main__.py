@@ -10,7 +10,7 @@ from bench import report
 from bench.harness import Options
 from bench.peers import CONTESTANTS
 
-NAMES = ("pointwise", "overhead", "mlp", "conv", "npbench", "compile")
+NAMES = ("pointwise", "reduce", "rows", "overhead", "mlp", "conv", "npbench", "compile")
 
 
 def subject(name: str) -> str:
@@ -33,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--only", default="", help=f"contestants, comma separated, of {', '.join(CONTESTANTS)}"
     )
+    arguments.add_argument(
+        "--cases", default="", metavar="WORDS", help="only cases with all these words in the name"
+    )
     arguments.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     arguments.add_argument("--tiny", action="store_true", help="tiny inputs: does it all run?")
     return arguments
@@ -53,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     if chosen.threads < 1:
         arguments.error(f"--threads {chosen.threads}: at least 1")
     size = "tiny" if chosen.tiny else "full"
-    options = Options(threads=chosen.threads, only=only, quick=chosen.quick, size=size)
+    options = Options(chosen.threads, only, chosen.quick, size, chosen.cases)
     found: report.Report = import_module(f"bench.{chosen.name}").run(options)
     print(report.text(found))
     if chosen.json is not None:

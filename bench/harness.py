@@ -30,12 +30,17 @@ PAUSE_S = 0.02
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line chose; `size` is "full", or "tiny" to see only that all is well."""
+    """What the command line chose.
+
+    `size` is "full", or "tiny" to see only that all is well; a case runs if all words of
+    `only_cases` are in its name.
+    """
 
     threads: int = 2
     only: tuple[str, ...] = ()
     quick: bool = False
     size: str = "full"
+    only_cases: str = ""
 
     @property
     def rounds(self) -> int:
@@ -44,6 +49,15 @@ class Options:
     @property
     def slice_s(self) -> float:
         return 0.05 if self.quick else 0.15
+
+    @property
+    def budget_s(self) -> float:
+        """A contestant that has taken longer for a case than this misses the rounds left."""
+        return 3 * self.rounds * self.slice_s
+
+    def asks(self, case: str) -> bool:
+        """Whether the case of this name runs."""
+        return all(word in case for word in self.only_cases.split())
 
     def chooses(self, contestant: str) -> bool:
         """Whether `contestant` takes part; the floor always does."""
@@ -107,6 +121,7 @@ class Worker:
 
 def race(benchmark: str, cases: Sequence[Case], options: Options) -> Report:
     """Run every case of a benchmark and report on it."""
+    cases = [case for case in cases if options.asks(case.name)]
     names = [name for name in competing(cases) if options.chooses(name)]
     with ExitStack() as stack:
         workers = {
@@ -130,19 +145,23 @@ def run_case(
     outcomes = {name: prepare(case, name, workers) for name in names if name in case.builders}
     ready = [name for name, outcome in outcomes.items() if not outcome.note]
     samples: dict[str, list[float]] = {name: [] for name in ready}
+    spent = dict.fromkeys(ready, 0.0)
     for turn in range(options.rounds):
         for place in range(len(ready)):
             name = ready[(turn + place) % len(ready)]
             time.sleep(PAUSE_S)
+            start = time.perf_counter()
             try:
                 answer = workers[name].ask(do="time", seconds=options.slice_s, fewest=2)
                 samples[name] += answer["samples"]
             except Failed as failure:
                 outcomes[name] = replace(outcomes[name], note=f"failed: {failure}")
-        ready = [name for name in ready if not outcomes[name].note]
+            spent[name] += time.perf_counter() - start
+        ready = [n for n in ready if not outcomes[n].note and spent[n] < options.budget_s]
         progress(f"{case.name}: round {turn + 1} of {options.rounds}")
-    for name in ready:
-        outcomes[name] = replace(outcomes[name], samples=tuple(samples[name]))
+    for name, found in samples.items():
+        if not outcomes[name].note:
+            outcomes[name] = replace(outcomes[name], samples=tuple(found))
     return CaseReport(case.name, case.floor_label, tuple(outcomes.values()), case.targets)
 
 

@@ -6,19 +6,16 @@ floor moves the least that any answer moves: both inputs are read, both gradient
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from bench import harness, report
+from bench import floors, harness, report
 from bench.cases import Array, Case, Prepared, Target
 from bench.peers import library
 
 SIZES = {"full": 4_000_000, "tiny": 1_000}
-FLOOR_LABEL = "a copy of the same bytes"
 
 
 def inputs(count: int) -> dict[str, Array]:
@@ -135,36 +132,8 @@ def with_autograd(inputs: Mapping[str, Array]) -> Prepared:
 
 
 def floor(inputs: Mapping[str, Array]) -> Prepared:
-    """Copy both inputs, a thread each; NumPy lets go of the interpreter while it copies."""
-    sources = [inputs["a"], inputs["x"]]
-    copies = [np.zeros_like(source) for source in sources]
-    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-    cuts = [
-        (target[part], source[part])
-        for source, target in zip(sources, copies, strict=True)
-        for part in slices(source.size, max(1, threads // len(sources)))
-    ]
-    if threads == 1:
-
-        def call() -> None:
-            for target, source in cuts:
-                np.copyto(target, source)
-
-    else:
-        pool = ThreadPoolExecutor(threads - 1)
-
-        def call() -> None:
-            waiting = [pool.submit(np.copyto, target, source) for target, source in cuts[1:]]
-            np.copyto(*cuts[0])
-            for copied in waiting:
-                copied.result()
-
-    return Prepared(lambda: expected(inputs), call)
-
-
-def slices(count: int, parts: int) -> list[slice]:
-    """`range(count)` cut into `parts`."""
-    return [slice(p * count // parts, (p + 1) * count // parts) for p in range(parts)]
+    """Copy both inputs."""
+    return Prepared(lambda: expected(inputs), floors.copying([inputs["a"], inputs["x"]]))
 
 
 def cases(size: str) -> list[Case]:
@@ -185,7 +154,7 @@ def cases(size: str) -> list[Case]:
                 "floor": floor,
             },
             tolerance=1e-4,
-            floor_label=FLOOR_LABEL,
+            floor_label=floors.COPY,
             targets=(
                 Target(times=5, peers=("jax", "torch", "torch-compile")),
                 Target(times=1.3, of_floor=True),

@@ -111,14 +111,14 @@ def ratio(above: Outcome | None, below: Outcome | None) -> str:
 
 
 def case_table(case: CaseReport) -> str:
-    """Median, minimum, speed relative to the best peer, time relative to the floor."""
-    head = ["", "median", "minimum", "speed / best peer", "time / floor"]
+    """Median, minimum, speed relative to the best peer, time relative to the floor, error."""
+    head = ["", "median", "minimum", "speed / best peer", "time / floor", "error"]
     floors = case.timed((FLOOR,))
     floor = floors[0] if floors else None
     rows = [head]
     for outcome in case.outcomes:
         if not outcome.samples:
-            rows.append([outcome.label, "-", "-", "-", "-"])
+            rows.append([outcome.label, "-", "-", "-", "-", error(outcome)])
             continue
         label = f"floor: {case.floor_label}" if outcome.name == FLOOR else outcome.label
         rows.append(
@@ -128,12 +128,22 @@ def case_table(case: CaseReport) -> str:
                 show_time(outcome.minimum),
                 ratio(case.best_peer(), outcome),
                 ratio(outcome, floor),
+                error(outcome),
             ]
         )
     if floor is None:
+        rows = [[*row[:-2], row[-1]] for row in rows]
+    if all(row[-1] == "-" for row in rows[1:]):
         rows = [row[:-1] for row in rows]
     notes = [f"{outcome.label}: {outcome.note}" for outcome in case.outcomes if outcome.note]
     return "\n".join([aligned(rows), *([""] if notes else []), *notes])
+
+
+def error(outcome: Outcome) -> str:
+    """The largest difference from float64, relative to the largest value; the floor has none."""
+    if outcome.difference is None or outcome.name == FLOOR:
+        return "-"
+    return f"{outcome.difference:.1e}"
 
 
 def target_lines(case: CaseReport) -> list[str]:
@@ -192,7 +202,7 @@ def text(report: Report) -> str:
     blocks.append(
         f"{found['cpu']}, {found['cores']} cores, Python {found['python']}, "
         + ", ".join(f"{name} {number}" for name, number in versions.items())
-        + ". Ratios are of medians, in brackets of minima."
+        + ". Ratios are of medians, in brackets of minima; errors are against float64."
     )
     return "\n\n".join(blocks)
 

@@ -57,10 +57,13 @@ def sample(call: Callable[[], object], repeats: int) -> float:
 def time_calls(call: Callable[[], object], seconds: float, fewest: int) -> list[float]:
     """Samples of `call` for about `seconds`, at least `fewest`, after warming up.
 
-    The warm-up undoes what the contestant timed before did to caches and clock rate. The garbage
-    collector is off while samples are taken, as `timeit` has it.
+    The warm-up undoes what the contestant timed before did to caches and clock rate; a call that
+    alone takes all of the time was warm for most of it, and is a sample. The garbage collector is
+    off while samples are taken, as `timeit` has it.
     """
-    sample(call, 1)
+    first = sample(call, 1)
+    if first > 1e9 * seconds:
+        return [first, *(sample(call, 1) for _ in range(fewest - 1))]
     once = sample(call, 1)
     repeats = max(1, round(SAMPLE_NS / once)) if once < SAMPLE_NS else 1
     sample(call, repeats)

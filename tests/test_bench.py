@@ -116,13 +116,13 @@ def test_table() -> None:
     assert text.splitlines()[:9] == [
         "### pointwise: values (2 threads)",
         "",
-        "|               |  median | minimum | speed / best peer | time / floor |",
-        "|---------------|--------:|--------:|------------------:|-------------:|",
-        "| graphdl       | 12.0 ms | 10.0 ms |       5.00 (5.00) |  1.20 (1.11) |",
-        "| JAX           | 60.0 ms | 50.0 ms |       1.00 (1.00) |  6.00 (5.56) |",
-        "| PyTorch       |       - |       - |                 - |            - |",
-        "| autograd      |       - |       - |                 - |            - |",
-        "| floor: a copy | 10.0 ms | 9.00 ms |       6.00 (5.56) |  1.00 (1.00) |",
+        "|               |  median | minimum | speed / best peer | time / floor |   error |",
+        "|---------------|--------:|--------:|------------------:|-------------:|--------:|",
+        "| graphdl       | 12.0 ms | 10.0 ms |       5.00 (5.00) |  1.20 (1.11) | 1.0e-07 |",
+        "| JAX           | 60.0 ms | 50.0 ms |       1.00 (1.00) |  6.00 (5.56) | 1.0e-07 |",
+        "| PyTorch       |       - |       - |                 - |            - |       - |",
+        "| autograd      |       - |       - |                 - |            - |       - |",
+        "| floor: a copy | 10.0 ms | 9.00 ms |       6.00 (5.56) |  1.00 (1.00) |       - |",
     ]
     assert "PyTorch: not installed\nautograd: failed: ValueError: no" in text
     assert "Target at least 5 x the speed of the best peer: 5.00 (5.00), reached." in text

@@ -1,0 +1,82 @@
+"""The benchmarks of whole workloads, tiny and untimed: contestants agree, as do derivatives."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from bench import harness, reduce, report, rows
+from bench.cases import Case
+
+#: Contestants that are there at once; the others are compared before they are timed, at every run.
+QUICK = ("graphdl", "numpy", "autograd")
+
+DERIVED = [
+    case
+    for module in (reduce, rows)
+    for case in module.cases("tiny")
+    if case.name.endswith("gradients")
+]
+
+
+@pytest.mark.parametrize("name", ["reduce", "rows"])
+def test_contestants_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness.Options, "rounds", 1)
+    monkeypatch.setattr(harness.Options, "slice_s", 0.0)
+    options = harness.Options(only=QUICK, quick=True, size="tiny")
+    found = import_module(f"bench.{name}").run(options)
+    assert found.cases
+    for case in found.cases:
+        assert case.outcomes[0].name == "graphdl"
+        for outcome in case.outcomes:
+            assert outcome.note in ("", "not installed"), f"{case.name}: {outcome.label}"
+    assert f"### {name}" in report.text(found)
+
+
+@pytest.mark.parametrize("case", DERIVED, ids=lambda case: case.name)
+def test_gradients_by_hand_are_derivatives(case: Case) -> None:
+    """Along a random direction of each operand, by central differences, of sum(g * value)."""
+    inputs = {
+        key: array if array.dtype.kind == "i" else array.astype(np.float64)
+        for key, array in case.inputs().items()
+    }
+    rng = np.random.default_rng(3)
+    _, *gradients = case.expected(inputs)
+    operands = [key for key in inputs if key != "g" and inputs[key].dtype.kind == "f"]
+    for name, gradient in zip(operands, gradients, strict=True):
+        direction = rng.standard_normal(gradient.shape)
+        ends = [
+            np.sum(
+                inputs["g"] * case.expected({**inputs, name: inputs[name] + step * direction})[0]
+            )
+            for step in (1e-6, -1e-6)
+        ]
+        slope = (ends[0] - ends[1]) / 2e-6
+        assert slope == pytest.approx(np.sum(gradient * direction), rel=1e-6)
+
+
+def test_a_slow_contestant_misses_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        asked = 0
+
+        def ask(self, **request: object) -> dict[str, object]:
+            if request["do"] == "prepare":
+                return {"first_call_s": 0.0, "difference": 0.0, "agrees": True}
+            self.asked += 1
+            return {"samples": [1.0]}
+
+    monkeypatch.setattr(harness.Options, "budget_s", 0.0)
+    worker = Slow()
+    case = reduce.cases("tiny")[0]
+    found = harness.run_case(case, ["graphdl"], {"graphdl": worker}, harness.Options())  # type: ignore[dict-item]
+    assert worker.asked == 1
+    assert found.outcomes[0].samples == (1.0,)
+
+
+def test_cases_are_chosen_by_words() -> None:
+    options = harness.Options(only_cases="sum rows")
+    assert options.asks("sum, rows of a transpose")
+    assert not options.asks("sum, columns")
+    assert harness.Options().asks("anything")
