@@ -28,6 +28,7 @@ from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType
 
 if TYPE_CHECKING:
+    from graphdl.explain import Explanation
     from graphdl.profile import Report
 
 #: The ops that find an index out of bounds when a program runs.
@@ -104,7 +105,7 @@ class Executable:
 
     def _debug(self, level: int) -> None:
         """GRAPHDL_DEBUG=1 explains each program as it is made, 2 adds graphs, 3 kernels."""
-        texts: list[Callable[[], str]] = [self.explain] if level >= 1 else []
+        texts: list[Callable[[], object]] = [self.explain] if level >= 1 else []
         if level >= 2:
             texts += [partial("{}:\n{}".format, name, graph) for name, graph in self.passes]
         if level >= 3:
@@ -283,28 +284,21 @@ class Executable:
         kernels = [kernel for kernel in self._native.kernels if kernel is not None]
         return "\n".join(dict.fromkeys(kernel.assembly() for kernel in kernels))
 
-    def explain(self) -> str:
-        """What was traced, what became of it, and what each kernel does."""
-        lines = [
-            f"{len(self.graph.nodes)} nodes traced, {len(self.optimized.nodes)} after "
-            f"{len(self.passes) - 1} passes, {len(self.kernels)} kernels",
-            *(f"  {name:<16} {len(graph.nodes)} nodes" for name, graph in self.passes),
-            f"memory: {self.memory}",
-            "time to make: " + ", ".join(f"{k} {v:.3f} s" for k, v in self.seconds.items()),
-        ]
-        for i, (kernel, (launch, _)) in enumerate(zip(self.kernels, self._running, strict=True)):
-            shared = "shared by threads" if kernel.parallel else "one thread"
-            lines.append(
-                f"kernel {i}: {kernel.name} ({shared}, {kernel.iterations} iterations, "
-                f"{kernel.bytes:,} bytes, {kernel.flops:,} operations)"
-            )
-            for node in launch.nodes:
-                source = self.optimized.sources.get(node)
-                lines.append(
-                    f"    {self.optimized.labels[node]}: {node.type} = {node.op.name}"
-                    + (f"   {source}" if source else "")
-                )
-        return "\n".join(lines)
+    def explain(self) -> Explanation:
+        """What the compiler did and why: print it, or read its parts.
+
+        Each pass with the rules that fired and where, each kernel with what it computes and why it
+        ends where it does, each buffer and what it shares memory with; the same of the bodies of
+        loops and branches. The passes run again for it: compiling keeps no record.
+
+        >>> import numpy as np, graphdl as gd
+        >>> found = gd.compile(lambda x: np.exp(x) - 1.0).lower(gd.spec((3,))).explain()
+        >>> [(use.rule, use.count) for step in found.passes for use in step.rules]
+        [('exp(x) - 1', 1)]
+        """
+        from graphdl.explain import explained  # what is rarely used: 5 ms of start-up
+
+        return explained(self.graph, self._program, self.memory, self.seconds)
 
     def visualize(self, path: str | Path) -> Path:
         """Draw what runs, the graph after the passes, with a colour for each kernel.

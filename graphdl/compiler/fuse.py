@@ -38,6 +38,18 @@ MAX_REDUCTIONS = 32
 
 ROW, COLUMN, ALL, STRIP = "row", "column", "all", "strip"
 
+#: Why what could be one kernel is two, for people to read.
+OWN_KERNEL = "one of them is an op with a kernel of its own"
+FULL = f"a kernel has at most {MAX_MEMBERS} operations, {MAX_REDUCTIONS} of them reductions"
+INCOMPLETE = "the value is complete only when its kernel has ended"
+NOT_CONVEX = "another kernel has to run in between"
+OTHER_LOOPS = "their loops differ"
+OTHER_PLACES = "the value is read at other places of the loops than those where it is made"
+PRODUCT = "it cannot be computed on the rows of a matrix product or a convolution"
+WHOLE = "a matrix product or a convolution reads each element many times, so all are made before"
+SPOILS = "an array that one of them changes in place is read by the other at other places"
+NOT_TRIED = "nothing stands against it, but fusion did not come to try"
+
 
 class Group(Struct, frozen=True):
     """The nodes of one kernel.
@@ -250,6 +262,9 @@ class _Fusion:
         self.users = users(graph.nodes)
         self.count = 0
 
+    def refused(self, node: Node, draft: _Draft, why: str) -> None:
+        """A node does not join a draft that it reads from."""
+
     def new(self, kind: str, dims: Shape) -> _Draft:
         draft = _Draft(self.count, kind, dims)
         self.drafts[draft.number] = draft
@@ -281,15 +296,15 @@ class _Fusion:
             if earlier & bit:
                 self.before[other] = earlier | missing
 
-    def may_join(self, node: Node, draft: _Draft) -> bool:
-        """Whether the draft stays convex with the node in it."""
+    def obstacle(self, node: Node, draft: _Draft) -> str | None:
+        """Why the draft would not be convex with the node in it; None if it would."""
         for origin, other in self.needs(node):
             if other is draft:
                 if draft.is_closed(origin):
-                    return False
+                    return INCOMPLETE
             elif self.before[other.number] >> draft.number & 1:
-                return False
-        return True
+                return NOT_CONVEX
+        return None
 
     def place(self, node: Node, draft: _Draft, fit: _Fit) -> None:
         draft.axes[node] = fit.axes
@@ -310,23 +325,33 @@ class _Fusion:
 
     # --- does it fit? ---------------------------------------------------------------------
 
-    def fit(self, node: Node, draft: _Draft) -> _Fit | None:
-        if draft.kind not in ("loops", "product") or len(draft.axes) >= MAX_MEMBERS:
-            return None
+    def fit(self, node: Node, draft: _Draft) -> _Fit | str:
+        """How the node fits the draft, or why it does not."""
+        if draft.kind not in ("loops", "product"):
+            return OWN_KERNEL
+        if len(draft.axes) >= MAX_MEMBERS:
+            return FULL
         if node.op.family == "reduction":
-            if draft.kind != "loops" or len(draft.reductions) >= MAX_REDUCTIONS:
-                return None
-            return self._fit_reduction(node, draft)
+            if draft.kind != "loops":
+                return PRODUCT
+            if len(draft.reductions) >= MAX_REDUCTIONS:
+                return FULL
+            return self._fit_reduction(node, draft) or OTHER_LOOPS
         if draft.kind == "product" and not _may_follow_product(node):
-            return None
+            return PRODUCT
         if node.op is update and spoils(node, (*draft.axes, node)):
-            return None
+            return SPOILS
         if any(spoils(made, (node,)) for made in draft.updates):
-            return None
+            return SPOILS
+        why = OTHER_LOOPS
         for axes in self._candidates(node, draft):
-            if self._agrees(node, axes, draft) and self._is_linear(node, draft, draft):
+            if not self._agrees(node, axes, draft):
+                why = OTHER_PLACES
+            elif not self._is_linear(node, draft, draft):
+                why = PRODUCT
+            else:
                 return _Fit(axes)
-        return None
+        return why
 
     def _candidates(self, node: Node, draft: _Draft) -> list[Axes]:
         shape = changed_shape(node)
@@ -444,11 +469,11 @@ class _Fusion:
         drafts = dict.fromkeys(draft for _, draft in self.needs(node))
         best: tuple[_Draft, _Fit] | None = None
         for draft in sorted(drafts, key=lambda d: (d.kind != "loops", -d.number)):
-            if self.may_join(node, draft):
-                fit = self.fit(node, draft)
-                if fit is not None:
-                    best = draft, fit
-                    break
+            fit = self.obstacle(node, draft) or self.fit(node, draft)
+            if isinstance(fit, _Fit):
+                best = draft, fit
+                break
+            self.refused(node, draft, fit)
         if best is None:
             self._start(node)
             return
@@ -472,7 +497,7 @@ class _Fusion:
 
     def _merged(self, a: _Draft, b: _Draft) -> _Draft:
         """a with the members of b in it, if their loops agree and the result is convex."""
-        if not self._mergeable(a, b):
+        if self.apart(a, b) is not None:
             return a
         if b.kind == "product":
             a, b = b, a
@@ -493,26 +518,29 @@ class _Fusion:
                 self.before[other] = mask & ~b_bit | a_bit | both
         return a
 
-    def _mergeable(self, a: _Draft, b: _Draft) -> bool:
+    def apart(self, a: _Draft, b: _Draft) -> str | None:
+        """Why two drafts cannot become one; None if they can."""
         if "product" in (a.kind, b.kind):
             product, loops = (a, b) if a.kind == "product" else (b, a)
+            if loops.kind not in ("loops", "product"):
+                return OWN_KERNEL
             if not self._follows(loops, product):
-                return False
+                return OTHER_LOOPS if loops.dims != product.dims else PRODUCT
         elif (a.kind, b.kind) != ("loops", "loops"):
-            return False
+            return OWN_KERNEL
         if a.dims != b.dims:
-            return False
+            return OTHER_LOOPS
         if a.outer is not None and b.outer is not None:
             if (a.outer, a.inner) != (b.outer, b.inner):
-                return False
+                return OTHER_LOOPS
         elif any(kind == ROW for kind in (*a.reductions.values(), *b.reductions.values())):
-            return False
+            return OTHER_LOOPS
         if len(a.axes) + len(b.axes) > MAX_MEMBERS:
-            return False
+            return FULL
         if len(a.reductions) + len(b.reductions) > MAX_REDUCTIONS:
-            return False
+            return FULL
         if any(spoils(node, two.axes) for one, two in ((a, b), (b, a)) for node in one.updates):
-            return False
+            return SPOILS
         for one, two in ((a, b), (b, a)):
             between = self.before[two.number]
             if between >> one.number & 1:
@@ -520,10 +548,11 @@ class _Fusion:
                     earlier >> one.number & 1 and between >> other & 1
                     for other, earlier in self.before.items()
                 ):
-                    return False
-                if not self._reads_agree(two, one):
-                    return False
-        return True
+                    return NOT_CONVEX
+                why = self._misread(two, one)
+                if why is not None:
+                    return why
+        return None
 
     def _follows(self, loops: _Draft, product: _Draft) -> bool:
         """Whether the members of `loops` can be computed where the product's rows are."""
@@ -560,20 +589,20 @@ class _Fusion:
                 return False
         return True
 
-    def _reads_agree(self, reader: _Draft, writer: _Draft) -> bool:
-        """Whether what `reader` takes from `writer` is at the same place of the loops."""
+    def _misread(self, reader: _Draft, writer: _Draft) -> str | None:
+        """Why `reader` cannot take from `writer` what it does at the same place of the loops."""
         for node in reader.axes:
             for origin, draft in self.needs(node):
                 if draft is writer and writer.is_closed(origin):
-                    return False
+                    return INCOMPLETE
             axes = reader.operand_axes.get(node, reader.axes[node])
             probe = _Draft(-1, "loops", writer.dims, axes=writer.axes)
             if node.op.family == "reduction":
                 if not self._operand_agrees(node.inputs[0], axes, probe):
-                    return False
+                    return OTHER_PLACES
             elif not self._agrees(node, axes, probe):
-                return False
-        return True
+                return OTHER_PLACES
+        return None
 
     def _merge_siblings(self) -> None:
         """Groups of the same loops that read the same large array become one."""
@@ -748,6 +777,55 @@ def _frozen(draft: _Draft, position: Mapping[Node, int]) -> Group:
 def fuse(graph: Graph) -> list[Group]:
     """The kernels of a graph, in an order in which they can run."""
     return _Fusion(graph).run()
+
+
+class Border(Struct, frozen=True):
+    """Two kernels, by the numbers of their groups, of which the second reads what the first makes.
+
+    values: what it reads. why: what keeps them from being one.
+    """
+
+    before: int
+    after: int
+    values: tuple[Node, ...]
+    why: str
+
+
+class _Recorded(_Fusion):
+    """Fusion that remembers which nodes did not join what they read from."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph)
+        self.refusals: dict[tuple[Node, Node], str] = {}
+
+    def refused(self, node: Node, draft: _Draft, why: str) -> None:
+        for member in draft.axes:
+            self.refusals[node, member] = why
+
+
+def borders(graph: Graph) -> tuple[list[Group], list[Border]]:
+    """What `fuse` gives, and for each two groups that could have been one why they are not."""
+    fusion = _Recorded(graph)
+    groups = fusion.run()
+    number = {node: i for i, group in enumerate(groups) for node in group.members}
+    flows: dict[tuple[int, int], dict[Node, Node]] = {}
+    for i, group in enumerate(groups):
+        for node in group.members:
+            for operand in node.inputs:
+                for origin in origins(operand):
+                    if number.get(origin, i) != i:
+                        flows.setdefault((number[origin], i), {}).setdefault(origin, node)
+    found = []
+    for (before, after), values in sorted(flows.items()):
+        a = fusion.draft_of[groups[before].members[0]]
+        b = fusion.draft_of[groups[after].members[0]]
+        refusals = (fusion.refusals.get((node, origin)) for origin, node in values.items())
+        if any(node.op in ROOTS for node in values.values()):
+            why = WHOLE
+        else:
+            why = fusion.apart(a, b) or next((text for text in refusals if text), NOT_TRIED)
+        found.append(Border(before, after, tuple(values), why))
+    return groups, found
 
 
 def stored(graph: Graph, groups: Sequence[Group]) -> set[Node]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from graphdl.compiler import rules
+from graphdl.compiler import record, rules
 from graphdl.compiler.stability import stabilised
 from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node, Source, rebuild, topological
@@ -61,14 +62,15 @@ def simplified(
 
     `kept` nodes stay as they are: the inputs, or the variables of a gradient.
     """
-    trace = Trace("simplify")
+    trace, fired = Trace("simplify"), record.firings()
     new: dict[Node, Node] = {node: node for node in kept}
     lines = dict(sources)
     for node in topological(outputs):
         if node in new:
             continue
         trace.standin = sources.get(node)
-        result = _simplified(rebuilt(node, tuple(new[operand] for operand in node.inputs)), trace)
+        operands = tuple(new[operand] for operand in node.inputs)
+        result = _simplified(rebuilt(node, operands), trace, fired)
         new[node] = result
         if node in sources:
             lines.setdefault(result, sources[node])
@@ -77,18 +79,24 @@ def simplified(
     return new, lines
 
 
-def _simplified(node: Node, trace: Trace) -> Node:
+def _simplified(node: Node, trace: Trace, fired: list[record.Firing] | None) -> Node:
     """Apply what applies until nothing does; operands that a rule makes are simplified as well."""
     known: dict[Node, Node] = {}
     for _ in range(_MAX_STEPS):
-        step = _step(node, trace)
+        step = _step(node, trace, fired)
         if step is None:
             return node
-        node = _operands_simplified(step, node, trace, known)
+        node = _operands_simplified(step, node, trace, known, fired)
     return node
 
 
-def _operands_simplified(node: Node, before: Node, trace: Trace, known: dict[Node, Node]) -> Node:
+def _operands_simplified(
+    node: Node,
+    before: Node,
+    trace: Trace,
+    known: dict[Node, Node],
+    fired: list[record.Firing] | None,
+) -> Node:
     """Simplify the nodes between `node` and what was there before (a rule makes a few)."""
     old = set(before.inputs)
     for operand in before.inputs:
@@ -102,12 +110,12 @@ def _operands_simplified(node: Node, before: Node, trace: Trace, known: dict[Nod
         if at not in known:
             operands = tuple(visit(operand, depth - 1) for operand in at.inputs)
             made = rebuilt(at, operands)
-            step = _step(made, trace)
+            step = _step(made, trace, fired)
             for _ in range(_MAX_STEPS):
                 if step is None:
                     break
                 made = step
-                step = _step(made, trace)
+                step = _step(made, trace, fired)
             known[at] = made
         return known[at]
 
@@ -116,28 +124,41 @@ def _operands_simplified(node: Node, before: Node, trace: Trace, known: dict[Nod
     return rebuilt(node, tuple(visit(operand, 8) for operand in node.inputs))
 
 
-def _step(node: Node, trace: Trace) -> Node | None:
-    """One simplification of `node`, or None."""
+def _step(node: Node, trace: Trace, fired: list[record.Firing] | None) -> Node | None:
+    """One simplification of `node`, or None; written down where somebody asked for that."""
+    step = _named_step(node, trace)
+    if step is None:
+        return None
+    if fired is not None:
+        fired.append(record.Firing(step[0], node, step[1], trace.standin))
+    return step[1]
+
+
+def _named_step(node: Node, trace: Trace) -> tuple[str, Node] | None:
+    """The first simplification that applies to `node`, by its name: a rule's, or a function's."""
     empty = _empty(node)
     if empty is not None:
-        return empty if empty is not node else None
+        return ("nothing to compute", empty) if empty is not node else None
     if is_movement(node):
         single = _one_value(node)
         if single is not None and single is not node:
-            return single
+            return "movement of one value", single
     structural = _STRUCTURAL.get(node.op.name)
     if structural is not None:
         result = structural(node)
         if result is not None and result is not node:
-            return result
+            return _name_of(structural), result
     if node.op.family == "pointwise":
-        result = _pointwise(node)
-        if result is not None and result is not node:
-            return result
-        return stabilised(node, trace) or rules.apply(node, trace)
+        return _pointwise(node) or stabilised(node, trace) or rules.apply(node, trace)
     if node.op.family == "reduction":
-        return _reduction(node)
+        reduced = _reduction(node)
+        return None if reduced is None else ("reduction", reduced)
     return None
+
+
+@cache
+def _name_of(function: Callable[..., Any]) -> str:
+    return function.__name__.strip("_").replace("_", " ")
 
 
 # --- values that are the same everywhere ------------------------------------------------------
@@ -210,26 +231,40 @@ def _fold(node: Node) -> Node | None:
     return None
 
 
-def _pointwise(node: Node) -> Node | None:
+def _pointwise(node: Node) -> tuple[str, Node] | None:
     if node.op in _MARKS:
         return None
-    folded = _fold(node)
-    if folded is not None:
-        return folded
-    if node.op is pointwise.cast and node["dtype"] == node.inputs[0].dtype:
-        return node.inputs[0]
-    if node.op is pointwise.select:
-        condition, x, y = node.inputs
-        if x is y:
-            return x
-        known = uniform(condition)
-        if known is not None:
-            return x if bool(known) else y
-    if node.op.name in _COMMUTATIVE:
-        x, y = node.inputs
-        if uniform(x) is not None and uniform(y) is None:
-            return rebuilt(node, (y, x))
-    return _scaled_twice(node) or _hoist(node) or _before_reshape(node) or _before_transpose(node)
+    for simplification in _POINTWISE:
+        result = simplification(node)
+        if result is not None:
+            return None if result is node else (_name_of(simplification), result)
+    return None
+
+
+def _same_dtype(node: Node) -> Node | None:
+    """A cast to the dtype that there is."""
+    is_idle = node.op is pointwise.cast and node["dtype"] == node.inputs[0].dtype
+    return node.inputs[0] if is_idle else None
+
+
+def _known_choice(node: Node) -> Node | None:
+    """A choice between equals, or one that is known."""
+    if node.op is not pointwise.select:
+        return None
+    condition, x, y = node.inputs
+    if x is y:
+        return x
+    known = uniform(condition)
+    if known is None:
+        return None
+    return x if bool(known) else y
+
+
+def _constant_to_the_right(node: Node) -> Node | None:
+    if node.op.name not in _COMMUTATIVE:
+        return None
+    x, y = node.inputs
+    return rebuilt(node, (y, x)) if uniform(x) is not None and uniform(y) is None else None
 
 
 def _scaled_twice(node: Node) -> Node | None:
@@ -346,6 +381,13 @@ def _repeated_again(node: Node, shape: Shape) -> Node:
 
 def _is_repeated_number(node: Node) -> bool:
     return node.op is movement.broadcast and node.inputs[0].shape == ()
+
+
+#: What applies to any pointwise op, in order.
+_POINTWISE = (
+    _fold, _same_dtype, _known_choice, _constant_to_the_right, _scaled_twice, _hoist,
+    _before_reshape, _before_transpose,
+)  # fmt: skip
 
 
 # --- movement ---------------------------------------------------------------------------------

@@ -139,8 +139,8 @@ def _match_all(
     return bound
 
 
-def apply(node: Node, trace: Trace) -> Node | None:
-    """The right side of the first rule whose left side `node` is."""
+def apply(node: Node, trace: Trace) -> tuple[str, Node] | None:
+    """The right side of the first rule whose left side `node` is, and the name of the rule."""
     if node.dtype.kind != "f":
         return None
     for root, names, rule in _patterns().get(node.op.name, ()):
@@ -149,5 +149,5 @@ def apply(node: Node, trace: Trace) -> Node | None:
             result = rule.right(*(TracedArray(bound[name], trace) for name in names)).node
             if result is not node:
                 made: Node = result
-                return made
+                return rule.name, made
     return None

@@ -17,18 +17,20 @@ from graphdl.ops.op import node_of
 from graphdl.tracing import Trace, TracedArray
 
 
-def stabilised(node: Node, trace: Trace) -> Node | None:
-    """The node computed without overflow, if it is one of the two patterns."""
+def stabilised(node: Node, trace: Trace) -> tuple[str, Node] | None:
+    """The node computed without overflow, if it is one of the two patterns, and which it is."""
     if not node.type.is_float:
         return None
     if node.op is pointwise.log:
         total = node.inputs[0]
         if total.op is reduction.sum_ and _is_raw_exp(total.inputs[0]):
-            return _log_sum_exp(total, trace)
+            made = _log_sum_exp(total, trace)
+            return None if made is None else ("log(sum(exp(x)))", made)
     if node.op is pointwise.divide and _is_raw_exp(node.inputs[0]):
         total = _beneath(node.inputs[1])
         if total.op is reduction.sum_ and total.inputs[0] is node.inputs[0]:
-            return _softmax(node, total, trace)
+            made = _softmax(node, total, trace)
+            return None if made is None else ("exp(x) / sum(exp(x))", made)
     return None
 
 
