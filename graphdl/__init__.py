@@ -1,6 +1,9 @@
 """graphdl: NumPy code as compiled, differentiable graphs."""
 
-from graphdl import data, linalg, losses, nn, numpy, optim, random, special, visualize
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from graphdl import data, losses, visualize
 from graphdl import numpy_functions as _numpy_functions
 from graphdl.api import (
     Compiled,
@@ -45,13 +48,13 @@ from graphdl.errors import (
 from graphdl.executable import Executable
 from graphdl.graph import Graph
 from graphdl.numpy_functions import top_k
-from graphdl.rebinding import STAND_INS
-from graphdl.sparse import sparse_hessian, sparse_jacobian
-from graphdl.testing import check_grads
 from graphdl.types import spec
-from graphdl.user_op import op
 
-STAND_INS.update({"numpy": numpy, "scipy.special": special, "scipy.linalg": linalg})
+if TYPE_CHECKING:
+    from graphdl import linalg, nn, numpy, optim, random, special
+    from graphdl.sparse import sparse_hessian, sparse_jacobian
+    from graphdl.testing import check_grads
+    from graphdl.user_op import op
 
 __version__ = "0.1.0"
 __all__ = [
@@ -110,3 +113,32 @@ __all__ = [
     "while_loop",
 ]
 del _numpy_functions
+
+#: What is imported when it is first used, and the module that has it: a process that trains a
+#: network has no use for sparse Jacobians, and starts without them.
+_LATER = {
+    "linalg": "graphdl.linalg",
+    "nn": "graphdl.nn",
+    "numpy": "graphdl.numpy",
+    "optim": "graphdl.optim",
+    "random": "graphdl.random",
+    "special": "graphdl.special",
+    "check_grads": "graphdl.testing",
+    "op": "graphdl.user_op",
+    "sparse_hessian": "graphdl.sparse",
+    "sparse_jacobian": "graphdl.sparse",
+}
+
+
+def __getattr__(name: str) -> Any:
+    where = _LATER.get(name)
+    if where is None:
+        raise AttributeError(f"module 'graphdl' has no attribute {name!r}")
+    module = import_module(where)
+    # A submodule is an attribute of its package as soon as it is imported.
+    value = globals().setdefault(name, getattr(module, name, module))
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -22,13 +22,19 @@ import functools
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from graphdl.tracing import Trace
 
-#: A module's name -> the module to use instead while tracing: its public names (`__all__`) are
-#: used, all others are the module's own.
-STAND_INS: dict[str, types.ModuleType] = {}
+#: A module's name -> the one to use instead while tracing: its public names (`__all__`) are used,
+#: all others are the module's own. They stand above this room, so they go by name, and are imported
+#: when a trace first meets a process that has the module.
+STAND_INS = {
+    "numpy": "graphdl.numpy",
+    "scipy.special": "graphdl.special",
+    "scipy.linalg": "graphdl.linalg",
+}
 
 _LEFT_ALONE = frozenset(
     {
@@ -314,7 +320,7 @@ def _replaced_objects() -> Mapping[int, tuple[Any, Any]]:
             continue
         key = (name, id(module))
         if key not in _TABLES:
-            _TABLES[key] = dict(_replacements(module, stand_in))
+            _TABLES[key] = dict(_replacements(module, import_module(stand_in)))
         found.update(_TABLES[key])
     return found
 
