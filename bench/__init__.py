@@ -8,6 +8,6 @@
 - `harness`: drives the workers in alternating rounds
 - `report`: the table, the JSON file, the picture
 - `machine`: what the figures were measured on
-- `pointwise`, `overhead`, `mlp`, `compile`: the benchmarks, one file a question
+- `pointwise`, `reduce`, `rows`, ...: the benchmarks, one file a question
   (`first_result`: the process that `compile` times)
 """

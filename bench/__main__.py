@@ -10,7 +10,19 @@ from bench import report
 from bench.harness import Options
 from bench.peers import CONTESTANTS
 
-NAMES = ("pointwise", "reduce", "rows", "overhead", "mlp", "conv", "npbench", "compile")
+NAMES = (
+    "pointwise",
+    "reduce",
+    "rows",
+    "matmul",
+    "optimiser",
+    "stencil",
+    "overhead",
+    "mlp",
+    "conv",
+    "npbench",
+    "compile",
+)
 
 
 def subject(name: str) -> str:

@@ -8,6 +8,7 @@ where absolute times do not.
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Idle threads of most pools spin for some milliseconds before they sleep; the next contestant
 # starts after that.
 PAUSE_S = 0.02
+# To compile and run a case for the first time, and to be timed once.
+PATIENCE_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -69,24 +72,37 @@ class Failed(Exception):
 
 
 class Worker:
-    """A contestant's process, asked one thing at a time. A context manager: leaving it ends it."""
+    """A contestant's process, asked one thing at a time. A context manager: leaving it ends it.
+
+    One that does not answer in time is ended, and the next question starts another.
+    """
 
     def __init__(self, benchmark: str, contestant: str, options: Options) -> None:
         self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         command = [sys.executable, "-m", "bench.worker", benchmark, contestant]
-        self.process = subprocess.Popen(
-            [*command, str(options.threads), options.size],
-            cwd=ROOT, env=environment(options.threads), text=True,
+        self.command = [*command, str(options.threads), options.size]
+        self.variables = environment(options.threads)
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[str]:
+        """A new process."""
+        return subprocess.Popen(
+            self.command, cwd=ROOT, env=self.variables, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
         )  # fmt: skip
 
-    def ask(self, **request: Any) -> dict[str, Any]:
+    def ask(self, patience_s: float = PATIENCE_S, **request: Any) -> dict[str, Any]:
         """The worker's answer. Raises `Failed` with its message."""
+        if self.process.stdout is None or self.process.stdout.closed:
+            self.process = self.start()
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
+            if not select.select([self.process.stdout], [], [], patience_s)[0]:
+                self.end(patience_s=0.0)
+                raise Failed(f"no answer within {patience_s:g} s")
             line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
@@ -107,16 +123,20 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end(patience_s=5.0)
+        self.log.close()
+
+    def end(self, patience_s: float) -> None:
+        """Close the process's input, which ends it once it listens; kill it if it does not."""
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with suppress(BrokenPipeError):
                     pipe.close()
         try:
-            self.process.wait(timeout=5)
+            self.process.wait(timeout=patience_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.log.close()
 
 
 def race(benchmark: str, cases: Sequence[Case], options: Options) -> Report:

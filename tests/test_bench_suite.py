@@ -7,7 +7,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from bench import harness, reduce, report, rows
+from bench import harness, matmul, reduce, report, rows, stencil
 from bench.cases import Case
 
 #: Contestants that are there at once; the others are compared before they are timed, at every run.
@@ -15,13 +15,13 @@ QUICK = ("graphdl", "numpy", "autograd")
 
 DERIVED = [
     case
-    for module in (reduce, rows)
+    for module in (reduce, rows, matmul, stencil)
     for case in module.cases("tiny")
     if case.name.endswith("gradients")
 ]
 
 
-@pytest.mark.parametrize("name", ["reduce", "rows"])
+@pytest.mark.parametrize("name", ["reduce", "rows", "matmul", "optimiser", "stencil"])
 def test_contestants_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.Options, "rounds", 1)
     monkeypatch.setattr(harness.Options, "slice_s", 0.0)
@@ -45,12 +45,12 @@ def test_gradients_by_hand_are_derivatives(case: Case) -> None:
     rng = np.random.default_rng(3)
     _, *gradients = case.expected(inputs)
     operands = [key for key in inputs if key != "g" and inputs[key].dtype.kind == "f"]
-    for name, gradient in zip(operands, gradients, strict=True):
+    weights = inputs.get("g", np.ones(()))
+    # Where gradients are asked by some operands only, those come first.
+    for name, gradient in zip(operands, gradients, strict=False):
         direction = rng.standard_normal(gradient.shape)
         ends = [
-            np.sum(
-                inputs["g"] * case.expected({**inputs, name: inputs[name] + step * direction})[0]
-            )
+            np.sum(weights * case.expected({**inputs, name: inputs[name] + step * direction})[0])
             for step in (1e-6, -1e-6)
         ]
         slope = (ends[0] - ends[1]) / 2e-6
@@ -73,6 +73,15 @@ def test_a_slow_contestant_misses_rounds(monkeypatch: pytest.MonkeyPatch) -> Non
     found = harness.run_case(case, ["graphdl"], {"graphdl": worker}, harness.Options())  # type: ignore[dict-item]
     assert worker.asked == 1
     assert found.outcomes[0].samples == (1.0,)
+
+
+def test_a_silent_worker_is_ended_and_another_started() -> None:
+    with harness.Worker("reduce", "floor", harness.Options(size="tiny")) as worker:
+        first = worker.process
+        with pytest.raises(harness.Failed, match="no answer within 0 s"):
+            worker.ask(0.0, do="prepare", case=reduce.cases("tiny")[0].name)
+        assert first.poll() is not None
+        assert worker.ask(do="prepare", case=reduce.cases("tiny")[0].name)["agrees"]
 
 
 def test_cases_are_chosen_by_words() -> None:
