@@ -20,7 +20,7 @@ from graphdl.kernels.scalar_table import SCALARS
 from graphdl.kernels.source import KernelSource
 from graphdl.kernels.user import called_in
 
-_DTYPES = {
+DTYPES = {
     "f32": np.float32,
     "f64": np.float64,
     "i8": np.int8,
@@ -69,9 +69,9 @@ def python_names(arrays: Sequence[NDArray[Any]] | None = None) -> Mapping[str, A
         "max_i64": max,
         **{name: scalar.python for name, scalar in SCALARS.items()},
     }
-    for suffix, dtype in _DTYPES.items():
+    for suffix, dtype in DTYPES.items():
         names[suffix] = dtype
-        names[f"{suffix}_at"] = _pointer_maker(np.dtype(dtype), arrays)
+        names[f"{suffix}_at"] = pointer_maker(np.dtype(dtype), arrays)
         names[f"{suffix}_scratch"] = _scratch_maker(np.dtype(dtype))
     return names
 
@@ -120,7 +120,7 @@ def _users(text: str) -> dict[str, Any]:
     return {user.symbol: user.function.py_func for user in called_in(text)}
 
 
-def _pointer_maker(
+def pointer_maker(
     dtype: np.dtype[Any], arrays: Sequence[NDArray[Any]] | None
 ) -> Callable[[int], _Pointer]:
     def at(address: int) -> _Pointer:

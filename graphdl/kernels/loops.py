@@ -56,7 +56,9 @@ class Access(Struct, frozen=True):
 class Loops:
     """One group: its loops, its stages, its arrays, and the words of its launch table."""
 
-    def __init__(self, group: Group, stored: set[Node], status: Buffer) -> None:
+    def __init__(
+        self, group: Group, stored: set[Node], status: Buffer, has_rows: bool = False
+    ) -> None:
         self.group = group
         self.stored = [node for node in group.members if node in stored]
         self.status = status
@@ -72,7 +74,7 @@ class Loops:
         self.partials: dict[Node, Buffer] = {}
         self.scratch: dict[Node, tuple[Buffer, Access]] = {}
         kinds = set(group.reductions.values())
-        self.has_rows = bool(kinds & {ROW, COLUMN, STRIP})
+        self.has_rows = has_rows or bool(kinds & {ROW, COLUMN, STRIP})
         self.stage = self._stages()
         self.keeps = self._kept()
         self._choose_loops()
@@ -184,7 +186,7 @@ class Loops:
         if self.has_rows or not self.outer:
             return
         last = self.inner[-1]
-        for access in self._plain_accesses():
+        for access in self.plain_accesses():
             steps = access.strides
             adjacent = [d for d in self.outer if steps[d] == 1 and abs(steps[last]) > 1]
             if adjacent and self.tile in (None, adjacent[0]):
@@ -270,7 +272,7 @@ class Loops:
         return self.scratch[node][1]
 
     def _all_accesses(self) -> Iterable[Access]:
-        yield from self._plain_accesses()
+        yield from self.plain_accesses()
         for node in self.group.members:
             if node.op is indexing.gather:
                 yield self.gathered(node)
@@ -280,7 +282,7 @@ class Loops:
                 if counts(operand):
                     yield self.access(operand, self.seen(node, position))
 
-    def _plain_accesses(self) -> Iterable[Access]:
+    def plain_accesses(self) -> Iterable[Access]:
         """Those whose address is a sum of strides."""
         for node in self.group.members:
             for position, operand in read_by(node):

@@ -73,7 +73,7 @@ class _Lines(Struct):
         self.lines.append("    " * self.depth + line)
 
 
-class _Text:
+class NestText:
     """The lines of a nest, from its blocks down to the last loop.
 
     Names of its own are no names of functions: i0, k1, y0 ... are Bessel functions.
@@ -366,9 +366,13 @@ class _Text:
                 value = self._value(node, index, local, stage)
                 place = nest.store_access if node in nest.stored else nest.row_access
                 access = place(node)
-                stores.append(f"{self._element(access, index)} = {value}")
+                stores.append(self._store(access, index, value))
         for line in stores:
             out.add(line)
+
+    def _store(self, access: Access, index: dict[int, str], value: str) -> str:
+        """The line that writes an element in the last loop."""
+        return f"{self._element(access, index)} = {value}"
 
     def _accumulate(self, node: Node, total: str, value: str) -> None:
         out = self.out
@@ -760,11 +764,11 @@ def _nest(loops: Loops) -> Launch:
         blocks = -(-total // unit)
     if leaves_partials:
         blocks = max(blocks, 1)
-    body = _Text(loops)
+    body = NestText(loops)
     text = body.text(total, unit)
     head = ["def kernel(table, lo, hi):"]
     head += [f"    {name} = table[{i}]" for name, i in loops.word_names.items()]
-    source = KernelSource(_name(loops.group), "\n".join([*head, *text]) + "\n")
+    source = KernelSource(name_of(loops.group), "\n".join([*head, *text]) + "\n")
     sizes: dict[Buffer, int] = {}
     for node, buffer in loops.partials.items():
         sizes[buffer] = blocks * node.type.nbytes
@@ -781,7 +785,7 @@ def block_size(group: Group) -> int:
     return max(SMALLEST_BLOCK, min(BLOCK, int(BLOCK_TIME / max(cost, 1e-3)) // 64 * 64))
 
 
-def _name(group: Group) -> str:
+def name_of(group: Group) -> str:
     names = [n.op.name for n in group.members if n.op.name not in ("copy", "cast")]
     short = list(dict.fromkeys(names))[:4] or ["copy"]
     return "_".join(short)
@@ -814,7 +818,7 @@ def _launch(
     if loops.uses_status:
         writes.append(loops.status)
     cost = elements * sum(cost_of(node) for node in loops.group.members)
-    moved = _traffic(loops, elements)
+    moved = traffic(loops, elements)
     return Launch(
         source,
         words,
@@ -822,7 +826,7 @@ def _launch(
         cost + 0.1 * moved,
         reads,
         tuple(writes),
-        tuple(_in_place(loops)),
+        tuple(in_place(loops)),
         loops.group.members,
         moved,
         elements * len(loops.group.members),
@@ -830,7 +834,7 @@ def _launch(
     )
 
 
-def _traffic(loops: Loops, elements: int) -> int:
+def traffic(loops: Loops, elements: int) -> int:
     """Bytes read and written, at the least: of an array that is larger than the loops, a part."""
     reads = {access.where: 0 for access in loops.accesses}
     for access in loops.accesses:
@@ -842,7 +846,7 @@ def _traffic(loops: Loops, elements: int) -> int:
     )
 
 
-def _in_place(loops: Loops) -> Iterable[tuple[Node, Node]]:
+def in_place(loops: Loops) -> Iterable[tuple[Node, Node]]:
     """Pairs of a stored member and an array read once, at the same places.
 
     Within a pass all loads of an element come before its stores. What is stored once a row comes
@@ -922,4 +926,4 @@ def _finish_source(node: Node) -> KernelSource:
     )
 
 
-__all__ = ["nest_launches"]
+__all__ = ["NestText", "in_place", "name_of", "nest_launches", "traffic"]

@@ -28,7 +28,7 @@ def kept_launches(node: Node) -> list[Launch]:
     places = contiguous_strides(node.shape)
     base = overwritten(node)
     found = []
-    for starts, sizes in _boxes(node):
+    for starts, sizes in boxes(node):
         if not math.prod(sizes):
             continue
         _, strides, _ = place_of(x)
@@ -41,7 +41,7 @@ def kept_launches(node: Node) -> list[Launch]:
     return found
 
 
-def _boxes(node: Node) -> Iterator[tuple[Shape, Shape]]:
+def boxes(node: Node) -> Iterator[tuple[Shape, Shape]]:
     """Starts and sizes of the boxes around the window of an update; else all of the array."""
     shape = node.shape
     if node.op is not update or any(
