@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from graphdl.compiler.fuse import COLUMN, ROW, STRIP, Group, fuse, stored
 from graphdl.compiler.order import ordered

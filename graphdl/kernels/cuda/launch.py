@@ -6,8 +6,6 @@ all of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphdl.kernels.program import Launch
 
 #: Threads of a warp, and of a block where nothing else is said.
@@ -19,8 +17,7 @@ MOST_BLOCKS = 1 << 14
 ACCESS = 16
 
 
-@dataclass(frozen=True, eq=False)
-class DeviceLaunch(Launch):
+class DeviceLaunch(Launch, frozen=True, eq=False):
     """A launch whose words are the kernel's arguments and whose iterations are its blocks.
 
     threads: of a block. shared: bytes of memory that a block's threads share.

@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group, counts
 from graphdl.graph import Node
@@ -77,8 +79,7 @@ class DeviceLoops(Loops):
         return bool(inner) and own
 
 
-@dataclass(frozen=True)
-class _Shape:
+class _Shape(Struct, frozen=True):
     """How a kernel is launched, and into how many parts the sums of columns fall.
 
     Sums over everything fall into a part for each block.
