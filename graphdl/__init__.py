@@ -48,6 +48,7 @@ from graphdl.errors import (
 from graphdl.executable import Executable
 from graphdl.graph import Graph
 from graphdl.numpy_functions import top_k
+from graphdl.scopes import scope
 from graphdl.types import spec
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ __all__ = [
     "optim",
     "random",
     "scan",
+    "scope",
     "set_num_threads",
     "sparse_hessian",
     "sparse_jacobian",

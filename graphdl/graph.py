@@ -25,12 +25,38 @@ if TYPE_CHECKING:
 Attributes = tuple[tuple[str, Any], ...]
 
 
-class Source(Struct, frozen=True):
-    """A line of the user's code."""
+class Scope(Struct, frozen=True, eq=False):
+    """One run through a `with gd.scope(name):` block; another run is another Scope."""
+
+    name: str
+
+
+class Source(Struct, frozen=True, eq=False):
+    """A line of the user's code, and what a node is made for there.
+
+    `scopes` are the blocks of `gd.scope` around the line, the outermost first. A node of a backward
+    pass has the line of the node whose gradient rule made it: `pulled` is that node's source, and
+    `gradient_of` the node that it is the gradient of, as that was when it was differentiated, where
+    it is one. Two sources of one line are equal.
+    """
 
     file: str
     line: int
     function: str
+    scopes: tuple[Scope, ...] = ()
+    pulled: Source | None = None
+    gradient_of: Node | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source) and (self.line, self.file, self.function) == (
+            other.line, other.file, other.function
+        )  # fmt: skip
+
+    def __hash__(self) -> int:
+        return hash((self.file, self.line, self.function))
+
+    def __repr__(self) -> str:
+        return f"Source({self.file!r}, {self.line}, {self.function!r})"
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"

@@ -39,7 +39,7 @@ from graphdl.errors import (
     ShapeError,
     UnsupportedError,
 )
-from graphdl.graph import Node, Source, intern
+from graphdl.graph import Node, Scope, Source, intern
 from graphdl.graph import Op as AnyOp
 from graphdl.ops import complex_numbers, movement, pointwise, views
 from graphdl.ops.op import Op, node_of
@@ -67,13 +67,13 @@ def _belongs(file: str) -> bool:
     return internal
 
 
-def user_source() -> Source | None:
+def user_source(scopes: tuple[Scope, ...] = ()) -> Source | None:
     """The innermost line of code that belongs neither to graphdl nor to NumPy nor to optree."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
         if not _belongs(file):
-            return Source(file, frame.f_lineno, frame.f_code.co_name)
+            return Source(file, frame.f_lineno, frame.f_code.co_name, scopes)
         frame = frame.f_back
     return None
 
@@ -99,8 +99,8 @@ class Trace:
     """One run of a user's function on traced values: whether it still runs, and its lines."""
 
     __slots__ = (
-        "alive", "constants", "function", "memo", "memory_budget", "repeats", "scope", "sources",
-        "standin",
+        "alive", "blocks", "constants", "function", "memo", "memory_budget", "repeats", "scope",
+        "sources", "standin",
     )  # fmt: skip
 
     def __init__(self, function: str, memory_budget: int | None = None) -> None:
@@ -110,6 +110,8 @@ class Trace:
         self.memory_budget = memory_budget
         #: The bodies of loops, branches and maps that are being traced, the innermost last.
         self.scope: tuple[str, ...] = ()
+        #: The blocks of `gd.scope` that are being traced, the innermost last.
+        self.blocks: tuple[Scope, ...] = ()
         self.sources: dict[Node, Source] = {}
         #: The nodes that depend on no argument, and what they are, as far as anybody asked.
         self.constants: dict[Node, np.ndarray[Any, Any] | None] = {}
@@ -158,6 +160,15 @@ class Trace:
         finally:
             self.scope = before
 
+    @contextmanager
+    def block(self, name: str) -> Iterator[None]:
+        """Trace a block of `gd.scope`."""
+        before, self.blocks = self.blocks, (*self.blocks, Scope(name))
+        try:
+            yield
+        finally:
+            self.blocks = before
+
     def record(self, node: Node) -> None:
         first = node.inputs[0] if node.inputs else None
         if (first is None and node.op.family == "constant") or (
@@ -167,7 +178,7 @@ class Trace:
         ):
             self.constants.setdefault(node)
         if node not in self.sources:
-            source = self.standin or user_source()
+            source = self.standin or user_source(self.blocks)
             if source is not None:
                 self.sources[node] = source
                 if self.repeats is not None and self.standin is None:

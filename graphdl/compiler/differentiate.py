@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
+from msgspec.structs import replace
 
 from graphdl.compiler.checkpoint import checkpoint_vjp
 from graphdl.compiler.loop_gradients import scan_vjp, switch_vjp
@@ -17,7 +18,7 @@ from graphdl.compiler.rewrite import simplified
 from graphdl.compiler.step_gradients import depending
 from graphdl.compiler.while_gradients import while_vjp
 from graphdl.errors import GradientError, GraphError
-from graphdl.graph import Node, topological
+from graphdl.graph import Node, Source, topological
 from graphdl.ops import control, movement, pointwise
 from graphdl.tracing import Trace, TracedArray, as_traced, broadcast_to, locate
 from graphdl.types import TensorType
@@ -45,7 +46,7 @@ def vjp(
     for node in reversed(order):
         if node in packed:
             given = packed.pop(node)
-            with trace.at(trace.sources.get(node)):
+            with trace.at(_backward(trace.sources.get(node))):
                 if node.op.results is not None:
                     pulled = _pulled(node, given, trace)
                 else:
@@ -57,6 +58,7 @@ def vjp(
         cotangent_of_node = total.pop(node, None)
         if cotangent_of_node is None:
             continue
+        _mark(cotangent_of_node.node, node, trace, node in sought)
         if node in sought:
             found[node] = cotangent_of_node
         if node not in active or not node.inputs:
@@ -67,14 +69,13 @@ def vjp(
             by_number = packed.setdefault(operation, {})
             _accumulate(by_number, starts.index(node["offset"]), cotangent_of_node)
             continue
-        source = trace.sources.get(node)
         if node.op.vjp is None:
             raise _no_gradient(node, trace)
         for position, why in node.op.undifferentiated.items():
             if node.inputs[position] in active:
                 raise _no_gradient(node, trace, f" by operand {position}", why)
         operands = [TracedArray(operand, trace) for operand in node.inputs]
-        with trace.at(source):
+        with trace.at(_backward(trace.sources.get(node))):
             parts = node.op.vjp(
                 cotangent_of_node, TracedArray(node, trace), *operands, **dict(node.attrs)
             )
@@ -83,6 +84,24 @@ def vjp(
         found[value.node] if value.node in found else zeros(value.node.type, value)
         for value in variables
     ]
+
+
+def _backward(source: Source | None) -> Source | None:
+    """What the nodes come from that the gradient rule of a node with this source makes."""
+    if source is None:
+        return None
+    return Source(source.file, source.line, source.function, source.scopes, pulled=source)
+
+
+def _mark(cotangent: Node, node: Node, trace: Trace, sought: bool) -> None:
+    """Write down what a node of the backward pass is the gradient of.
+
+    One gradient can belong to several nodes, as to both operands of an addition: then the variables
+    that were asked for go first.
+    """
+    source = trace.sources.get(cotangent)
+    if source is not None and source.pulled is not None and (sought or source.gradient_of is None):
+        trace.sources[cotangent] = replace(source, gradient_of=node)
 
 
 def _no_gradient(node: Node, trace: Trace, by: str = "", why: str = "") -> GraphError:

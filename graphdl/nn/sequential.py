@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from graphdl.nn.layer import Array, Layer, Params, Rng, Shape
 from graphdl.random import fold_in
+from graphdl.scopes import scope
 
 
 class Sequential(Struct, frozen=True):
@@ -82,7 +83,8 @@ class Sequential(Struct, frozen=True):
             more = {}
             if key is not None and getattr(layer, "takes_key", False):
                 more["key"] = fold_in(key, number)
-            x = layer.apply(params.get(name, {}), x, **more)
+            with scope(name):
+                x = layer.apply(params.get(name, {}), x, **more)
         return x
 
     def summary(self, input_shape: Shape) -> str:
