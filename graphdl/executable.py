@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
+from graphdl import visualize
 from graphdl.compiler import fuse, pipeline
 from graphdl.errors import GraphError, GraphIndexError, StepsMemoryError
 from graphdl.graph import Graph
@@ -252,6 +253,11 @@ class Executable:
         )
 
     @property
+    def launches(self) -> list[Launch]:
+        """What the kernels are made of, in the same order."""
+        return [launch for launch, _ in self._running]
+
+    @property
     def _running(self) -> list[tuple[Launch, Kernel | None]]:
         """The launches that have something to do, and their kernels."""
         pairs = zip(self._program.launches, self._native.kernels, strict=True)
@@ -300,10 +306,11 @@ class Executable:
 
         return explained(self.graph, self._program, self.memory, self.seconds)
 
-    def visualize(self, path: str | Path) -> Path:
-        """Draw what runs, the graph after the passes, with a colour for each kernel.
+    def visualize(self, path: str | Path, **options: Any) -> Path:
+        """Draw what runs: the graph after the passes, with a box around what runs as one kernel.
 
-        `path` ends in `.svg` or `.dot`; it is returned. Raises ArgumentError for another ending.
+        The ending of `path` says in which format; it and the options (layout, level, color, theme,
+        profile, values) are those of `Graph.visualize`.
 
         >>> import graphdl as gd, tempfile
         >>> executable = gd.compile(lambda x: x * x).lower(gd.spec((3,)))
@@ -311,9 +318,11 @@ class Executable:
         ...     print(executable.visualize(folder + "/square.svg").name)
         square.svg
         """
-        numbered = enumerate(self.kernels)
-        groups = {f"kernel {i}: {kernel.name}": kernel.nodes for i, kernel in numbered}
-        return self.optimized.visualize(path, groups)
+        return visualize.save(self.optimized, path, executable=self, **options)
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        return visualize.svg(self.optimized, self)
 
     def profile(self, *args: Any, calls: int | None = None) -> Report:
         """Where the time of a call with these arguments goes, kernel by kernel.

@@ -15,7 +15,7 @@ import numpy as np
 import optree
 from msgspec import Struct, field
 
-from graphdl.errors import ArgumentError, GraphError, ShapeError
+from graphdl.errors import GraphError, ShapeError
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType, as_dtype
 
@@ -211,9 +211,9 @@ def users(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
 
 #: Nodes to draw together, or their labels, by the name of their group.
 Groups = Mapping[str, Iterable["Node | str"]]
-#: The ending of a file -> what a graph is as the text of such a file. graphdl.visualize fills it,
-#: which stands above this module and reads it.
-WRITERS: dict[str, Callable[[Graph, Groups], str]] = {}
+#: The functions behind `Graph.visualize` ("save") and `Graph._repr_svg_` ("svg"). graphdl.visualize
+#: puts them here, which stands above this module and reads it.
+PICTURES: dict[str, Callable[..., Any]] = {}
 
 
 class Graph(Struct, frozen=True, eq=False, dict=True, weakref=True):
@@ -363,19 +363,43 @@ class Graph(Struct, frozen=True, eq=False, dict=True, weakref=True):
                 result.add_edge(number[operand], i, position=position)
         return result
 
-    def visualize(self, path: str | Path, groups: Groups | None = None) -> Path:
+    def visualize(
+        self,
+        path: str | Path,
+        groups: Groups | None = None,
+        *,
+        layout: str = "auto",
+        level: str = "op",
+        color: str = "phase",
+        theme: str = "light",
+        profile: Any = None,
+        values: Sequence[Any] | None = None,
+    ) -> Path:
         """Draw the graph into a file, without running anything.
 
         Args:
-            path: the file; its ending, `.svg` or `.dot`, says in which format.
-            groups: nodes (or their labels, as `str(graph)` prints them) to draw in one colour, by
-                the name of their group. `Executable.visualize` shows what runs as one kernel.
+            path: the file; its ending says in which format: `.svg`, `.pdf`, `.png`, `.html` (a page
+                to look around in), `.json` (the facts of that page), `.dot` (Graphviz), `.mmd`
+                (Mermaid), `.graphml`.
+            groups: nodes (or their labels, as `str(graph)` prints them) to draw in one box, by the
+                name of their group. `Executable.visualize` shows what runs as one kernel.
+            layout: "training" puts the backward pass beside the forward pass, so that each gradient
+                stands beside what it is the gradient of, and the update beside that; "dag" goes
+                from the top down; "auto" is "training" where there is a backward pass. "dot" asks
+                Graphviz's program of that name, where it is installed.
+            level: what a box is: "op", "kernel" or "scope" (a layer, or a `gd.scope`).
+            color: "phase", or by a measure: "time", "bytes", "flops", "intensity".
+            theme: "light" or "dark".
+            profile: measured times, of `Executable.profile`; or seconds by the name of a kernel.
+            values: arguments, for a picture of a small graph as in textbooks: the value at each
+                node, and where the result is one number, its derivative by each, and on each edge
+                the factor of the chain rule.
 
         Returns:
             The path.
 
         Raises:
-            ArgumentError: another ending.
+            ArgumentError: another ending, or an option that does not apply; it lists those that do.
             OSError: the file cannot be written.
 
         >>> import graphdl as gd, tempfile
@@ -384,14 +408,14 @@ class Graph(Struct, frozen=True, eq=False, dict=True, weakref=True):
         ...     print(graph.visualize(folder + "/square.svg").name)
         square.svg
         """
-        path = Path(path)
-        if path.suffix not in WRITERS:
-            raise ArgumentError(
-                f"cannot draw a graph as {path.name!r}; "
-                f"the name has to end in {' or '.join(WRITERS)}"
-            )
-        path.write_text(WRITERS[path.suffix](self, groups or {}), encoding="utf-8")
-        return path
+        options = {"layout": layout, "level": level, "color": color, "theme": theme}
+        made: Path = PICTURES["save"](self, path, groups, **options, profile=profile, values=values)
+        return made
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        text: str = PICTURES["svg"](self)
+        return text
 
     def with_outputs(
         self, outputs: Sequence[Node], sources: Mapping[Node, Source] | None = None

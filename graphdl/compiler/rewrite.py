@@ -8,7 +8,7 @@ commutative op; a repeated value is one `broadcast` of the smallest array; `vari
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -64,6 +64,7 @@ def simplified(
     """
     trace, fired = Trace("simplify"), record.firings()
     new: dict[Node, Node] = {node: node for node in kept}
+    known = set(new)
     lines = dict(sources)
     for node in topological(outputs):
         if node in new:
@@ -74,9 +75,22 @@ def simplified(
         new[node] = result
         if node in sources:
             lines.setdefault(result, sources[node])
+            _credit(result, sources[node], lines, known)
     for made, source in trace.sources.items():
         lines.setdefault(made, source)
     return new, lines
+
+
+def _credit(
+    result: Node, source: Source, lines: dict[Node, Source], inputs: Collection[Node]
+) -> None:
+    """What a rule has made on the way to its result has the line of the result."""
+    pending = [result]
+    while pending:
+        for operand in pending.pop().inputs:
+            if operand not in lines and operand not in inputs and operand.op.family != "input":
+                lines[operand] = source
+                pending.append(operand)
 
 
 def _simplified(node: Node, trace: Trace, fired: list[record.Firing] | None) -> Node:

@@ -1,29 +1,36 @@
-"""Pictures of graphs: `save(graph, "graph.svg")` or `"graph.dot"`.
+"""Pictures of graphs: what `Graph.visualize` and `Executable.visualize` do.
 
-Reads graphs and runs nothing. `Graph.visualize` and `Executable.visualize` are its everyday names.
+Reads graphs and runs nothing. `graphdl.visualize.drawing` chooses what is drawn of a graph,
+`graphdl.visualize.arrange` gives it places, and `graphdl.visualize.files` makes files of it.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
-from graphdl.graph import WRITERS, Graph, Groups
-from graphdl.visualize.dot import to_dot
-from graphdl.visualize.scene import scene
-from graphdl.visualize.svg import to_svg
+from graphdl.graph import PICTURES, Graph, Groups
 
-__all__ = ["save", "to_dot", "to_svg"]
-
-WRITERS[".dot"] = lambda graph, groups: to_dot(scene(graph, groups))
-WRITERS[".svg"] = lambda graph, groups: to_svg(scene(graph, groups))
+__all__ = ["save", "svg"]
 
 
-def save(graph: Graph, path: str | Path, groups: Groups | None = None) -> Path:
-    """Draw a graph into a file: `graph.visualize(path, groups)` as a function.
+def save(
+    graph: Graph,
+    path: str | Path,
+    groups: Groups | None = None,
+    *,
+    executable: Any = None,
+    **options: Any,
+) -> Path:
+    """Draw a graph into a file: `graph.visualize(path, groups, ...)` as a function.
 
     Args:
         graph: from `gd.trace`, or `.graph` or `.optimized` of an Executable.
-        path: the file; its ending, `.svg` or `.dot`, says in which format.
-        groups: nodes (or their labels, as `str(graph)` prints them) to draw in one colour, by the
-            name of their group.
+        path: the file; its ending says in which format.
+        groups: nodes (or their labels, as `str(graph)` prints them) to draw as one, by the name of
+            their group.
+        executable: what the graph is a part of: then its kernels are the groups.
+        options: see `Graph.visualize`, which also lists the errors.
 
     Returns:
         The path.
@@ -34,4 +41,21 @@ def save(graph: Graph, path: str | Path, groups: Groups | None = None) -> Path:
     ...     print(save(graph, folder + "/square.svg", {"all of it": graph.operations}).name)
     square.svg
     """
-    return graph.visualize(path, groups)
+    from graphdl.visualize import files  # 20 ms of start-up that only those who draw pay
+
+    return files.save(graph, Path(path), groups, executable, options)
+
+
+def svg(graph: Graph, executable: Any = None) -> str:
+    """The picture of a graph, or of an executable, as the text of an SVG file.
+
+    >>> import graphdl as gd
+    >>> svg(gd.trace(lambda x: x * x, gd.spec((3,))))[:4]
+    '<svg'
+    """
+    from graphdl.visualize import files  # as above
+
+    return files.svg(graph, executable)
+
+
+PICTURES.update(save=save, svg=svg)
