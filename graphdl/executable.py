@@ -322,7 +322,7 @@ class Executable:
 
     def _repr_svg_(self) -> str:
         """What a notebook shows."""
-        return visualize.svg(self.optimized, self)
+        return visualize.svg_text(self.optimized, self)
 
     def profile(self, *args: Any, calls: int | None = None) -> Report:
         """Where the time of a call with these arguments goes, kernel by kernel.

@@ -11,7 +11,7 @@ from typing import Any
 
 from graphdl.graph import PICTURES, Graph, Groups
 
-__all__ = ["save", "svg"]
+__all__ = ["save", "svg_text"]
 
 
 def save(
@@ -46,16 +46,16 @@ def save(
     return files.save(graph, Path(path), groups, executable, options)
 
 
-def svg(graph: Graph, executable: Any = None) -> str:
+def svg_text(graph: Graph, executable: Any = None) -> str:
     """The picture of a graph, or of an executable, as the text of an SVG file.
 
     >>> import graphdl as gd
-    >>> svg(gd.trace(lambda x: x * x, gd.spec((3,))))[:4]
+    >>> svg_text(gd.trace(lambda x: x * x, gd.spec((3,))))[:4]
     '<svg'
     """
     from graphdl.visualize import files  # as above
 
-    return files.svg(graph, executable)
+    return files.svg_text(graph, executable)
 
 
-PICTURES.update(save=save, svg=svg)
+PICTURES.update(save=save, svg=svg_text)

@@ -60,6 +60,8 @@ MARGIN = 14.0
 COLUMN_SPACE = 14.0
 #: Edges over more rows than this go around the rows, through a gutter.
 LONGEST = 10
+#: Pieces of a block that are wider than this together stand below each other.
+WIDEST = 760.0
 #: What comes from the block before passes at most this many rows of the next on its way.
 NEAR = 4
 #: The picture is wrapped to be at most this many times as tall as wide, as far as bands allow.
@@ -272,6 +274,7 @@ def _block(
         top=range(first),
         bottom=range(first + len(units), first + len(units) + len(leaving)),
         longest=LONGEST,
+        widest=WIDEST,
     )
     up = units[0].up
     row = {

@@ -72,7 +72,7 @@ def save(
     return path
 
 
-def svg(graph: Graph, executable: Any = None) -> str:
+def svg_text(graph: Graph, executable: Any = None) -> str:
     """The picture that a notebook shows."""
     return to_svg(scene_of(Request(graph, [] if executable is None else kernels_of(executable))))
 

@@ -41,9 +41,13 @@ def cut_name(text: str, limit: int = LABEL_LIMIT) -> str:
     """A name of which the end tells more than the beginning, as of a path.
 
     >>> cut_name("params['encoder']['kernel']", 14)
-    "…r']['kernel']"
+    "…['kernel']"
     """
-    return printable(text if len(text) <= limit else "…" + text[1 - limit :])
+    if len(text) <= limit:
+        return printable(text)
+    end = text[1 - limit :]
+    whole = end.find("[")  # the rest of a path from its next step on
+    return printable("…" + (end[whole:] if 0 <= whole < limit // 2 else end))
 
 
 _SHORT = {"float": "f", "int": "i", "uint": "u", "complex": "c"}

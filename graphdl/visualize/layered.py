@@ -51,6 +51,7 @@ def layered(
     top: Collection[int] = (),
     bottom: Collection[int] = (),
     longest: int | None = None,
+    widest: float | None = None,
 ) -> Layers:
     """Rows and positions of boxes.
 
@@ -58,10 +59,14 @@ def layered(
         widths: of the boxes, in topological order.
         edges: from earlier to later boxes.
         top, bottom: boxes that take the first and the last row, which no other box then does.
+        widest: pieces without an edge between them stand below each other, as far as they would be
+            wider than this side by side.
         longest: edges over more rows than this have no bends: they are to go another way.
     """
     edges = tuple(dict.fromkeys(edges))
     rank = ranks(len(widths), edges, top, bottom)
+    if widest is not None:
+        rank = _shelved(rank, widths, edges, top, bottom, widest)
     if longest is not None:
         edges = tuple(edge for edge in edges if rank[edge.head] - rank[edge.tail] <= longest)
     chains, levels = _bend(rank, edges)
@@ -119,6 +124,59 @@ def ranks(
         if hangs[key] or len(below[key]) > own:
             rank[key] = min(rank[head] for head in below[key]) - 1
     return rank
+
+
+def _shelved(
+    rank: list[int],
+    widths: Sequence[float],
+    edges: Sequence[Edge],
+    top: Collection[int],
+    bottom: Collection[int],
+    widest: float,
+) -> list[int]:
+    """The rows, where pieces that would be too wide side by side stand on several shelves."""
+    piece = _pieces(len(rank), edges)
+    members: dict[int, list[int]] = {}
+    for key in range(len(rank)):
+        members.setdefault(piece[key], []).append(key)
+    fixed = {piece[key] for key in (*top, *bottom)}
+    first = 1 if top else 0
+    start = depth = first
+    filled = 0.0
+    shelved = list(rank)
+    for root, keys in members.items():
+        row_width: dict[int, float] = {}
+        for key in keys:
+            row_width[rank[key]] = row_width.get(rank[key], 0.0) + widths[key] + COLUMN_GAP
+        width = max(row_width.values())
+        rows = max(rank[key] for key in keys) - first + 1
+        if root not in fixed:
+            if filled and filled + width > widest:
+                start, filled = depth, 0.0
+            for key in keys:
+                shelved[key] = rank[key] - first + start
+        depth = max(depth, start + rows if root not in fixed else first + rows)
+        filled += width
+    last = max((shelved[key] for key in range(len(rank)) if key not in bottom), default=-1) + 1
+    for key in bottom:
+        shelved[key] = last
+    return shelved
+
+
+def _pieces(count: int, edges: Sequence[Edge]) -> list[int]:
+    """The first member of the connected piece of each box."""
+    root = list(range(count))
+
+    def find(key: int) -> int:
+        while root[key] != key:
+            root[key] = root[root[key]]
+            key = root[key]
+        return key
+
+    for tail, head, _ in edges:
+        a, b = find(tail), find(head)
+        root[max(a, b)] = min(a, b)
+    return [find(key) for key in range(count)]
 
 
 def _bend(rank: Sequence[int], edges: Sequence[Edge]) -> tuple[list[tuple[int, ...]], list[int]]:

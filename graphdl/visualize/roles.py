@@ -115,20 +115,30 @@ def depth_of(source: Source | None) -> int:
 def _phases(
     graph: Graph, sources: Mapping[Node, Source], used: Mapping[Node, list[Node]]
 ) -> dict[Node, str]:
-    """An update is what the user computes from a backward pass, and what serves only that."""
+    """An update is what the user computes from a backward pass, and what serves only that.
+
+    The slopes that forward mode makes by a gradient rule, and uses on its way down, are forward.
+    """
     phase: dict[Node, str] = {}
     after: set[Node] = set()  # nodes that depend on a backward pass, or belong to it
+    tangents: set[Node] = set()
     for node in graph.operations:
         depth = depth_of(sources.get(node))
         late = any(operand in after for operand in node.inputs)
         phase[node] = BACKWARD if depth % 2 else UPDATE if late and not depth else FORWARD
         if depth or late:
             after.add(node)
+        if depth and depth % 2 == 0:
+            tangents.add(node)
     results = set(graph.outputs)
     for node in reversed(graph.operations):
-        serves = used[node] and node not in results
-        if phase[node] == FORWARD and serves and all(phase[x] == UPDATE for x in used[node]):
+        if node in results or not used[node]:
+            continue
+        if phase[node] == FORWARD and all(phase[x] == UPDATE for x in used[node]):
             phase[node] = UPDATE
+        if phase[node] == BACKWARD and all(x in tangents for x in used[node]):
+            phase[node] = FORWARD
+            tangents.add(node)
     return phase
 
 

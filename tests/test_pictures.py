@@ -1,0 +1,169 @@
+"""Pictures: every node is drawn, boxes stay apart and in their group, wires pass no box."""
+
+from itertools import combinations, pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphdl.visualize.arrange import arrange
+from graphdl.visualize.ink import strokes
+from graphdl.visualize.layered import COLUMN_GAP, Edge, layered
+from graphdl.visualize.picture import PHASES, Band, Drawing, Group, Item
+
+SLACK = 1e-6
+
+
+@st.composite
+def _drawings(draw):
+    """A random graph of items, with groups that are runs of its order, so they are convex."""
+    count = draw(st.integers(1, 28))
+    training = draw(st.booleans())
+    bands = draw(st.integers(1, 4))
+    cuts = sorted(draw(st.sets(st.integers(0, count), max_size=6)) | {0, count})
+    runs = [range(a, b) for a, b in pairwise(cuts)]
+    kinds = st.sampled_from(["op", "argument", "chip", "output", "constant"])
+    groups, items = [], []
+    for number, run in enumerate(runs):
+        in_group = draw(st.booleans())
+        place = draw(st.sampled_from(PHASES)), draw(st.integers(0, bands - 1))
+        if in_group:
+            groups.append(Group(f"g{number}", "name" * draw(st.integers(0, 12)), *place))
+        for i in run:
+            own = place if draw(st.booleans()) or in_group else (place[0], 0)
+            items.append(
+                Item(str(i), str(i), draw(kinds), "t" * draw(st.integers(0, 28)),
+                     draw(st.sampled_from(["", "f32[3,4]"])), *own,
+                     group=f"g{number}" if in_group else "")
+            )  # fmt: skip
+    index = st.integers(0, count - 1)
+    pairs = draw(st.lists(st.tuples(index, index), max_size=70))
+    edges = tuple(dict.fromkeys((str(a), str(b)) for a, b in pairs if a < b))
+    names = tuple(Band(draw(st.sampled_from(["", "block"]))) for _ in range(bands))
+    return Drawing(tuple(items), edges, tuple(groups), names, training)
+
+
+def _meet(a, b, slack=SLACK):
+    return (
+        a.x < b.right - slack
+        and b.x < a.right - slack
+        and a.y < b.bottom - slack
+        and b.y < a.bottom - slack
+    )
+
+
+def _holds(a, b):
+    return (
+        a.x <= b.x + SLACK
+        and a.y <= b.y + SLACK
+        and b.right <= a.right + SLACK
+        and b.bottom <= a.bottom + SLACK
+    )
+
+
+def _flat(points):
+    """A wire as short straight pieces."""
+    at, found = strokes(points)
+    result = [at]
+    for stroke in found:
+        if len(stroke.points) == 1:
+            result.append(stroke.points[0])
+        else:
+            (x0, y0), (x1, y1), (x2, y2), (x3, y3) = result[-1], *stroke.points
+            for t in (0.25, 0.5, 0.75, 1.0):
+                u = 1 - t
+                a, b, c, d = u**3, 3 * u * u * t, 3 * u * t * t, t**3
+                result.append(
+                    (a * x0 + b * x1 + c * x2 + d * x3, a * y0 + b * y1 + c * y2 + d * y3)
+                )
+    return result
+
+
+def _crosses(piece, rect):
+    """Whether a straight piece passes the inside of a rectangle, by clipping it."""
+    (x0, y0), (x1, y1) = piece
+    low, high = 0.0, 1.0
+    for p, d, a, b in (
+        (x0, x1 - x0, rect.x + 0.5, rect.right - 0.5),
+        (y0, y1 - y0, rect.y + 0.5, rect.bottom - 0.5),
+    ):
+        if abs(d) < 1e-12:
+            if not a < p < b:
+                return False
+            continue
+        t0, t1 = sorted(((a - p) / d, (b - p) / d))
+        low, high = max(low, t0), min(high, t1)
+    return low < high
+
+
+def check(drawing, picture):
+    """Everything that has to hold of any picture."""
+    rects = {box.item.key: box.rect for box in picture.boxes}
+    assert list(rects) == list(dict.fromkeys(rects))
+    assert set(rects) == {item.key for item in drawing.items}
+    frames = {frame.group.key: frame.rect for frame in picture.frames}
+    assert set(frames) == {item.group for item in drawing.items if item.group}
+    for a, b in combinations(rects.values(), 2):
+        assert not _meet(a, b)
+    for a, b in combinations(frames.values(), 2):
+        assert not _meet(a, b)
+    for box in picture.boxes:
+        assert -SLACK <= box.rect.x <= box.rect.right <= picture.width + SLACK
+        assert -SLACK <= box.rect.y <= box.rect.bottom <= picture.height + SLACK
+        for key, frame in frames.items():
+            assert _holds(frame, box.rect) if box.item.group == key else not _meet(frame, box.rect)
+    assert {(wire.tail, wire.head) for wire in picture.wires} == set(drawing.edges)
+    for wire in picture.wires:
+        for end, point in ((wire.tail, wire.points[0]), (wire.head, wire.points[-1])):
+            rect = rects[end]
+            assert rect.x - SLACK <= point[0] <= rect.right + SLACK
+            assert min(abs(point[1] - rect.y), abs(point[1] - rect.bottom)) < SLACK
+        for piece in pairwise(_flat(wire.points)):
+            for key, rect in rects.items():
+                assert not _crosses(piece, rect), (wire, key)
+    for strip in picture.strips:
+        for other in picture.strips:
+            assert strip is other or not _meet(strip.rect, other.rect)
+    rows = {}
+    for box in picture.boxes:
+        if not box.item.group:
+            rows.setdefault(box.column, []).append((box.row, box.rect))
+    for column in rows.values():
+        for (row, a), (other, b) in combinations(column, 2):
+            assert row >= other or a.bottom <= b.y + SLACK
+            assert row <= other or b.bottom <= a.y + SLACK
+
+
+@given(_drawings())
+@settings(deadline=None, max_examples=60)
+def test_boxes_stay_apart_and_in_their_group_and_wires_pass_no_box(drawing):
+    check(drawing, arrange(drawing))
+
+
+@given(_drawings())
+@settings(deadline=None, max_examples=30)
+def test_edges_of_a_plain_graph_lead_down(drawing):
+    items = tuple(Item(i.key, i.node, i.kind, i.title, i.detail) for i in drawing.items)
+    plain = Drawing(items, drawing.edges, (), (Band(""),), False)
+    picture = arrange(plain)
+    rects = {box.item.key: box.rect for box in picture.boxes}
+    columns = {box.item.key: box.column for box in picture.boxes}
+    for tail, head in drawing.edges:
+        assert columns[tail] < columns[head] or rects[tail].bottom < rects[head].y
+
+
+@given(
+    st.lists(st.floats(5, 200), min_size=1, max_size=25),
+    st.lists(st.tuples(st.integers(0, 24), st.integers(0, 24)), max_size=60),
+)
+@settings(deadline=None)
+def test_rows_are_monotone_and_boxes_of_a_row_keep_their_distance(widths, pairs):
+    edges = [Edge(a, b, a) for a, b in pairs if a < b < len(widths)]
+    layers = layered(widths, edges)
+    for tail, head, _ in edges:
+        assert layers.rank[tail] < layers.rank[head]
+    for a, b in combinations(range(len(widths)), 2):
+        if layers.rank[a] == layers.rank[b]:
+            gap = abs(layers.xs[a] - layers.xs[b]) - (widths[a] + widths[b]) / 2
+            assert gap >= COLUMN_GAP - SLACK
+    for edge, bends in layers.bends.items():
+        assert len(bends) == layers.rank[edge.head] - layers.rank[edge.tail] - 1
