@@ -129,7 +129,7 @@ def packed(
         The lane of each net in each gutter, and how many lanes each gutter has.
 
     >>> gutter = Gutter(0, 1)
-    >>> packed({gutter: {"a": (0.0, 5.0), "b": (6.0, 9.0), "c": (4.0, 7.0)}})[1]
+    >>> packed({gutter: {"a": (0.0, 50.0), "b": (60.0, 90.0), "c": (40.0, 70.0)}})[1]
     {Gutter(page=0, index=1): 2}
     """
     lane: dict[tuple[Gutter, Hashable], int] = {}
