@@ -13,9 +13,10 @@ as text into columns of a newspaper, when the picture would be much taller than 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
+
+from msgspec import Struct
 
 from graphdl.visualize.grouping import sorted_units
 from graphdl.visualize.layered import Edge, Layers, layered, ranks
@@ -71,8 +72,7 @@ EdgeKey = tuple[str, str]
 Place = tuple[str, int]
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(Struct, frozen=True):
     """Units in rows, numbered as they are seen, from the top down.
 
     edges: those inside. arrivals: edges from the block before, which pass the first rows on a way

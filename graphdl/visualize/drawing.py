@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import optree
+from msgspec import Struct, field
 
 from graphdl.graph import Graph, Node, users
 from graphdl.trees import path_text
@@ -37,8 +37,7 @@ HEAVY = 100
 Place = tuple[str, int]
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(Struct, frozen=True):
     """Nodes that belong together, what they are called and what they take."""
 
     name: str

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from graphdl.visualize.picture import Point, Rect
 
 
-@dataclass(frozen=True, slots=True)
-class Area:
+class Area(Struct, frozen=True):
     """A rectangle with round corners. `tip` is shown where a format can show something more."""
 
     rect: Rect
@@ -21,8 +21,7 @@ class Area:
     tip: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
+class Curve(Struct, frozen=True):
     """A line through points. `arrow` ends it with a head.
 
     It is straight along x or y; from a point to one that differs in both it is a curve that begins
@@ -35,8 +34,7 @@ class Curve:
     arrow: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     """A line of text in a monospaced font. `anchor`: "middle" or "start" of the text at x.
 
     `y` is the baseline.
@@ -54,8 +52,7 @@ class Text:
 Mark: TypeAlias = Area | Curve | Text
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(Struct, frozen=True):
     """Marks from back to front on a page of this size."""
 
     width: float
@@ -70,8 +67,7 @@ TURN = 6.0
 ARROW = 6.0
 
 
-@dataclass(frozen=True, slots=True)
-class Stroke:
+class Stroke(Struct, frozen=True):
     """A straight line to one point, or a Bezier curve with two controls to the third."""
 
     points: tuple[Point, ...]

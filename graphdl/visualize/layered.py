@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
+
+from msgspec import Struct
 
 COLUMN_GAP = 18.0
 BEND_WIDTH = 8.0
@@ -34,8 +35,7 @@ class Edge(NamedTuple):
     net: object
 
 
-@dataclass(frozen=True)
-class Layers:
+class Layers(Struct, frozen=True):
     """rank: the row of each box. xs: its middle. bends: the x in each row that an edge passes."""
 
     rank: Sequence[int]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from graphdl.errors import ArgumentError
 from graphdl.graph import Graph
@@ -18,8 +19,7 @@ COLOURS = ("phase", *MEASURES)
 OPTIONS = ("layout", "level", "color", "theme", "profile", "values")
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Struct, frozen=True):
     """A picture that someone wants.
 
     kernels: what runs as one, or the groups that the user gave. values: the arguments of a teaching
@@ -35,7 +35,7 @@ class Request:
     profile: Mapping[Any, float] | None = None
     values: Sequence[Any] | None = None
     title: str = ""
-    executable: Any = field(default=None, compare=False)
+    executable: Any = None
 
     def __post_init__(self) -> None:
         for name, known in (

@@ -7,16 +7,16 @@ the writers of the formats draw the result. Lengths are in pixels, y runs down.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 Point: TypeAlias = tuple[float, float]
 
 FORWARD, BACKWARD, UPDATE = PHASES = ("forward", "backward", "update")
 
 
-@dataclass(frozen=True, slots=True)
-class Rect:
+class Rect(Struct, frozen=True):
     """A rectangle: its upper left corner and its size."""
 
     x: float
@@ -40,8 +40,7 @@ class Rect:
         return Rect(self.x + x, self.y + y, self.width, self.height)
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """What something takes: bytes read and written, operations, and seconds where measured."""
 
     nbytes: int = 0
@@ -54,8 +53,7 @@ class Cost:
         return self.flops / self.nbytes if self.nbytes else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """One box of the picture, before it has a place.
 
     key: unique, and the same in each process: the label of the node as `str(graph)` prints it;
@@ -90,8 +88,7 @@ class Item:
     cost: Cost = field(default_factory=Cost)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """A kernel, or nodes that the user wants to see together, as a box around its members."""
 
     key: str
@@ -101,8 +98,7 @@ class Group:
     cost: Cost = field(default_factory=Cost)
 
 
-@dataclass(frozen=True, slots=True)
-class Band:
+class Band(Struct, frozen=True):
     """A layer: its forward, backward and update part stand side by side.
 
     `name` is the path of its scope, "" for none. `count` is how many layers like this one the
@@ -114,8 +110,7 @@ class Band:
     block: int | None = None
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(Struct, frozen=True):
     """What to draw: items in topological order, edges as pairs of keys, kernels, bands.
 
     `training` says whether there is a backward pass to stand beside the forward pass.
@@ -128,8 +123,7 @@ class Drawing:
     training: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(Struct, frozen=True):
     """An item in its place. `column` and `row` count the places of the layout; see Picture."""
 
     item: Item
@@ -138,8 +132,7 @@ class Box:
     row: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """A group in its place, with the same meaning of column and row."""
 
     group: Group
@@ -148,16 +141,14 @@ class Frame:
     row: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Strip:
+class Strip(Struct, frozen=True):
     """A band in its place; with several bands of a repeated block one after the other."""
 
     band: Band
     rect: Rect
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
+class Wire(Struct, frozen=True):
     """An edge: the points that it passes, from the border of one box to that of the other.
 
     kind: "data"; "saved" (from the forward pass to the backward pass).
@@ -169,8 +160,7 @@ class Wire:
     kind: str = "data"
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(Struct, frozen=True):
     """A drawing with places.
 
     Of boxes and frames that share a column, those of a higher row stand lower: so what opens or

@@ -9,7 +9,8 @@ number of rules stands between it and the user's line.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from graphdl.graph import Graph, Node, Source, users
 from graphdl.ops import pointwise
@@ -20,8 +21,7 @@ from graphdl.visualize.picture import BACKWARD, FORWARD, UPDATE
 PRODUCTS = ("contract", "convolve", "filter_gradient")
 
 
-@dataclass(frozen=True)
-class Roles:
+class Roles(Struct, frozen=True):
     """phase, band: of every operation. bands: the names of the bands, the first layer first.
 
     pulled: the forward node whose rule made a backward one. gradient_of: an operation or an input.

@@ -10,8 +10,9 @@ leads away from one box, has a lane of its own, as far as there is room.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from graphdl.visualize.picture import BACKWARD, FORWARD, UPDATE
 
@@ -20,8 +21,7 @@ LANE = 6.0
 MOST = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(Struct, frozen=True):
     """The gap above row `index` of a block; that behind the last row has the number of rows."""
 
     phase: str
@@ -29,24 +29,21 @@ class Gap:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Gutter:
+class Gutter(Struct, frozen=True):
     """A gutter of a column of the page: 0 left of forward, 1 and 2 on each side of backward, 3."""
 
     page: int
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Between:
+class Between(Struct, frozen=True):
     """The gap above a band, across the whole width of a column of the page."""
 
     page: int
     band: int
 
 
-@dataclass(frozen=True, slots=True)
-class Above:
+class Above(Struct, frozen=True):
     """The strip above everything."""
 
 
@@ -98,8 +95,7 @@ def legs(leaves: Gap, enters: Gap, pages: tuple[int, int], right: bool = False) 
     return Legs(across, (Gutter(pages[0], first), Gutter(pages[0], last)))
 
 
-@dataclass
-class Lanes:
+class Lanes(Struct):
     """Lanes of horizontal places: in the order in which the nets ask for them."""
 
     nets: dict[Horizontal, dict[Hashable, int]] = field(default_factory=dict)

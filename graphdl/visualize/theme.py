@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import log
+
+from msgspec import Struct
 
 from graphdl.visualize.picture import BACKWARD, FORWARD, UPDATE
 
 
-@dataclass(frozen=True, slots=True)
-class Colour:
+class Colour(Struct, frozen=True):
     """Two colours of one hue, as #rrggbb: of an area and of its border."""
 
     fill: str
     line: str
 
 
-@dataclass(frozen=True)
-class Theme:
+class Theme(Struct, frozen=True):
     """page: behind everything. text, faint: of titles and of details. wire, saved: edges.
 
     band, group: areas behind the boxes. phases, kinds: boxes. cold, hot: the ends of a scale.

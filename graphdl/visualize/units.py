@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from graphdl.visualize.labels import cut_name
 from graphdl.visualize.layered import Edge, layered
@@ -22,8 +23,7 @@ PORT_GAP = 8.0
 Path = tuple[Point, ...]
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(Struct, frozen=True):
     """A box, or a group of boxes, around the point (0, 0), its upper left corner.
 
     places: of the items. wires: of the edges inside. entries: for an edge from outside, the way
