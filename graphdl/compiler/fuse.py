@@ -726,9 +726,11 @@ def _arranged(
     position = node.op.name in _POSITION
     everything = tuple(range(len(draft.dims)))
     if draft.outer is None:
-        members = draft.axes
-        if any(set(axes) - {None} != set(everything) for axes in members.values()):
-            return None  # reductions before this one left no nest, and smaller members
+        whole = set(everything)
+        for member, axes in draft.axes.items():
+            # Who sums everything is smaller, but no member reads it.
+            if set(axes) - {None} != whole and draft.reductions.get(member) != ALL:
+                return None  # reductions before this one left no nest, and smaller members
         if position:
             kept = tuple(d for d in everything if d not in loops)
             return ROW, kept, tuple(sorted(loops))

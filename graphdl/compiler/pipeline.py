@@ -13,6 +13,7 @@ from graphdl.compiler.narrow import narrow
 from graphdl.compiler.prune_loops import prune
 from graphdl.compiler.rewrite import simplify
 from graphdl.compiler.shared_sorts import share_orders
+from graphdl.compiler.small_axes import split_small_axes
 from graphdl.compiler.split_complex import split_complex
 from graphdl.compiler.verify import verify
 from graphdl.graph import Graph
@@ -31,6 +32,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("narrow", narrow),
     ("contract", normalise),
     ("simplify again", simplify),
+    ("split small axes", split_small_axes),
     ("materialise", materialise),
 )
 
