@@ -33,6 +33,8 @@ from graphdl.errors import (
     ArgumentError,
     AxisError,
     ConcreteValueError,
+    DeviceError,
+    DeviceMemoryError,
     DtypeError,
     GradientError,
     GradientMismatch,
@@ -53,6 +55,7 @@ from graphdl.types import spec
 
 if TYPE_CHECKING:
     from graphdl import linalg, nn, numpy, optim, random, special
+    from graphdl.device import Array, device_get, device_put
     from graphdl.sparse import sparse_hessian, sparse_jacobian
     from graphdl.testing import check_grads
     from graphdl.user_op import op
@@ -60,9 +63,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "ArgumentError",
+    "Array",
     "AxisError",
     "Compiled",
     "ConcreteValueError",
+    "DeviceError",
+    "DeviceMemoryError",
     "DtypeError",
     "Executable",
     "GradientError",
@@ -83,6 +89,8 @@ __all__ = [
     "custom_jvp",
     "custom_vjp",
     "data",
+    "device_get",
+    "device_put",
     "fori_loop",
     "grad",
     "hessian",
@@ -125,6 +133,9 @@ _LATER = {
     "optim": "graphdl.optim",
     "random": "graphdl.random",
     "special": "graphdl.special",
+    "Array": "graphdl.device",
+    "device_get": "graphdl.device",
+    "device_put": "graphdl.device",
     "check_grads": "graphdl.testing",
     "op": "graphdl.user_op",
     "sparse_hessian": "graphdl.sparse",

@@ -14,7 +14,6 @@ from graphdl.errors import (
     DtypeError,
     GradientError,
     LeakError,
-    UnsupportedError,
 )
 from graphdl.executable import Executable
 from graphdl.graph import Graph
@@ -170,7 +169,7 @@ class Compiled:
         key = (
             tree,
             tuple(
-                (leaf.dtype.num, leaf.shape) if isinstance(leaf, np.ndarray) else type(leaf)
+                (leaf.dtype.num, leaf.shape) if hasattr(leaf, "dtype") else type(leaf)
                 for leaf in leaves
             ),
         )
@@ -183,10 +182,13 @@ class Compiled:
         return made, True
 
     def _lowered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
-        graph = _traced(self._f, args, kwargs, self.memory_budget)
+        graph = self._trace(args, kwargs)
         leaves = leaves_of((args, kwargs))
         weak = [type(leaf) in (bool, int, float, complex) for leaf in leaves]
         return Executable(graph, weak, args, self._donated(args))
+
+    def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+        return _traced(self._f, args, kwargs, self.memory_budget)
 
     def _donated(self, args: tuple[Any, ...]) -> list[int]:
         """The leaves of the donated arguments."""
@@ -259,7 +261,10 @@ def compile(
     Args:
         f: a function of arrays (or trees of them: tuples, lists, dicts), Python scalars and None,
             written in NumPy, that returns a tree of arrays.
-        target: "cpu".
+        target: "cpu", or "cuda" for an NVIDIA GPU ("cuda:1" for the second one); see
+            `gd.device_put`. There arguments may lie on the GPU (`gd.Array`, or arrays of PyTorch,
+            CuPy or JAX) or on the host, from where they are copied at each call; results are
+            `gd.Array`s, which `np.asarray` copies back.
         donate: the numbers of arguments whose memory results may take. The caller must not use
             them afterwards. At the call, ArgumentError for a number that no argument has.
         memory_budget: how many bytes the gradient of a loop may keep of its steps. Where it would
@@ -277,6 +282,8 @@ def compile(
 
     Raises:
         TypeError: f is no function, or the budget no number of bytes.
+        DeviceError: target="cuda", and there is no GPU, or a package is missing; the message says
+            what to install.
         UnsupportedError: loops="native", and the source of f cannot be read.
         GraphError: of the kind that fits, naming the line of `f`, where `f` cannot be traced.
 
@@ -301,25 +308,35 @@ def compile(
         return functools.partial(
             compile, target=target, donate=donate, memory_budget=memory_budget, loops=loops
         )
-    if target != "cpu":
-        raise UnsupportedError(f"target={target!r}: only target='cpu' is available in this version")
     if memory_budget is not None and not isinstance(memory_budget, int):
         raise TypeError(f"memory_budget= takes a number of bytes, not {memory_budget!r:.60}")
     if loops not in (None, "native"):
         raise ArgumentError(f"loops={loops!r}; write 'native' or None")
     numbers = (donate,) if isinstance(donate, int) else tuple(donate)
-    return Compiled(with_native_loops(f) if loops else f, target, numbers, memory_budget)
+    return _compiled(with_native_loops(f) if loops else f, target, numbers, memory_budget)
+
+
+def _compiled(
+    f: Function, target: str, donate: Sequence[int], memory_budget: int | None
+) -> Compiled:
+    """A compiled function for a target. Raises ArgumentError or DeviceError if there is none."""
+    if target == "cpu":
+        return Compiled(f, target, donate, memory_budget)
+    # imported here: it stands on this module, and most processes have no use for it
+    from graphdl.device import DeviceCompiled
+
+    return DeviceCompiled(f, target, donate, memory_budget)
 
 
 def _self_compiling(transform: Callable[..., Function]) -> Callable[..., Function]:
     """A transformation whose result builds graph inside a trace, and compiles itself outside."""
 
     def transformed(f: Function, *args: Any, **kwargs: Any) -> Function:
-        budget = None
+        budget, target = None, "cpu"
         if isinstance(f, Compiled):
-            budget, f = f.memory_budget, f._f
+            budget, target, f = f.memory_budget, f.target, f._f
         inner = transform(f, *args, **kwargs)
-        compiled = Compiled(inner, memory_budget=budget)
+        compiled = _compiled(inner, target, (), budget)
 
         @functools.wraps(inner)
         def call(*arguments: Any, **keywords: Any) -> Any:

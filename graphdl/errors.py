@@ -73,6 +73,14 @@ class StepsMemoryError(GraphError, MemoryError):
     """No memory is left for what the gradient of a loop keeps of its steps."""
 
 
+class DeviceError(GraphError, RuntimeError):
+    """A GPU, its driver or a package that it needs is missing, or a device has failed."""
+
+
+class DeviceMemoryError(DeviceError, MemoryError):
+    """The memory of a GPU does not suffice."""
+
+
 class UnrolledLoopWarning(UserWarning):
     """A Python loop on traced values has put its body into the graph very many times."""
 

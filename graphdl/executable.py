@@ -87,10 +87,10 @@ class Executable:
         self.optimized = self.passes[-1][1]
         self._groups = fuse.fuse(self.optimized)
         fused = perf_counter()
-        self._program: Program = emit.emit(self.optimized, self._groups)
+        self._program: Program = self._emitted()
         self.memory: Memory = memory.plan(self._program, donated)
         emitted = perf_counter()
-        self._native = build.build(self._program, self.memory)
+        self._build()
         self.seconds = {
             "passes": fused - start,
             "emit": emitted - fused,
@@ -103,6 +103,14 @@ class Executable:
         self._results = self._result_leaves()
         self._tree = _nested(args, iter(self._leaves), is_result=False)
         self._debug(_debug_level())
+
+    def _emitted(self) -> Program:
+        """The program of the groups, for the target."""
+        return emit.emit(self.optimized, self._groups)
+
+    def _build(self) -> None:
+        """The program as something that runs."""
+        self._native = build.build(self._program, self.memory)
 
     def _debug(self, level: int) -> None:
         """GRAPHDL_DEBUG=1 explains each program as it is made, 2 adds graphs, 3 kernels."""

@@ -13,14 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from graphdl.graph import Node
-from graphdl.kernels.program import Launch, Memory, Place, Program, Value
-
-ALIGNMENT = 64  # bytes: one 512-bit register, and one cache line
+from graphdl.kernels.program import ALIGNMENT, Launch, Memory, Place, Program, Value
 
 
-def _size(value: Value) -> int:
+def _size(value: Value, alignment: int) -> int:
     nbytes = value.type.nbytes if isinstance(value, Node) else value.nbytes
-    return -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
+    return -(-max(nbytes, 1) // alignment) * alignment
 
 
 class _Arena:
@@ -82,7 +80,7 @@ def plan(
     total = 0
     replaced: set[Value] = set()
     if program.status is not None:
-        places[program.status] = Place("arena", 0, arena.take(ALIGNMENT))
+        places[program.status] = Place("arena", 0, arena.take(program.alignment))
     for step, launch in enumerate(program.launches):
         ending = [
             value
@@ -92,7 +90,7 @@ def plan(
         for value in launch.writes:
             if value in places:
                 continue
-            total += _size(value)
+            total += _size(value, program.alignment)
             spare = _replaced(value, launch, step, use, places)
             if spare is not None:
                 places[value] = places[spare]
@@ -100,8 +98,8 @@ def plan(
                 if spare in ending:
                     ending.remove(spare)
                 continue
-            offset = arena.take(_size(value))
-            extent[offset] = _size(value)
+            offset = arena.take(_size(value, program.alignment))
+            extent[offset] = _size(value, program.alignment)
             places[value] = Place("arena", 0, offset)
         for value in ending:
             place = places.get(value)
@@ -225,3 +223,6 @@ def _donations(
                     found[value] = free.pop(argument)
                     break
     return found
+
+
+__all__ = ["ALIGNMENT", "is_idle", "plan"]

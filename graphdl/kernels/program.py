@@ -142,6 +142,8 @@ class Body(Struct, frozen=True, eq=False):
 #: FAILED.
 OUT_OF_BOUNDS, OUT_OF_MEMORY, FAILED = 1, 2, 3
 
+ALIGNMENT = 64  # bytes: one 512-bit register, and one cache line
+
 
 class Check(Struct, frozen=True):
     """Where the kernels of an op report that they failed: a word, and what to write there."""
@@ -155,6 +157,7 @@ class Program(Struct, frozen=True, eq=False):
 
     `graph` is the optimised graph; its outputs may repeat. `status` is a word that kernels set
     when they fail, if any can: to OUT_OF_BOUNDS, OUT_OF_MEMORY, or to FAILED + i if checks[i] did.
+    `alignment`: what the offsets of its values in the arena are multiples of, in bytes.
     """
 
     graph: Graph
@@ -163,3 +166,4 @@ class Program(Struct, frozen=True, eq=False):
     status: Buffer | None = None
     checks: Sequence[Node] = ()
     notes: Mapping[Node, str] = field(default_factory=dict)
+    alignment: int = ALIGNMENT

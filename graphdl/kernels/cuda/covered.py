@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphdl.compiler.fuse import is_generator
-from graphdl.compiler.view import is_movement
+from graphdl.compiler.view import is_movement, is_result
 from graphdl.errors import UnsupportedError
 from graphdl.graph import Graph, Node
 from graphdl.kernels.cuda.special import SPECIAL
@@ -30,12 +30,14 @@ def check_covered(graph: Graph) -> None:
 def missing(node: Node) -> str | None:
     """Why the device cannot compute a node; None if it can."""
     op = node.op
-    if op.family == "constant" or is_movement(node) or is_generator(node):
+    if op.family == "constant" or is_movement(node) or is_result(node) or is_generator(node):
         return None
     if op.symbol or op.family == "user":
         return "it is native code of the CPU, compiled from a function of yours"
     if op.name in SPECIAL_FUNCTIONS:
         return "it is a compiled function of SciPy's, which runs on the CPU only"
+    if op.family == "control":
+        return None  # its bodies are asked when they are emitted
     if op.family in ("pointwise", "reduction") or op in _IN_LOOPS or op.name in SPECIAL:
         return None
     return f"ops of the family {op.family!r} need a library that this version does not use"

@@ -10,7 +10,9 @@ from graphdl.compiler.fuse import COLUMN, ROW, STRIP, Group, fuse, stored
 from graphdl.compiler.order import ordered
 from graphdl.compiler.pipeline import optimise
 from graphdl.graph import Graph, Node
+from graphdl.kernels.control import control_launch
 from graphdl.kernels.cuda.covered import check_covered
+from graphdl.kernels.cuda.launch import ACCESS, ALIGNMENT
 from graphdl.kernels.cuda.nest import device_launches
 from graphdl.kernels.cuda.special import SPECIAL
 from graphdl.kernels.program import Buffer, Launch, Program
@@ -22,8 +24,17 @@ def compiled(graph: Graph) -> Program:
     return emit(optimised, fuse(optimised))
 
 
-def emit(graph: Graph, groups: Sequence[Group]) -> Program:
+def _body(graph: Graph) -> Program:
+    """The program of a loop's body or of a branch, whose arguments may be parts of arrays."""
+    optimised = optimise(graph)[-1][1]
+    return emit(optimised, fuse(optimised), within=True)
+
+
+def emit(graph: Graph, groups: Sequence[Group], within: bool = False) -> Program:
     """The program that computes the outputs of a graph, group by group.
+
+    `within` a loop, arguments and results are slices of arrays: those whose size is no multiple of
+    16 bytes may start anywhere.
 
     Raises UnsupportedError, before anything is compiled, for an op that has no kernel here.
     """
@@ -31,10 +42,14 @@ def emit(graph: Graph, groups: Sequence[Group]) -> Program:
     groups = [part for group in ordered(graph, groups) for part in split(group)]
     kept = stored(graph, groups)
     status = Buffer(8, None, "whether a kernel has failed, and which")
+    leaves = (*graph.inputs, *graph.outputs) if within else ()
+    loose = frozenset(leaf for leaf in leaves if leaf.type.nbytes % ACCESS)
     launches: list[Launch] = []
     for group in groups:
         if group.kind == "loops":
-            launches += device_launches(group, kept, status)
+            launches += device_launches(group, kept, status, loose)
+        elif group.members[0].op.family == "control":
+            launches.append(control_launch(group.members, _body, status))
         else:
             node = group.members[0]
             launches += SPECIAL[node.op.name](node, status)
@@ -46,7 +61,7 @@ def emit(graph: Graph, groups: Sequence[Group]) -> Program:
             if isinstance(value, Node) and value not in computed and value not in arguments:
                 constants.setdefault(value)
     used = any(status in launch.writes for launch in launches)
-    return Program(graph, launches, tuple(constants), status if used else None)
+    return Program(graph, launches, tuple(constants), status if used else None, alignment=ALIGNMENT)
 
 
 def split(group: Group) -> list[Group]:

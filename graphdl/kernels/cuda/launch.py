@@ -13,6 +13,8 @@ WARP, BLOCK = 32, 256
 #: Blocks of a launch whose threads go on to the elements that follow: enough for every processor of
 #: the largest GPU to hold eight, several times over.
 MOST_BLOCKS = 1 << 14
+#: Bytes that addresses are multiples of, in the arena and of arrays: what libraries ask for.
+ALIGNMENT = 256
 #: Bytes of one access of a thread.
 ACCESS = 16
 

@@ -582,8 +582,11 @@ class _DeviceText(NestText):
             self.add("barrier()")
 
 
-def vector_width(loops: DeviceLoops) -> int:
-    """How many neighbours a thread takes: 2 or 4 where every access of them is one and aligned."""
+def vector_width(loops: DeviceLoops, loose: frozenset[Node] = frozenset()) -> int:
+    """How many neighbours a thread takes: 2 or 4 where every access of them is one and aligned.
+
+    `loose` are arrays that may start anywhere.
+    """
     if not loops.inner or loops.tile is not None:
         return 1
     last = loops.inner[-1]
@@ -603,12 +606,14 @@ def vector_width(loops: DeviceLoops) -> int:
     adjacent = [access for access in accesses if access.strides[last] == 1]
     for access in adjacent:
         others = [s for d, s in enumerate(access.strides) if d != last and loops.size.get(d, 1) > 1]
-        if any(number % width for number in (access.offset, *others)):
+        if any(number % width for number in (access.offset, *others)) or access.where in loose:
             return 1
     return width if adjacent else 1
 
 
-def device_launches(group: Group, stored: set[Node], status: Buffer) -> list[DeviceLaunch]:
+def device_launches(
+    group: Group, stored: set[Node], status: Buffer, loose: frozenset[Node] = frozenset()
+) -> list[DeviceLaunch]:
     """The launches of a group of loops: the kernel, then what combines its partial results."""
     if 0 in group.dims and not group.reductions:
         return []
@@ -616,7 +621,7 @@ def device_launches(group: Group, stored: set[Node], status: Buffer) -> list[Dev
     loops = DeviceLoops(group, stored, status)
     if not loops.has_rows and any(map(loops.is_row_level, group.members)):
         loops = DeviceLoops(group, stored, status, has_rows=True)
-    text = _DeviceText(loops, vector_width(loops))
+    text = _DeviceText(loops, vector_width(loops, loose))
     if kinds & {COLUMN, STRIP} and ROW not in kinds:
         shape = text.columns()
     elif loops.has_rows:

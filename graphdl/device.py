@@ -1,0 +1,167 @@
+"""Functions compiled for a GPU: where their arguments lie, what they return, what one is.
+
+Imported when it is first used: `target="cuda"`, `gd.Array`, `gd.device_put`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from graphdl.api import Compiled
+from graphdl.errors import UnsupportedError
+from graphdl.executable import Executable
+from graphdl.graph import Graph
+from graphdl.kernels.cpu.native import Kernel
+from graphdl.kernels.cuda import emit, toolchain
+from graphdl.kernels.cuda.array import Array, from_host, is_on_a_device, on_device
+from graphdl.kernels.cuda.control import CONTROL_STEPS
+from graphdl.kernels.cuda.device import Device, device_of
+from graphdl.kernels.cuda.launch import DeviceLaunch
+from graphdl.kernels.cuda.run import Runner
+from graphdl.kernels.program import Launch, Program
+from graphdl.trees import flatten, leaves_of, unflatten
+from graphdl.types import TensorType, as_dtype
+
+
+def device_put(tree: Any, target: str = "cuda") -> Any:
+    """The tree with its arrays copied to a GPU.
+
+    Args:
+        tree: arrays, numbers, and tuples, lists and dicts of them. Arrays of other libraries that
+            lie on this GPU are taken without a copy.
+        target: "cuda", or "cuda:1" for the second GPU.
+
+    Returns:
+        The same tree of `gd.Array`.
+
+    Raises:
+        DeviceError: there is no such GPU, or the CUDA extra is not installed: the message says what
+            to install.
+    """
+    device = device_of(target)
+    leaves, spec = flatten(tree)
+    return unflatten(spec, [_placed(device, leaf) for leaf in leaves])
+
+
+def _placed(device: Device, leaf: Any) -> Array:
+    if isinstance(leaf, Array) and leaf.device is not device:
+        return from_host(device, np.asarray(leaf))
+    found = on_device(device, leaf)
+    return found if found is not None else from_host(device, _checked(leaf))
+
+
+def _checked(leaf: Any) -> np.ndarray:
+    host = np.asarray(leaf)
+    as_dtype(host.dtype)
+    return host
+
+
+def device_get(tree: Any) -> Any:
+    """The tree with its GPU arrays copied to NumPy arrays; what lies on the host stays as it is."""
+    leaves, spec = flatten(tree)
+    return unflatten(spec, [np.asarray(x) if isinstance(x, Array) else x for x in leaves])
+
+
+class DeviceExecutable(Executable):
+    """One specialisation of a function compiled for a GPU; it reads like any executable."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        weak: Sequence[bool],
+        args: tuple[Any, ...],
+        donated: Sequence[int],
+        device: Device,
+    ) -> None:
+        self.device = device
+        super().__init__(graph, weak, args, donated)
+
+    def _emitted(self) -> Program:
+        return emit.emit(self.optimized, self._groups)
+
+    def _build(self) -> None:
+        self._runner = Runner(self._program, self.memory, self.device, CONTROL_STEPS)
+
+    @cached_property
+    def flat(self) -> Callable[..., tuple[Any, ...]]:
+        return self._run
+
+    def entry(self, fallback: Callable[..., Any]) -> Callable[..., Any]:
+        return fallback
+
+    def _run(self, *leaves: Any) -> tuple[Array, ...]:
+        given = self.memory.donated
+        arguments = [self._argument(i, leaf) for i, leaf in enumerate(leaves)]
+        addresses = [array.address for array in arguments]
+        for i in given.values():
+            if addresses.count(addresses[i]) > 1 or not arguments[i].is_own:
+                arguments[i] = arguments[i].copy()
+                addresses[i] = arguments[i].address
+        new = {
+            node: Array(self.device, made.shape, made.dtype)
+            for node, made in zip(self.optimized.outputs, self.graph.outputs, strict=True)
+            if node not in given
+        }
+        failed = self._runner([*addresses, *(array.address for array in new.values())])
+        if failed is not None:
+            raise self._failure(*failed)
+        return tuple(
+            arguments[given[node]].donate() if node in given else new[node]
+            for node in self.optimized.outputs
+        )
+
+    def _argument(self, index: int, leaf: Any) -> Array:
+        found = on_device(self.device, leaf)
+        if found is None:
+            found = from_host(self.device, np.asarray(leaf, self.graph.inputs[index].dtype))
+        return found
+
+    @property
+    def _running(self) -> list[tuple[Launch, Kernel | None]]:
+        return [(launch, None) for launch in self._program.launches if launch.iterations]
+
+    def assembly(self) -> str:
+        """The kernels as PTX, NVIDIA's assembly language, for this GPU; compiles them anew."""
+        texts = {}
+        for launch in self._program.launches:
+            if isinstance(launch, DeviceLaunch) and launch.iterations:
+                signature = toolchain.Signature(len(launch.words), launch.threads)
+                texts[launch.source.text] = launch.source, signature
+        capability = self.device.capability
+        return "\n".join(toolchain.ptx(*found, capability) for found in texts.values())
+
+    def profile(self, *args: Any, **kwargs: Any) -> Any:
+        """Not there for a GPU: raises UnsupportedError."""
+        raise UnsupportedError(
+            "profile() measures kernels on the CPU; on a GPU, use `nsys profile`"
+        )
+
+
+class DeviceCompiled(Compiled):
+    """A function that compiles itself for a GPU, see `Compiled`. Its results are `gd.Array`s."""
+
+    def __init__(
+        self, f: Any, target: str, donate: Sequence[int], memory_budget: int | None
+    ) -> None:
+        self.device = device_of(target)
+        super().__init__(f, target, donate, memory_budget)
+
+    def _prepared(self, leaf: Any, index: int, args: Any, kwargs: Any) -> Any:
+        if is_on_a_device(leaf):
+            return on_device(self.device, leaf)
+        return super()._prepared(leaf, index, args, kwargs)
+
+    def _lowered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
+        leaves, tree = flatten((args, kwargs))
+        types = [TensorType(x.dtype, x.shape) if is_on_a_device(x) else x for x in leaves]
+        args, kwargs = unflatten(tree, types)
+        graph = self._trace(args, kwargs)
+        weak = [type(leaf) in (bool, int, float, complex) for leaf in leaves_of((args, kwargs))]
+        return DeviceExecutable(graph, weak, args, self._donated(args), self.device)
+
+
+__all__ = ["Array", "DeviceCompiled", "DeviceExecutable", "device_get", "device_put"]

@@ -1,0 +1,116 @@
+"""A GPU as programs use it: its memory, its loaded kernels, its stream.
+
+Memory that an array gives back is kept for the next one of its size: a training loop then allocates
+nothing, and finds the same addresses again, for which its program is captured as a CUDA graph. What
+is reused was last used by work that the same stream runs earlier.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from threading import RLock
+
+from graphdl.errors import ArgumentError, DeviceError, DeviceMemoryError
+from graphdl.kernels.cuda import toolchain
+from graphdl.kernels.cuda.driver import Driver, native_driver
+from graphdl.kernels.cuda.launch import ALIGNMENT, DeviceLaunch
+
+#: What is to be installed where a package of the extra is missing.
+INSTALL = 'python -m pip install "graphdl[cuda]"'
+_PACKAGES = {"numba_cuda": "numba-cuda", "cuda": "cuda-core"}
+
+
+class Device:
+    """One GPU, by the number that the driver gives it."""
+
+    def __init__(self, driver: Driver, ordinal: int) -> None:
+        self.driver = driver
+        self.ordinal = ordinal
+        self.lock = RLock()
+        driver.use(ordinal)
+        self.capability = driver.capability(ordinal)
+        #: Launches are captured here; programs run on the default stream of the device.
+        self.capture_stream = driver.new_stream()
+        self.stream = 0
+        self._spare: dict[int, list[int]] = {}
+        self._functions: dict[tuple[str, int, int], int] = {}
+
+    def __repr__(self) -> str:
+        return f"cuda:{self.ordinal}"
+
+    def allocate(self, nbytes: int) -> int:
+        """The address of memory of its own; what is spare is given back to the driver first."""
+        size = rounded(nbytes)
+        with self.lock:
+            spare = self._spare.get(size)
+            if spare:
+                return spare.pop()
+            self.driver.use(self.ordinal)
+            try:
+                return self.driver.allocate(size)
+            except DeviceMemoryError:
+                self.release()
+                return self.driver.allocate(size)
+
+    def give_back(self, address: int, nbytes: int) -> None:
+        """Keep memory for the next that needs as much."""
+        with self.lock:
+            self._spare.setdefault(rounded(nbytes), []).append(address)
+
+    def release(self) -> None:
+        """Free what no array uses."""
+        with self.lock:
+            self.driver.use(self.ordinal)
+            self.driver.wait(self.stream)
+            for addresses in self._spare.values():
+                for address in addresses:
+                    self.driver.free(address)
+            self._spare.clear()
+
+    def function(self, launch: DeviceLaunch) -> int:
+        """The loaded kernel of a launch, compiled if it is not in the cache."""
+        key = (launch.source.text, launch.threads, len(launch.words))
+        with self.lock:
+            found = self._functions.get(key)
+            if found is None:
+                signature = toolchain.Signature(len(launch.words), launch.threads)
+                cubin = toolchain.compile(launch.source, signature, self.capability)
+                self.driver.use(self.ordinal)
+                found = self.driver.load(cubin.code, cubin.entry, launch.shared)
+                self._functions[key] = found
+            return found
+
+
+def rounded(nbytes: int) -> int:
+    return -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
+
+
+def ordinal_of(target: str) -> int:
+    """The number in a target such as "cuda" or "cuda:1". Raises ArgumentError."""
+    kind, _, number = target.partition(":")
+    if kind != "cuda" or (":" in target and not number.isdigit()):
+        raise ArgumentError(
+            f"target={target!r}; write 'cpu', 'cuda' or 'cuda:1' for the second GPU"
+        )
+    return int(number or 0)
+
+
+@cache
+def device_of(target: str) -> Device:
+    """The device of a target. DeviceError, saying what is missing, where it cannot be used."""
+    ordinal = ordinal_of(target)
+    driver = native_driver()
+    count = driver.device_count()
+    if ordinal >= count:
+        found = f"{count} GPU{'s' if count != 1 else ''}" if count else "no GPU"
+        raise DeviceError(f"target={target!r}: the driver has found {found}; the first is 'cuda:0'")
+    missing = missing_packages()
+    if missing:
+        raise DeviceError(f"target={target!r} needs {' and '.join(missing)}: {INSTALL}")
+    return Device(driver, ordinal)
+
+
+def missing_packages() -> list[str]:
+    """The packages of the CUDA extra that are not installed."""
+    return [package for module, package in _PACKAGES.items() if find_spec(module) is None]
