@@ -319,7 +319,7 @@ def compile(
 def _compiled(
     f: Function, target: str, donate: Sequence[int], memory_budget: int | None
 ) -> Compiled:
-    """A compiled function for a target. Raises ArgumentError or DeviceError if there is none."""
+    """A compiled function for a target. Raises UnsupportedError or DeviceError if there is none."""
     if target == "cpu":
         return Compiled(f, target, donate, memory_budget)
     # imported here: it stands on this module, and most processes have no use for it

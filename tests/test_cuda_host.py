@@ -186,7 +186,7 @@ def test_without_a_driver_the_error_says_what_is_missing():
 
 def test_targets_that_are_none():
     for target in ("gpu", "cuda:", "cuda:x"):
-        with pytest.raises(gd.ArgumentError, match="write 'cpu', 'cuda' or 'cuda:1'"):
+        with pytest.raises(gd.UnsupportedError, match="write 'cpu', 'cuda' or 'cuda:1'"):
             gd.compile(lambda x: x, target=target)
 
 

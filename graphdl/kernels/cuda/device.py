@@ -11,7 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from threading import RLock
 
-from graphdl.errors import ArgumentError, DeviceError, DeviceMemoryError
+from graphdl.errors import DeviceError, DeviceMemoryError, UnsupportedError
 from graphdl.kernels.cuda import toolchain
 from graphdl.kernels.cuda.driver import Driver, native_driver
 from graphdl.kernels.cuda.launch import ALIGNMENT, DeviceLaunch
@@ -87,10 +87,10 @@ def rounded(nbytes: int) -> int:
 
 
 def ordinal_of(target: str) -> int:
-    """The number in a target such as "cuda" or "cuda:1". Raises ArgumentError."""
+    """The number in a target such as "cuda" or "cuda:1". Raises UnsupportedError."""
     kind, _, number = target.partition(":")
     if kind != "cuda" or (":" in target and not number.isdigit()):
-        raise ArgumentError(
+        raise UnsupportedError(
             f"target={target!r}; write 'cpu', 'cuda' or 'cuda:1' for the second GPU"
         )
     return int(number or 0)
