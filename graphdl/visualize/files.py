@@ -9,18 +9,19 @@ from typing import Any
 from graphdl.errors import ArgumentError
 from graphdl.graph import Graph, Groups, Node
 from graphdl.visualize.arrange import arrange
+from graphdl.visualize.document import document_of, to_json
 from graphdl.visualize.dot import to_dot
 from graphdl.visualize.drawing import Kernel, draw
 from graphdl.visualize.graphml import to_graphml
 from graphdl.visualize.ink import Scene
 from graphdl.visualize.mermaid import to_mermaid
 from graphdl.visualize.options import OPTIONS, Request
+from graphdl.visualize.page import to_html
 from graphdl.visualize.paint import paint
 from graphdl.visualize.picture import Cost, Drawing
 from graphdl.visualize.svg import to_svg
 from graphdl.visualize.theme import THEMES
 
-#: Formats of text that may be followed by others, as graphdl.visualize.page is by `.html`.
 Writer = Callable[[Request], str | bytes]
 
 
@@ -40,6 +41,8 @@ WRITERS: dict[str, Writer] = {
     ".dot": lambda request: to_dot(drawing_of(request), THEMES[request.theme]),
     ".mmd": lambda request: to_mermaid(drawing_of(request), THEMES[request.theme]),
     ".graphml": lambda request: to_graphml(drawing_of(request)),
+    ".html": lambda request: to_html(document_of(request)),
+    ".json": lambda request: to_json(document_of(request)),
 }
 
 

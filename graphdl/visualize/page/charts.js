@@ -1,0 +1,216 @@
+// The roofline and the memory over the schedule.
+
+const ROOF = { width: 340, height: 210, left: 44, right: 12, top: 14, bottom: 34 };
+
+/** Kernels by intensity and speed, below what the machine can do. */
+function roofline(page, chosen) {
+  const { model } = page;
+  const points = model.groups.filter((group) => group.time > 0 && group.flops > 0 && group.bytes > 0)
+    .map((group) => ({ group, x: group.flops / group.bytes, y: group.flops / group.time }));
+  if (!points.length) return make("p", { class: "quiet" }, "No kernel does arithmetic.");
+  const { peak, bandwidth } = roofOf(model);
+  const roofs = peak && bandwidth;
+  const xs = points.map((point) => point.x);
+  const ys = points.map((point) => point.y);
+  if (roofs) {
+    xs.push(peak / bandwidth);
+    ys.push(peak);
+  }
+  const across = logScale(xs, ROOF.left, ROOF.width - ROOF.right);
+  const up = logScale(ys, ROOF.height - ROOF.bottom, ROOF.top);
+  const svg = draw("svg", { class: "chart", viewBox: `0 0 ${ROOF.width} ${ROOF.height}`, role: "img",
+    "aria-label": "roofline" });
+  svg.append(...gridOf(across, up));
+  if (roofs) svg.append(...roofsOf(across, up, peak, bandwidth));
+  const order = [...points].sort((a, b) => (a.group === chosen) - (b.group === chosen));
+  for (const { group, x, y } of order) {
+    svg.append(draw("circle", {
+      class: `point ${group.measured ? "measured" : "guess"} ${group === chosen ? "chosen" : ""}`,
+      cx: across(x), cy: up(y), r: group === chosen ? 6 : 4.5,
+      onclick: () => page.select({ group: group.index }, true),
+      onpointerenter: (event) => page.hover({ group: group.index }, event),
+      onpointerleave: () => page.hover(undefined),
+    }));
+  }
+  const measured = points.every((point) => point.group.measured);
+  const note = [measured ? "measured" : "hollow points are estimates",
+    roofs ? "" : "; the machine's roof appears with profile=…"].join("");
+  return make("figure", {}, svg, make("figcaption", {}, note));
+}
+
+/** What was measured of the machine, for the widest floats that a kernel computes with. */
+function roofOf(model) {
+  const { measured } = model.doc;
+  if (!measured) return {};
+  const used = new Set(model.kernels.map((kernel) => kernel.profile?.dtype));
+  const rates = Object.entries(measured.flops).filter(([dtype]) => used.has(dtype));
+  return { peak: Math.max(0, ...rates.map(([, rate]) => rate)), bandwidth: measured.bandwidth };
+}
+
+/** A logarithmic scale over whole decades with the values inside. */
+function logScale(values, from, to) {
+  const low = Math.floor(Math.log10(Math.min(...values)) - 0.15);
+  const high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...values)) + 0.15));
+  const scale = (value) => from + ((Math.log10(value) - low) / (high - low)) * (to - from);
+  scale.decades = [...Array(high - low + 1).keys()].map((i) => 10 ** (low + i));
+  return scale;
+}
+
+function gridOf(across, up) {
+  const { width, height, left, right, bottom, top } = ROOF;
+  const every = (decades, most) => decades.filter((_, i) => i % Math.ceil(decades.length / most) === 0);
+  return [
+    ...every(across.decades, 6).flatMap((value) => [
+      draw("line", { class: "grid", x1: across(value), x2: across(value), y1: top, y2: height - bottom }),
+      draw("text", { class: "tick", x: across(value), y: height - bottom + 13, "text-anchor": "middle" },
+        asCount(value)),
+    ]),
+    ...every(up.decades, 6).flatMap((value) => [
+      draw("line", { class: "grid", x1: left, x2: width - right, y1: up(value), y2: up(value) }),
+      draw("text", { class: "tick", x: left - 5, y: up(value) + 3.5, "text-anchor": "end" }, asCount(value)),
+    ]),
+    draw("text", { class: "tick", x: width - right, y: height - 4, "text-anchor": "end" }, "FLOP per byte"),
+    draw("text", { class: "tick", x: 2, y: 9 }, "FLOP/s"),
+  ];
+}
+
+function roofsOf(across, up, peak, bandwidth) {
+  const low = across.decades[0];
+  const ridge = peak / bandwidth;
+  const end = across.decades[across.decades.length - 1];
+  const floor = up.decades[0];
+  const start = Math.max(low, floor / bandwidth);
+  return [
+    draw("path", { class: "roof", d: `M${across(start)} ${up(start * bandwidth)}L${across(ridge)} ${up(peak)}H${across(end)}` }),
+    draw("text", { class: "tick strong", x: across(end), y: up(peak) - 4, "text-anchor": "end" }, asRate(peak, "FLOP")),
+    draw("text", { class: "tick strong", x: across(start) + 4, y: up(start * bandwidth) - 6 }, asRate(bandwidth, "B")),
+  ];
+}
+
+/** The memory over the schedule: where each value lies, as far as there is a plan. */
+class MemoryChart {
+  constructor(element, page) {
+    this.element = element;
+    this.page = page;
+    new ResizeObserver(() => this.show()).observe(element);
+  }
+
+  show() {
+    const { model } = this.page;
+    const memory = model.doc.memory;
+    const width = this.element.clientWidth;
+    const height = this.element.clientHeight;
+    const isEmpty = !memory?.values.length;
+    document.body.classList.toggle("no-memory", isEmpty);
+    if (isEmpty || !width) return;
+    const live = liveBytes(memory);
+    const rects = placed(memory);
+    const most = Math.max(1, ...(rects ? rects.map((rect) => rect.offset + rect.bytes) : live));
+    const step = width / memory.count;
+    const top = 24;
+    const up = (value) => height - 2 - (value / most) * (height - top - 4);
+    const svg = draw("svg", { class: "memory", width, height, role: "img",
+      "aria-label": "memory over the schedule" });
+    if (rects) {
+      for (const rect of rects) svg.append(this.rect(rect, step, up, memory));
+      const line = up(memory.arena);
+      if (memory.results) svg.append(
+        draw("line", { class: "arena-line", x1: 0, x2: width, y1: line, y2: line }));
+    } else svg.append(this.area(live, step, up, memory));
+    this.cursor = draw("g", { class: "cursor" });
+    svg.append(this.cursor);
+    this.geometry = { step, height, top };
+    const peak = Math.max(...live);
+    this.element.replaceChildren(make("div", { class: "memory-title" },
+      make("b", {}, "Memory over the schedule"),
+      rects
+        ? ` ${asBytes(memory.arena)} shared by values of ${asBytes(memory.unshared)}, and ${asBytes(memory.results)} of results, over ${plural(memory.count, "kernel")}`
+        : ` at most ${asBytes(peak)} alive, after ${live.indexOf(peak) + 1} of ${plural(memory.count, "operation")} `,
+      rects ? "" : badge(false)), svg);
+    this.point(this.page.selected);
+  }
+
+  rect(rect, step, up, memory) {
+    const { model } = this.page;
+    const node = rect.node === undefined ? undefined : model.nodes[rect.node];
+    const x = rect.first * step;
+    const w = (rect.last + 1 - rect.first) * step;
+    const y = up(rect.offset + rect.bytes);
+    const h = Math.max(up(rect.offset) - y, 1);
+    const what = rect.node === undefined ? undefined : { node: rect.node };
+    const label = node ? node.op : "";
+    return draw("g", {
+      class: `value ${node ? node.phase : ""} ${h < 5 || w < 4 ? "thin" : ""}`,
+      "data-node": rect.node,
+      onclick: () => what && this.page.select(what, true),
+      onpointerenter: (event) => this.page.hover(
+        what ?? { text: `${rect.purpose} · ${asBytes(rect.bytes)}` }, event),
+      onpointerleave: () => this.page.hover(undefined),
+    },
+    draw("rect", { x: x + 0.5, y: y + 0.5, width: Math.max(w - 1, 0.6), height: Math.max(h - 1, 0.6), rx: 2 }),
+    h > 13 && w > label.length * 6.3 + 8
+      ? draw("text", { x: x + 5, y: y + Math.min(h / 2 + 4, 14) }, label) : null);
+  }
+
+  /** Live bytes as one line, where no places are planned. */
+  area(live, step, up, memory) {
+    let path = `M0 ${up(0)}`;
+    live.forEach((value, at) => {
+      path += `L${at * step} ${up(value)}H${(at + 1) * step}`;
+    });
+    const stepAt = (event) => Math.floor(event.offsetX / step);
+    const born = (at) => memory.values.filter((value) => value.first <= at && value.node !== undefined)
+      .reduce((best, value) => (!best || value.first > best.first ? value : best), undefined);
+    return draw("path", {
+      class: "live", d: `${path}V${up(0)}Z`,
+      onclick: (event) => {
+        const value = born(stepAt(event));
+        if (value) this.page.select({ node: value.node }, true);
+      },
+    });
+  }
+
+  /** Mark when the selected node lives, or its kernel runs. */
+  point(what) {
+    if (!this.cursor) return;
+    this.cursor.replaceChildren();
+    const { model } = this.page;
+    const memory = model.doc.memory;
+    const { step, height, top } = this.geometry;
+    const kernels = what?.group !== undefined ? model.groups[what.group].own
+      : what?.node !== undefined ? model.kernelsOf[what.node] : [];
+    const steps = memory.steps === "kernels" ? kernels.map((kernel) => kernel.index)
+      : memory.values.filter((value) => value.node === what?.node && what).map((value) => value.first);
+    for (const at of steps) {
+      this.cursor.append(draw("rect", { x: at * step, y: top - 3, width: Math.max(step, 2), height: height - top + 2 }));
+    }
+    for (const element of this.element.querySelectorAll(".value")) {
+      element.classList.toggle("selected",
+        what?.node !== undefined && element.dataset.node === String(what.node));
+    }
+  }
+}
+
+function liveBytes(memory) {
+  const change = new Array(memory.count + 1).fill(0);
+  for (const value of memory.values) {
+    change[value.first] += value.bytes;
+    change[value.last + 1] -= value.bytes;
+  }
+  const live = [];
+  let sum = 0;
+  for (let step = 0; step < memory.count; step += 1) live.push((sum += change[step]));
+  return live;
+}
+
+/** Values with their offsets: the results stand above the arena. Null where none is planned. */
+function placed(memory) {
+  if (memory.arena === undefined) return null;
+  let above = memory.arena;
+  return memory.values.map((value) => {
+    if (value.offset !== undefined) return value;
+    const offset = above;
+    above += value.bytes;
+    return { ...value, offset };
+  });
+}

@@ -1,0 +1,180 @@
+"""What the page shows, as data: complete, the same in every process, safe to embed."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import graphdl as gd
+from graphdl.visualize.document import document, to_json
+from graphdl.visualize.page import SCRIPTS, to_html
+
+HOSTILE = ("</script><script>alert(1)</script>", "<!--", "\u2028", "%0", "&amp;", "\ud800", "\x00")
+
+
+def _executable():
+    def step(w, x):
+        value, slope = gd.value_and_grad(lambda w: np.sum(np.tanh(x @ w) ** 2))(w)
+        return w - 0.1 * slope, value
+
+    return gd.compile(step).lower(gd.spec((4, 3), "float32"), gd.spec((5, 4), "float32"))
+
+
+@pytest.fixture(scope="module")
+def executable():
+    return _executable()
+
+
+def _saved(made, folder, **options):
+    return json.loads(made.visualize(folder / "it.json", **options).read_text(encoding="utf-8"))
+
+
+def test_json_holds_every_node_with_its_facts(executable, tmp_path):
+    found = _saved(executable, tmp_path)
+    last = found["graphs"][-1]
+    graph = executable.optimized
+    assert len(last["nodes"]) == len(graph.nodes)
+    for id, node in zip(last["nodes"], graph.nodes, strict=True):
+        facts = found["nodes"][id]
+        assert facts["op"] == node.op.name
+        assert tuple(facts["shape"]) == node.shape
+        assert facts["bytes"] == node.type.nbytes
+        inputs = [last["nodes"][graph.nodes.index(operand)] for operand in node.inputs]
+        assert facts["inputs"] == inputs
+        if "source" in facts:
+            line = found["sources"][facts["source"]]
+            assert f"{line['file']}:{line['line']}" == str(graph.sources[node])
+            assert "np.tanh" in line["code"] or "slope" in line["code"]
+    assert {node["phase"] for node in found["nodes"]} == {
+        "argument", "parameter", "forward", "backward", "update",
+    }  # fmt: skip
+
+
+def test_json_holds_every_kernel_and_the_memory(executable, tmp_path):
+    found = _saved(executable, tmp_path)
+    assert [kernel["name"] for kernel in found["kernels"]] == [k.name for k in executable.kernels]
+    for kernel, info in zip(found["kernels"], executable.kernels, strict=True):
+        assert found["texts"][kernel["text"]] in info.source
+        assert (kernel["bytes"], kernel["flops"]) == (info.bytes, info.flops)
+        assert "measured" not in kernel
+    memory = found["memory"]
+    assert memory["arena"] == executable.memory.arena_bytes
+    for value in memory["values"]:
+        assert 0 <= value["first"] <= value["last"] < memory["count"]
+        assert value["kind"] != "arena" or value["offset"] + value["bytes"] <= memory["arena"]
+    borders = [(border.before, border.after, border.why) for border in executable.explain().borders]
+    assert [(b["before"], b["after"], b["why"]) for b in found["borders"]] == borders
+    rules = [use["rule"] for step in found["passes"] for use in step.get("rules", ())]
+    assert rules == [use.rule for step in executable.explain().passes for use in step.rules]
+
+
+def test_each_pass_that_changes_something_is_a_graph(executable, tmp_path):
+    found = _saved(executable, tmp_path)
+    assert [graph["name"] for graph in found["graphs"]][:: len(found["graphs"]) - 1] == [
+        "trace", "fuse",
+    ]  # fmt: skip
+    assert len(found["graphs"][0]["nodes"]) == len(executable.graph.nodes)
+    assert all("picture" in graph for graph in found["graphs"])
+    before = [graph["nodes"] for graph in found["graphs"][:-1]]
+    assert all(a != b for a, b in pairwise(before))
+
+
+def test_what_a_gradient_is_the_gradient_of(executable, tmp_path):
+    found = _saved(executable, tmp_path)
+    last = set(found["graphs"][-1]["nodes"])
+    pairs = [
+        (node, found["nodes"][of])
+        for id, node in enumerate(found["nodes"])
+        for of in node.get("gradient_of", ())
+        if id in last
+    ]
+    assert pairs
+    assert all(node["shape"] == of["shape"] for node, of in pairs)
+    assert any(of["op"] == "input" for _, of in pairs)
+
+
+def test_a_profile_is_laid_over(executable, tmp_path):
+    x = np.ones((5, 4), "float32")
+    report = executable.profile(np.ones((4, 3), "float32"), x, calls=2)
+    found = _saved(executable, tmp_path, profile=report)
+    for kernel, time in zip(found["kernels"], report.kernels, strict=True):
+        assert kernel["measured"]["seconds"] == time.seconds
+    assert found["measured"]["bandwidth"] == report.peak.bandwidth
+    by_name = {executable.kernels[0].name: 1e-3}
+    found = _saved(executable, tmp_path, profile=by_name)
+    assert found["kernels"][0]["measured"] == {"seconds": 1e-3}
+    assert "measured" not in found["kernels"][-1] or len(found["kernels"]) == 1
+    other = gd.compile(lambda x: np.exp(x)).lower(x)
+    with pytest.raises(gd.GraphError, match=r"profile is not of this executable.*profile=exec"):
+        _saved(executable, tmp_path, profile=other.profile(x, calls=1))
+
+
+def test_what_was_asked_for_is_where_the_page_begins(executable, tmp_path):
+    found = _saved(executable, tmp_path, theme="dark", level="kernel", color="bytes")
+    assert found["begin"] == {"theme": "dark", "level": "kernel", "color": "bytes"}
+    assert _saved(executable, tmp_path)["begin"] == {}
+
+
+def test_a_graph_has_what_is_known_without_compiling(executable, tmp_path):
+    graph = executable.graph
+    found = _saved(graph, tmp_path, groups={"some": graph.operations[:2]})
+    assert "kernels" not in found
+    assert "passes" not in found
+    assert [group["name"] for group in found["groups"]] == ["some"]
+    live = {value["node"] for value in found["memory"]["values"]}
+    assert live <= set(found["graphs"][0]["nodes"])
+
+
+def test_pages_are_the_same_bytes_in_every_process(executable, tmp_path):
+    here = executable.visualize(tmp_path / "it.html").read_bytes()
+    script = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from test_document import _executable\n"
+        f"_executable().visualize({str(tmp_path / 'it.html')!r})\n"
+    )
+    for seed in ("1", "77"):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+        assert (tmp_path / "it.html").read_bytes() == here
+
+
+def test_the_policy_allows_this_script_and_nothing_else():
+    page = to_html(document(gd.trace(lambda x: x + 1, gd.spec(3))))
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)[^"']""", page)
+    assert all((name.endswith(".js")) for name in SCRIPTS)
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "x" * 10_000])
+def test_no_name_ends_the_script_that_holds_the_document(name):
+    graph = gd.trace(lambda params: params[name] * 2.0, {name: gd.spec(3)})
+    found = document(graph, name)
+    page = to_html(found)
+    assert page.count("</script>") == 2
+    embedded = re.search(r'<script id="document"[^>]*>(.*?)</script>', page, re.DOTALL)[1]
+    assert json.loads(embedded) == found
+    page.encode("utf-8")
+
+
+def test_a_document_is_small():
+    """About 55 KB of document and page for 70 nodes were the aim, 380 KB for 600."""
+    params = [gd.spec((16, 16), "float32")] * 4
+
+    def loss(params, x):
+        for w in params:
+            x = np.tanh(x @ w)
+        return np.sum(x**2)
+
+    graph = gd.trace(gd.value_and_grad(loss), params, gd.spec((8, 16), "float32"))
+    assert len(to_json(document(graph))) < 600 * len(graph.nodes)
+    digest = hashlib.sha256(to_json(document(graph)).encode()).hexdigest()
+    assert digest == hashlib.sha256(to_json(document(graph)).encode()).hexdigest()
