@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -115,12 +115,14 @@ class Compiled:
         target: str = "cpu",
         donate: Sequence[int] = (),
         memory_budget: int | None = None,
+        checks: Collection[str] = (),
     ) -> None:
         functools.update_wrapper(self, f, updated=())  # gd.grad(f) has a `lower` of its own
         self._f = f
         self.target = target
         self.donate = tuple(donate)
         self.memory_budget = memory_budget
+        self.checks = frozenset(checks)
         self._executables: dict[Any, Executable] = {}
         self._entry: Callable[..., Any] = self._dispatch
 
@@ -185,7 +187,7 @@ class Compiled:
         graph = self._trace(args, kwargs)
         leaves = leaves_of((args, kwargs))
         weak = [type(leaf) in (bool, int, float, complex) for leaf in leaves]
-        return Executable(graph, weak, args, self._donated(args))
+        return Executable(graph, weak, args, self._donated(args), self.checks)
 
     def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
         return _traced(self._f, args, kwargs, self.memory_budget)
@@ -230,6 +232,7 @@ def compile(
     donate: int | Sequence[int] = ...,
     memory_budget: int | None = ...,
     loops: str | None = ...,
+    checks: str | Collection[str] = ...,
 ) -> Compiled: ...
 
 
@@ -241,6 +244,7 @@ def compile(
     donate: int | Sequence[int] = ...,
     memory_budget: int | None = ...,
     loops: str | None = ...,
+    checks: str | Collection[str] = ...,
 ) -> Callable[[Function], Compiled]: ...
 
 
@@ -251,6 +255,7 @@ def compile(
     donate: int | Sequence[int] = (),
     memory_budget: int | None = None,
     loops: str | None = None,
+    checks: str | Collection[str] = (),
 ) -> Compiled | Callable[[Function], Compiled]:
     """Make a function of arrays run as native code.
 
@@ -279,6 +284,13 @@ def compile(
             What cannot be converted (a `return` inside of a loop, an attribute that is assigned)
             stays Python, and is named, with its line, where it meets a traced condition. A loop
             over anything but `range(...)` stays as it is, one over `list(range(n))` too.
+        checks: "nan", "bounds", or both: what calls of the compiled function look for, at a cost.
+            "nan" raises NonFiniteError for the first NaN that an op makes of numbers, or infinity
+            that it makes of finite ones, forward or backward, also in loops and fused kernels, and
+            for an argument that is a NaN, wherever a result comes from it: what np.where does not
+            choose is no mistake. "bounds" says of an index out of bounds which it is. Both name the
+            op, the kernel, the element, the operands and the line. When kernels notice something
+            the graph runs once more, in NumPy; functions whose infinities are meant are slow.
 
     Raises:
         TypeError: f is no function, or the budget no number of bytes.
@@ -301,31 +313,66 @@ def compile(
     ...     return y, steps
     >>> root(2.0)
     (array(1.41421356), array(4))
+
+    >>> slope = gd.compile(gd.grad(lambda x: np.sum(np.sqrt(x))), checks="nan")
+    >>> try:
+    ...     slope(np.array([1.0, 0.0]))
+    ... except gd.NonFiniteError as error:
+    ...     print(str(error).splitlines()[0])
+    divide gave inf at [1] of float64[2]: divide(0.5, 0.0)
     """
     if f is not None and not callable(f):
         raise TypeError(f"gd.compile takes a function, not {f!r:.60}")
     if f is None:
         return functools.partial(
-            compile, target=target, donate=donate, memory_budget=memory_budget, loops=loops
+            compile,
+            target=target,
+            donate=donate,
+            memory_budget=memory_budget,
+            loops=loops,
+            checks=checks,
         )
     if memory_budget is not None and not isinstance(memory_budget, int):
         raise TypeError(f"memory_budget= takes a number of bytes, not {memory_budget!r:.60}")
     if loops not in (None, "native"):
         raise ArgumentError(f"loops={loops!r}; write 'native' or None")
     numbers = (donate,) if isinstance(donate, int) else tuple(donate)
-    return _compiled(with_native_loops(f) if loops else f, target, numbers, memory_budget)
+    wanted = _checks_of(checks)
+    return _compiled(with_native_loops(f) if loops else f, target, numbers, memory_budget, wanted)
 
 
 def _compiled(
-    f: Function, target: str, donate: Sequence[int], memory_budget: int | None
+    f: Function,
+    target: str,
+    donate: Sequence[int],
+    memory_budget: int | None,
+    checks: frozenset[str],
 ) -> Compiled:
     """A compiled function for a target. Raises UnsupportedError or DeviceError if there is none."""
     if target == "cpu":
-        return Compiled(f, target, donate, memory_budget)
+        return Compiled(f, target, donate, memory_budget, checks)
+    if checks:
+        raise UnsupportedError(
+            f"checks= looks into programs for the CPU only, not for target={target!r}; "
+            f"leave target= away to look for the mistake"
+        )
     # imported here: it stands on this module, and most processes have no use for it
     from graphdl.device import DeviceCompiled
 
     return DeviceCompiled(f, target, donate, memory_budget)
+
+
+#: What `compile(checks=...)` takes.
+_CHECKS = ("nan", "bounds")
+
+
+def _checks_of(checks: str | Collection[str]) -> frozenset[str]:
+    wanted = frozenset([checks] if isinstance(checks, str) else checks)
+    if not wanted <= {*_CHECKS}:
+        raise ArgumentError(
+            f"checks={checks!r}; write 'nan', 'bounds', or both in a tuple: ('nan', 'bounds')"
+        )
+    return wanted
 
 
 def _self_compiling(transform: Callable[..., Function]) -> Callable[..., Function]:

@@ -57,6 +57,27 @@ class GraphIndexError(GraphError, IndexError):
     """An index out of bounds."""
 
 
+class NonFiniteError(GraphError, FloatingPointError):
+    """A NaN or an infinity came about in a program that is checked for them.
+
+    op: the name of the op that made it, "argument" where it was given. value: what it made. index:
+    of which element. operands: what it made that of. kernel: the name of the kernel.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        op: str = "",
+        value: float = float("nan"),
+        index: tuple[int, ...] = (),
+        operands: tuple[str, ...] = (),
+        kernel: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.op, self.value, self.index = op, value, index
+        self.operands, self.kernel = operands, kernel
+
+
 class GraphLinAlgError(GraphError, np.linalg.LinAlgError):
     """A matrix that is singular, or not positive definite, or whose iteration did not converge."""
 

@@ -16,12 +16,21 @@ from msgspec import Struct
 
 from graphdl import visualize
 from graphdl.compiler import fuse, pipeline
+from graphdl.compiler.guards import guarded, settled
 from graphdl.errors import GraphError, GraphIndexError, StepsMemoryError
 from graphdl.graph import Graph
 from graphdl.kernels import emit, memory
 from graphdl.kernels.cpu import build, entry
 from graphdl.kernels.cpu.native import Kernel
-from graphdl.kernels.program import FAILED, OUT_OF_BOUNDS, OUT_OF_MEMORY, Launch, Memory, Program
+from graphdl.kernels.program import (
+    FAILED,
+    NOT_FINITE,
+    OUT_OF_BOUNDS,
+    OUT_OF_MEMORY,
+    Launch,
+    Memory,
+    Program,
+)
 from graphdl.ops import control, indexing, linalg, update
 from graphdl.ops.op import Op
 from graphdl.tracing import where_text
@@ -80,10 +89,15 @@ class Executable:
         weak: Sequence[bool],
         args: tuple[Any, ...],
         donated: Sequence[int] = (),
+        checks: frozenset[str] = frozenset(),
     ) -> None:
         start = perf_counter()
         self.graph = graph
         self.passes = pipeline.optimise(graph)
+        self._checks = checks
+        self._unguarded = settled(self.passes[-1][1]) if checks else graph
+        if "nan" in checks:
+            self.passes.append(("guards", guarded(self._unguarded)))
         self.optimized = self.passes[-1][1]
         self._groups = fuse.fuse(self.optimized)
         fused = perf_counter()
@@ -141,7 +155,8 @@ class Executable:
     def flat(self) -> Callable[..., tuple[Any, ...]]:
         """The function of the leaves of the arguments that returns the leaves of the result."""
         result = entry.TupleSpec(tuple(self._results))
-        return self._checked(build.entry_of(self._native, self._leaves, result), None)
+        call = build.entry_of(self._native, self._leaves, result)
+        return self._watched(call) if self._checks else self._checked(call, None)
 
     def with_copies(self, leaves: Sequence[Any]) -> list[Any]:
         """The leaves of a call, with copies of the donated ones."""
@@ -157,7 +172,7 @@ class Executable:
             iter(self._results),
             is_result=True,
         )
-        if self._tree is None or result is None:
+        if self._tree is None or result is None or self._checks:
             return fallback
         assert isinstance(self._tree, entry.TupleSpec)
         direct = None if self._native.status else fallback
@@ -177,19 +192,47 @@ class Executable:
             return call
 
         def checked(*args: Any, **kwargs: Any) -> Any:
-            with self._lock:  # a long program lets other threads run, which share the status
-                for state in status:
-                    state.word[0] = 0
-                result = call(*args, **kwargs)
-                failed = next((state for state in status if state.word[0]), None)
-                code = int(failed.word[0]) if failed is not None else 0
+            result, failed, code = self._with_status(call, *args, **kwargs)
             if result is NotImplemented and fallback is not None:
                 return fallback(*args, **kwargs)
             if failed is not None:
-                raise self._failure(failed.program, code)
+                raise self._failure(failed, code)
             return result
 
         return checked
+
+    def _with_status(
+        self, call: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> tuple[Any, Program | None, int]:
+        """What a call returns, which of its programs has failed, if one has, and how."""
+        status = self._native.status
+        with self._lock:  # a long program lets other threads run, which share the status
+            for state in status:
+                state.word[0] = 0
+            result = call(*args, **kwargs)
+            failed = next((state for state in status if state.word[0]), None)
+            if failed is None:
+                return result, None, 0
+            return result, failed.program, int(failed.word[0])
+
+    def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The call of a program that was compiled with `checks`."""
+        from graphdl import checks  # what is rarely used
+
+        def watched(*leaves: Any) -> Any:
+            given = self.with_copies(leaves)
+            result, failed, code = self._with_status(call, *leaves)
+            if result is NotImplemented:
+                return result
+            if "nan" in self._checks and (code == NOT_FINITE or checks.has_nan(given)):
+                checks.raise_not_finite(self._unguarded, self._program, given, result)
+            if "bounds" in self._checks and code == OUT_OF_BOUNDS:
+                checks.raise_out_of_bounds(self._unguarded, self._program, given)
+            if failed is not None and code != NOT_FINITE:
+                raise self._failure(failed, code)
+            return result
+
+        return watched
 
     def _failure(self, program: Program, code: int) -> GraphError:
         """The error that a status word tells of."""

@@ -99,13 +99,17 @@ class Trace:
     """One run of a user's function on traced values: whether it still runs, and its lines."""
 
     __slots__ = (
-        "alive", "blocks", "constants", "function", "memo", "memory_budget", "repeats", "scope",
-        "sources", "standin",
+        "alive", "blocks", "constants", "function", "is_users", "memo", "memory_budget", "repeats",
+        "scope", "sources", "standin",
     )  # fmt: skip
 
-    def __init__(self, function: str, memory_budget: int | None = None) -> None:
+    def __init__(
+        self, function: str, memory_budget: int | None = None, is_users: bool = False
+    ) -> None:
         self.alive = True
         self.function = function
+        #: Whether a function of the user's is running, or else a pass, which no line asked for.
+        self.is_users = is_users
         #: How many bytes the gradient of a loop may keep of its steps.
         self.memory_budget = memory_budget
         #: The bodies of loops, branches and maps that are being traced, the innermost last.
@@ -178,7 +182,7 @@ class Trace:
         ):
             self.constants.setdefault(node)
         if node not in self.sources:
-            source = self.standin or user_source(self.blocks)
+            source = self.standin or (user_source(self.blocks) if self.is_users else None)
             if source is not None:
                 self.sources[node] = source
                 if self.repeats is not None and self.standin is None:
@@ -210,7 +214,7 @@ def current_trace() -> Trace | None:
 @contextmanager
 def tracing(function: str, memory_budget: int | None = None) -> Iterator[Trace]:
     """Run the body as a trace; its traced values are dead afterwards."""
-    trace = Trace(function, memory_budget)
+    trace = Trace(function, memory_budget, is_users=True)
     _stack.traces.append(trace)
     try:
         yield trace

@@ -99,9 +99,9 @@ def test_a_debug_level_that_is_no_number_is_refused(monkeypatch):
 
 def test_debug_levels_explain_print_graphs_and_kernels(monkeypatch, capsys):
     for level, texts in {
-        "1": ["1 kernels"],
-        "2": ["1 kernels", "simplify:\ngraph("],
-        "3": ["1 kernels", "simplify:\ngraph(", "def kernel(table, lo, hi):"],
+        "1": ["1 kernel\n"],
+        "2": ["1 kernel\n", "simplify:\ngraph("],
+        "3": ["1 kernel\n", "simplify:\ngraph(", "def kernel(table, lo, hi):"],
     }.items():
         monkeypatch.setenv("GRAPHDL_DEBUG", level)
         gd.compile(lambda x: np.tanh(x) + 1).lower(X)

@@ -21,7 +21,7 @@ from msgspec import Struct, field
 from graphdl.compiler.rows import ROOTS, along
 from graphdl.compiler.view import View, is_movement, is_result, view_of
 from graphdl.graph import Graph, Node, users
-from graphdl.ops import contraction, indexing, movement
+from graphdl.ops import contraction, indexing, movement, pointwise
 from graphdl.ops.update import UPDATES, changed_shape, update
 from graphdl.types import Shape, contiguous_strides
 
@@ -102,6 +102,8 @@ _TRIES = 16
 _FUSIBLE = ("pointwise", "reduction")
 _IN_LOOPS = (indexing.gather, movement.pad, update)
 _POSITION = ("argmax", "argmin")
+#: Pointwise ops whose kernels may note that something is wrong.
+CHECKS = (indexing.position, pointwise.guard)
 
 
 def is_generator(node: Node) -> bool:
@@ -127,13 +129,13 @@ def counts(operand: Node) -> bool:
 def is_scalar(node: Node) -> bool:
     """Whether each kernel that needs the node computes it anew: one number, from numbers.
 
-    Not a copy, which is there because a kernel needs the number in memory, nor a position, which is
-    checked once.
+    Not a copy, which is there because a kernel needs the number in memory, nor what is checked, and
+    only once.
     """
     return (
         node.op.family == "pointwise"
         and node.shape == ()
-        and node.op is not indexing.position
+        and node.op not in CHECKS
         and node.op.name != "copy"
     )
 
@@ -700,7 +702,7 @@ def _may_follow_product(node: Node) -> bool:
     """Whether a node can be computed in the loops of a matrix product."""
     return (
         node.op.family == "pointwise"
-        and node.op is not indexing.position
+        and node.op not in CHECKS
         and not any(counts(operand) for operand in node.inputs)
     )
 

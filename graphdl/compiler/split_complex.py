@@ -57,17 +57,6 @@ def _bodies(value: Any) -> Iterator[Graph]:
         yield value.body
 
 
-def _with_split_bodies(value: Any) -> Any:
-    """An attribute of a control-flow node with all graphs in it split."""
-    if isinstance(value, Graph):
-        return split_complex(value)
-    if isinstance(value, tuple):
-        return tuple(map(_with_split_bodies, value))
-    if isinstance(value, control.Sweep):
-        return replace(value, body=split_complex(value.body))
-    return value
-
-
 def pair_type(type: TensorType) -> TensorType:
     """How a complex array lies in memory, as real numbers."""
     return TensorType(PART[type.dtype], (*type.shape, 2)) if type.is_complex else type
@@ -145,6 +134,6 @@ class _Split:
 
     def _control(self, node: Node) -> TracedArray:
         """A loop or a branch on values as they lie in memory, its bodies split."""
-        attrs = {name: _with_split_bodies(value) for name, value in node.attrs}
+        attrs = {name: control.map_bodies(value, split_complex) for name, value in node.attrs}
         inputs = tuple(self.whole(operand).node for operand in node.inputs)
         return TracedArray(node_of(node.op, inputs, attrs), self.trace)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from graphdl.compiler.close import closed
-from graphdl.graph import Graph, Node, topological
+from graphdl.graph import Graph, Node, Source, topological
 from graphdl.ops import movement
 from graphdl.ops.op import node_of
 from graphdl.tracing import Trace, TracedArray, new_placeholder
@@ -85,6 +85,8 @@ def step_back(
     `stacked` says of an output how many cotangents come with each step; they are added.
     """
     inputs, outputs = body.inputs, body.outputs
+    for node, source in body.sources.items():
+        trace.sources.setdefault(node, source)
     sought = [i for i, node in enumerate(inputs) if node in active]
     carried = [k for k in range(carries) if inputs[consts + k] in active]
     numbers = [*carried, *(k for k, count in stacked.items() for _ in range(count))]
@@ -110,7 +112,7 @@ def step_back(
         *(value.node for value in (*sums, *seeds)),
         *(new[value] for value in varying),
     ]
-    graph, outer = closed(_replaced(results, new), parameters, trace)
+    graph, outer = closed(_replaced(results, new, trace.sources), parameters, trace)
     return StepBack(graph, outer, own, fixed, carried, numbers[len(carried) :], varying, rows)
 
 
@@ -139,8 +141,13 @@ def _is_free(node: Node) -> bool:
     return all(leaf.op.family == "constant" for leaf in leaves)
 
 
-def _replaced(results: Sequence[Node], new: Mapping[Node, Node]) -> list[Node]:
-    """The results with some of the nodes that they are made from replaced."""
+def _replaced(
+    results: Sequence[Node], new: Mapping[Node, Node], sources: dict[Node, Source]
+) -> list[Node]:
+    """The results with some of the nodes that they are made from replaced.
+
+    What is made anew has the user's line of what it stands for.
+    """
     done: dict[Node, Node] = dict(new)
     for node in topological(results):
         if node not in done:
@@ -148,4 +155,6 @@ def _replaced(results: Sequence[Node], new: Mapping[Node, Node]) -> list[Node]:
             done[node] = (
                 node if operands == node.inputs else node_of(node.op, operands, dict(node.attrs))
             )
+            if node in sources:
+                sources.setdefault(done[node], sources[node])
     return [done[node] for node in results]

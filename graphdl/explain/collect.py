@@ -29,6 +29,8 @@ def explained(
 ) -> Explanation:
     """The explanation of the program that a traced graph has become."""
     passes = steps(graph)
+    if program.graph.nodes != passes[-1].graph.nodes:  # it was compiled with checks
+        passes = (*passes, _step("guards", passes[-1].graph, program.graph, ()))
     running = [launch for launch in program.launches if not is_idle(launch, memory)]
     groups, found = fuse.borders(program.graph)
     group_of = {node: i for i, group in enumerate(groups) for node in group.members}
@@ -59,10 +61,14 @@ def steps(graph: Graph) -> tuple[PassStep, ...]:
     for name, step in pipeline.PASSES:
         with recording() as firings:
             after = step(graph)
-        old, new = set(graph.nodes), set(after.nodes)
-        found.append(PassStep(name, after, _uses(firings), _ops(after, old), _ops(graph, new)))
+        found.append(_step(name, graph, after, firings))
         graph = after
     return tuple(found)
+
+
+def _step(name: str, before: Graph, after: Graph, firings: Sequence[Firing]) -> PassStep:
+    old, new = set(before.nodes), set(after.nodes)
+    return PassStep(name, after, _uses(firings), _ops(after, old), _ops(before, new))
 
 
 def _ops(graph: Graph, without: set[Node]) -> dict[str, int]:

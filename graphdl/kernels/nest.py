@@ -42,10 +42,17 @@ from graphdl.kernels.loops import (
     is_whole,
     read_by,
 )
-from graphdl.kernels.program import Address, Buffer, Launch, Word
+from graphdl.kernels.program import (
+    NOT_FINITE,
+    OUT_OF_BOUNDS,
+    Address,
+    Buffer,
+    Launch,
+    Word,
+)
 from graphdl.kernels.replace import kept_launches
 from graphdl.kernels.source import KernelSource
-from graphdl.ops import indexing, movement, random
+from graphdl.ops import indexing, movement, pointwise, random
 from graphdl.ops.update import update
 
 #: Elements of a block: at most so many that the rows of a multi-pass kernel stay in the second
@@ -303,7 +310,8 @@ class NestText:
         local: dict[object, str] = {}
         before: list[str] = []
         after: list[str] = []
-        self.before, self.after, self.bad = before, after, False
+        self.before, self.after = before, after
+        self.bad: dict[int, str] = {}  # by what it says of the program: see Program.status
         self.fills = fills = _Lines(depth=out.depth)
         self.is_long = nest.flat or nest.size.get(last, 1) > FEW
         index[last] = "j"
@@ -313,8 +321,8 @@ class NestText:
         out.depth = depth
         for line in before:
             out.add(line)
-        if self.bad:
-            out.add("bad = 0")
+        for name in self.bad.values():
+            out.add(f"{name} = 0")
         if fills.lines:
             out.add(f"for strip in range({low}, {high}, {STRIP_LENGTH}):")
             out.depth += 1
@@ -331,13 +339,8 @@ class NestText:
             out.depth -= 1
         for line in after:
             out.add(line)
-        if self.bad:
-            self.nest.uses_status = True
-            status = nest.word("status", Address(nest.status))
-            out.add("if bad:")
-            out.depth += 1
-            out.add(f"i64_at({status})[0] = 1")
-            out.depth -= 1
+        for code, name in self.bad.items():
+            self._note(name, code)
         out.depth -= max(len(nest.inner) - 1, 0)
         for node, name in rows.items():
             self.row_names[node] = name
@@ -458,6 +461,9 @@ class NestText:
             return self._pad(node, index, local, level)
         if node.op is indexing.position:
             return self._position(node, index, local, level)
+        if node.op is pointwise.guard:
+            self._check(self._operand(node, 1, index, local, level), level, NOT_FINITE)
+            return self._operand(node, 0, index, local, level)
         operands = [
             self._operand(node, position, index, local, level) for position, _ in read_by(node)
         ]
@@ -682,18 +688,22 @@ class NestText:
         self._check(f"({name} < 0) | ({name} >= {size})", level)
         return name
 
-    def _check(self, bad: str, level: Level) -> None:
+    def _check(self, bad: str, level: Level, code: int = OUT_OF_BOUNDS) -> None:
         """Note in the status that `bad` holds: at once for a row, after the loop within one."""
-        nest, out = self.nest, self.out
         if level == 2:
-            self.bad = True
-            out.add(f"bad = bad | ({bad})")
-            return
+            name = self.bad.setdefault(code, f"bad{code}" if self.bad else "bad")
+            self.out.add(f"{name} = {name} | ({bad})")
+        else:
+            self._note(bad, code)
+
+    def _note(self, bad: str, code: int) -> None:
+        """Write the code to the status if `bad` holds."""
+        nest, out = self.nest, self.out
         nest.uses_status = True
         status = nest.word("status", Address(nest.status))
         out.add(f"if {bad}:")
         out.depth += 1
-        out.add(f"i64_at({status})[0] = 1")
+        out.add(f"i64_at({status})[0] = {code}")
         out.depth -= 1
 
     def _any_stride(self, access: Access, d: int) -> str:
@@ -786,7 +796,13 @@ def block_size(group: Group) -> int:
 
 
 def name_of(group: Group) -> str:
-    names = [n.op.name for n in group.members if n.op.name not in ("copy", "cast")]
+    guarded = any(n.op is pointwise.guard for n in group.members)
+    names = [
+        n.op.name
+        for n in group.members
+        if n.op.name not in ("copy", "cast", "guard")
+        and not (guarded and n.dtype.kind == "b")  # the conditions
+    ]
     short = list(dict.fromkeys(names))[:4] or ["copy"]
     return "_".join(short)
 

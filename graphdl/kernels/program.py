@@ -138,9 +138,9 @@ class Body(Struct, frozen=True, eq=False):
 
 
 #: What kernels write in the status of their program: an index was out of bounds; there was no
-#: memory for the steps of a loop; or a matrix was not fit for an operation, whose number follows
-#: FAILED.
-OUT_OF_BOUNDS, OUT_OF_MEMORY, FAILED = 1, 2, 3
+#: memory for the steps of a loop; a value was a NaN or an infinity, where the program is guarded;
+#: or a matrix was not fit for an operation, whose number follows FAILED.
+OUT_OF_BOUNDS, OUT_OF_MEMORY, NOT_FINITE, FAILED = 1, 2, 3, 4
 
 ALIGNMENT = 64  # bytes: one 512-bit register, and one cache line
 
@@ -156,8 +156,9 @@ class Program(Struct, frozen=True, eq=False):
     """Launches in order, and where their values come from.
 
     `graph` is the optimised graph; its outputs may repeat. `status` is a word that kernels set
-    when they fail, if any can: to OUT_OF_BOUNDS, OUT_OF_MEMORY, or to FAILED + i if checks[i] did.
-    `alignment`: what the offsets of its values in the arena are multiples of, in bytes.
+    when they fail, if any can: to OUT_OF_BOUNDS, OUT_OF_MEMORY, NOT_FINITE, or to FAILED + i if
+    checks[i] did. `alignment`: what the offsets of its values in the arena are multiples of, in
+    bytes.
     """
 
     graph: Graph

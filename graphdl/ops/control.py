@@ -7,11 +7,12 @@ results are written where the items lie.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from graphdl.errors import GraphError, ShapeError
 from graphdl.graph import Graph
@@ -296,6 +297,17 @@ def result_types(node: Any) -> list[TensorType]:
     if node.op is while_:
         return [type for sweep in attrs["sweeps"] for type in sweep.carry_types]
     return [output.type for output in attrs["branches"][0].outputs]
+
+
+def map_bodies(value: Any, change: Callable[[Graph], Graph]) -> Any:
+    """An attribute of a control-flow node, with each graph in it changed."""
+    if isinstance(value, Graph):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(map_bodies(item, change) for item in value)
+    if isinstance(value, Sweep):
+        return replace(value, body=change(value.body))
+    return value
 
 
 def bodies_of(node: Any) -> list[Graph]:

@@ -344,6 +344,15 @@ stop_gradient = Op(
     "stop_gradient", "pointwise", lambda x: x, lambda x: x, lambda g, out, x: (None,)
 )
 
+#: x, whose kernel notes in the status of its program where `bad` holds: graphdl.compiler.guards.
+guard = Op(
+    "guard",
+    "pointwise",
+    lambda x, bad: x,
+    lambda x, bad: x,
+    lambda g, out, x, bad: (g, None),
+)
+
 #: The op of each NumPy ufunc with one result.
 UFUNCS: dict[np.ufunc, Op] = {
     value.evaluate: value
