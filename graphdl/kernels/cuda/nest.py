@@ -38,7 +38,7 @@ from graphdl.kernels.cuda.launch import (
 )
 from graphdl.kernels.loops import Access, Level, Loops, read_by
 from graphdl.kernels.nest import NestText, in_place, name_of, traffic
-from graphdl.kernels.program import Address, Buffer, Value, Word
+from graphdl.kernels.program import OUT_OF_BOUNDS, Address, Buffer, Value, Word
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import indexing, movement, random
 from graphdl.ops.update import update
@@ -99,7 +99,7 @@ class _DeviceText(NestText):
         self.is_long = False
         self.before: list[str] = []
         self.after: list[str] = []
-        self.bad = False
+        self.bad: dict[int, str] = {}  # by what it says of the program: see Program.status
         self.sums: dict[Node, str] = {}
         #: The partial results of columns that a thread holds in registers.
         self.columns_of: dict[Node, str] = {}
@@ -111,12 +111,12 @@ class _DeviceText(NestText):
 
     def lines(self) -> list[str]:
         """The whole kernel, after its plan was written."""
-        head = ["bad = 0"] if self.bad else []
+        head = [f"{name} = 0" for name in self.bad.values()]
         tail = []
-        if self.bad:
+        for code, name in self.bad.items():
             self.nest.uses_status = True
             status = self.nest.word("status", Address(self.nest.status))
-            tail = ["if bad:", f"    i64_at({status})[0] = 1"]
+            tail += [f"if {name}:", f"    i64_at({status})[0] = {code}"]
         body = [*(f"    {line}" for line in (*head, *self.prelude)), *self.out.lines]
         body += [f"    {line}" for line in tail]
         return [f"def kernel({', '.join(self.nest.word_names)}):", *body]
@@ -193,9 +193,9 @@ class _DeviceText(NestText):
             self.add("if leads:")
             self.add(f"    {self._pointer(access, index)}[0] = {self.row_names[node]}")
 
-    def _check(self, bad: str, level: Level) -> None:
-        self.bad = True
-        self.add(f"bad = bad | ({bad})")
+    def _check(self, bad: str, level: Level, code: int = OUT_OF_BOUNDS) -> None:
+        name = self.bad.setdefault(code, f"bad{code}" if self.bad else "bad")
+        self.add(f"{name} = {name} | ({bad})")
 
     def _random_words(self, node: Node, operands: list[str], index: dict[int, str]) -> str | None:
         return None  # each element computes its block of Philox by itself
