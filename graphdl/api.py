@@ -14,6 +14,7 @@ from graphdl.errors import (
     DtypeError,
     GradientError,
     LeakError,
+    UnsupportedError,
 )
 from graphdl.executable import Executable
 from graphdl.graph import Graph
@@ -379,11 +380,11 @@ def _self_compiling(transform: Callable[..., Function]) -> Callable[..., Functio
     """A transformation whose result builds graph inside a trace, and compiles itself outside."""
 
     def transformed(f: Function, *args: Any, **kwargs: Any) -> Function:
-        budget, target = None, "cpu"
+        budget, target, checks = None, "cpu", frozenset[str]()
         if isinstance(f, Compiled):
-            budget, target, f = f.memory_budget, f.target, f._f
+            budget, target, checks, f = f.memory_budget, f.target, f.checks, f._f
         inner = transform(f, *args, **kwargs)
-        compiled = _compiled(inner, target, (), budget)
+        compiled = _compiled(inner, target, (), budget, checks)
 
         @functools.wraps(inner)
         def call(*arguments: Any, **keywords: Any) -> Any:

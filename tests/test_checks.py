@@ -466,6 +466,11 @@ def test_guards_change_no_value() -> None:
             np.testing.assert_array_equal(guarded(graph).evaluate(X), graph.evaluate(X))
 
 
+def test_a_gradient_of_a_checked_function_is_checked() -> None:
+    with pytest.raises(gd.NonFiniteError, match="in the gradient of"):
+        gd.grad(gd.compile(root_at_zero, checks="nan"))(X)
+
+
 def test_unknown_checks() -> None:
     with pytest.raises(gd.ArgumentError, match="write 'nan', 'bounds', or both"):
         gd.compile(np.sin, checks="nans")
