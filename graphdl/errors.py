@@ -46,7 +46,23 @@ class GradientShapeError(GradientError, ShapeError):
 
 
 class GradientMismatch(GradientError, AssertionError):
-    """A gradient that is not the slope of its function, as `check_grads` has found."""
+    """A gradient that is not the slope of its function, as `check_grads` has found.
+
+    argument: the name of the argument by which it is wrong. index: of an element where it is.
+    gradient, difference: the derivative by that element, and what finite differences say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        argument: str = "",
+        index: tuple[int, ...] = (),
+        gradient: complex = 0.0,
+        difference: complex = 0.0,
+    ) -> None:
+        super().__init__(message)
+        self.argument, self.index = argument, index
+        self.gradient, self.difference = gradient, difference
 
 
 class UnsupportedError(GraphError, NotImplementedError, TypeError):

@@ -10,8 +10,11 @@ import optree
 
 from graphdl import transforms
 from graphdl.api import trace
-from graphdl.errors import GradientError, GradientMismatch
-from graphdl.tracing import TracedArray
+from graphdl.errors import GradientError, GradientMismatch, GraphError
+from graphdl.graph import Graph, Node
+from graphdl.ops import control
+from graphdl.tracing import TracedArray, where_text
+from graphdl.trees import leaf_names
 
 Array = np.ndarray[Any, Any]
 
@@ -41,7 +44,9 @@ def check_grads(
         seed: of the weights and directions.
 
     Raises:
-        GradientMismatch: which is an AssertionError too.
+        GradientMismatch: which is an AssertionError too. It names an argument and an element by
+            which the derivative is wrong, both values, and the line of the operation whose rule is
+            wrong by itself, if there is one.
 
     >>> import numpy as np, graphdl as gd
     >>> gd.check_grads(lambda x: np.exp(np.sin(x)), np.linspace(0, 1, 5))
@@ -54,7 +59,8 @@ def check_grads(
         results = optree.tree_leaves(f(*optree.tree_unflatten(tree, values)))
         return [result for result in results if _is_float(result)]
 
-    _check(flat, arrays, order, rtol, np.random.default_rng(seed), 1)
+    names = leaf_names(f, args, {})
+    _check(flat, arrays, names, order, rtol, np.random.default_rng(seed), 1)
 
 
 def _widened(leaf: Any) -> Array:
@@ -76,6 +82,7 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> Arra
 def _check(
     f: Callable[..., Sequence[Any]],
     args: Sequence[Array],
+    names: Sequence[str],
     order: int,
     rtol: float,
     rng: np.random.Generator,
@@ -101,21 +108,149 @@ def _check(
                 f"{slope.shape}, the argument {args[number].shape}"
             )
 
-    def at(step: float) -> float:
+    def at(steps: Sequence[Array]) -> float:
         moved = list(args)
-        for i, direction in zip(floats, directions, strict=True):
-            moved[i] = args[i] + step * direction
+        for i, step in zip(floats, steps, strict=True):
+            moved[i] = args[i] + step
         return float(value.evaluate(*moved))
 
-    h = _STEP
-    quotient = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
-    products = [np.real(g * u) for g, u in zip(slopes, directions, strict=True)]
-    derivative = sum(float(np.sum(p)) for p in products)
-    scale = 1 + abs(at(0.0)) + sum(float(np.sum(abs(p))) for p in products)
-    if not abs(derivative - quotient) <= rtol * scale:
-        raise GradientMismatch(
+    def compared(along: Sequence[Array]) -> tuple[float, float, bool]:
+        """The derivative along a direction, the quotient, and whether they agree."""
+        products = [np.real(g * u) for g, u in zip(slopes, along, strict=True)]
+        derivative = sum(float(np.sum(p)) for p in products)
+        scale = size + sum(float(np.sum(abs(p))) for p in products)
+        quotient = _quotient(lambda h: at([h * u for u in along]))
+        return derivative, quotient, abs(derivative - quotient) <= rtol * scale
+
+    size = 1 + abs(at([0.0 * u for u in directions]))
+    derivative, quotient, agree = compared(directions)
+    if not agree:
+        message = (
             f"check_grads: the derivative of order {level} along a random direction is "
             f"{derivative:.10g}, finite differences say {quotient:.10g}"
         )
+        part, place = _narrowed(directions, lambda along: compared(along)[2])
+        single = [np.zeros_like(u) for u in directions]
+        single[part][place] = 1.0
+        slope, difference, _ = compared(single)
+        name = names[floats[part]]
+        message += (
+            f"\n  by {name} at {list(place)} it is {slope:.10g}, finite differences say "
+            f"{difference:.10g}"
+        )
+        raise GradientMismatch(message + _wrong_rule(value, args), name, place, slope, difference)
     if level < order:
-        _check(gradient, args, order, rtol, rng, level + 1)
+        _check(gradient, args, names, order, rtol, rng, level + 1)
+
+
+def _quotient(at: Callable[[float], float]) -> float:
+    """The slope of a function of a number at 0."""
+    h = _STEP
+    return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+
+
+def _narrowed(
+    directions: Sequence[Array], agree: Callable[[Sequence[Array]], bool]
+) -> tuple[int, tuple[int, ...]]:
+    """The array and the element by which gradient and differences disagree most likely.
+
+    Of a direction in which they disagree, halves are kept in which they still do.
+    """
+    sizes = [u.size for u in directions]
+    low, high = 0, sum(sizes)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if agree(_restricted(directions, low, middle)):
+            low = middle
+        else:
+            high = middle
+    part = 0
+    while low >= sizes[part]:
+        low -= sizes[part]
+        part += 1
+    return part, tuple(int(i) for i in np.unravel_index(low, directions[part].shape))
+
+
+def _restricted(directions: Sequence[Array], low: int, high: int) -> list[Array]:
+    """The directions with zeros but for elements low to high, all arrays counted in a row."""
+    flat = np.concatenate([u.ravel() for u in directions])
+    flat[:low] = 0
+    flat[high:] = 0
+    parts = np.split(flat, np.cumsum([u.size for u in directions])[:-1])
+    return [
+        part.reshape(u.shape).astype(u.dtype) for part, u in zip(parts, directions, strict=True)
+    ]
+
+
+# --- which rule is wrong ----------------------------------------------------------------------
+
+
+def _wrong_rule(graph: Graph, args: Sequence[Array]) -> str:
+    """The line of the first operation whose own rule is not the slope of its own values."""
+    values: dict[Node, Array] = dict(zip(graph.inputs, args, strict=True))
+    rng = np.random.default_rng(0)
+    for node in graph.operations:
+        operands = [values[operand] for operand in node.inputs]
+        with np.errstate(all="ignore"):
+            values[node] = np.asarray(node.op.evaluate(*operands, **dict(node.attrs)))
+        if node.op.vjp is not None and node.op.family != "control" and node.op is not control.item:
+            try:
+                if not _is_right(node, graph, values, rng):
+                    return f"\n  the rule of {node.op.name} is wrong{_line(node, graph)}"
+            except GraphError:
+                continue  # of a kind that is not to be had by itself
+    return ""
+
+
+def _line(node: Node, graph: Graph) -> str:
+    return where_text(graph.sources.get(node))
+
+
+def _is_right(
+    node: Node, graph: Graph, values: dict[Node, Array], rng: np.random.Generator
+) -> bool:
+    """Whether the rule of a node agrees with finite differences at the values of its operands.
+
+    Of an op that is a function with a rule of its own, the differences are those of the function.
+    """
+    is_custom = node.op.family == "custom"
+    operands = list(dict.fromkeys(node.inputs[1:] if is_custom else node.inputs))
+    floats = [x for x in operands if x.dtype.kind == "f" and x.inputs]
+    floats += [x for x in operands if x.dtype.kind == "f" and x in graph.inputs]
+    if not floats or node.dtype.kind != "f":
+        return True
+    weights = rng.normal(size=node.shape)
+    small = Graph(tuple(floats), (node.inputs[0] if is_custom else node,))
+    fixed = {x: values[x] for x in node.inputs if x not in floats}
+
+    def forward(moved: dict[Node, Array]) -> Array:
+        if is_custom:
+            return np.asarray(small.evaluate(*(moved[x] for x in floats)))
+        given = [moved[x] if x in moved else fixed[x] for x in node.inputs]
+        with np.errstate(all="ignore"):
+            return np.asarray(node.op.evaluate(*given, **dict(node.attrs)))
+
+    def pulled(*given: Any) -> Any:
+        by_node = dict(zip(floats, given, strict=True))
+        inputs = [by_node[x] if x in by_node else values[x] for x in node.inputs]
+        return np.sum(weights * node.op(*inputs, **dict(node.attrs)))
+
+    start = [values[x] for x in floats]
+    along = [rng.normal(size=x.shape) for x in floats]
+    found = trace(transforms.grad(pulled, argnums=tuple(range(len(floats)))), *start)
+    slopes = found.evaluate(*start)
+    derivative = sum(float(np.sum(g * u)) for g, u in zip(slopes, along, strict=True))
+    quotient = _quotient(
+        lambda h: float(
+            np.sum(
+                weights
+                * forward({x: v + h * u for x, v, u in zip(floats, start, along, strict=True)})
+            )
+        )
+    )
+    scale = (
+        1
+        + abs(quotient)
+        + sum(float(np.sum(abs(g * u))) for g, u in zip(slopes, along, strict=True))
+    )
+    return not np.isfinite(quotient) or abs(derivative - quotient) <= 1e-5 * scale
