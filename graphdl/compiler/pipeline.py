@@ -10,6 +10,7 @@ from graphdl.compiler.convolve import lower_convolutions
 from graphdl.compiler.loop_gradients import merge_scans
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.narrow import narrow
+from graphdl.compiler.parts import read_parts
 from graphdl.compiler.prune_loops import prune
 from graphdl.compiler.rewrite import simplify
 from graphdl.compiler.shared_sorts import share_orders
@@ -31,6 +32,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("convolutions", lower_convolutions),
     ("narrow", narrow),
     ("contract", normalise),
+    ("read parts", read_parts),
     ("simplify again", simplify),
     ("split small axes", split_small_axes),
     ("materialise", materialise),

@@ -23,6 +23,7 @@ from graphdl.ops.op import node_of, rebuilt
 from graphdl.ops.update import scatter, update
 from graphdl.tracing import Trace
 from graphdl.types import Shape
+from graphdl.windows import are_disjoint, is_within, places, window_in
 
 _COMMUTATIVE = frozenset(
     op.name
@@ -477,15 +478,15 @@ def _slice(node: Node) -> Node | None:
         return node_of(movement.slice_, x.inputs, attrs)
     if x.op is update:
         return _slice_of_update(node, x)
-    same = (x["starts"], x["steps"]) == (starts, steps) if x.op is movement.pad else False
-    if same and x.inputs[0].shape == sizes:
-        return x.inputs[0]
+    if x.op is movement.pad:
+        return _slice_of_pad(node, x)
     return None
 
 
 #: Updates in a row that are looked through for where an element comes from; and up to how many
-#: elements are taken from there: more would be written twice, as the values and into the array.
-_LOOK_BACK, _LOOK_UP = 256, 64
+#: elements are taken from there, or which part of the array: more would be written twice, as the
+#: values and into the array (but values that are all one number, which need no memory).
+_LOOK_BACK, _LOOK_UP, _LOOK_UP_PART = 256, 64, 1 / 8
 
 
 def _slice_of_update(node: Node, x: Node) -> Node | None:
@@ -494,20 +495,17 @@ def _slice_of_update(node: Node, x: Node) -> Node | None:
     What no update has changed is read from the last one all the same: an older array that is read
     later could not be overwritten in place.
     """
-    wanted = _places(node["starts"], node.shape, node["steps"])
-    if node.type.size > _LOOK_UP:
+    if not node.type.size:
         return None
+    wanted = places(node["starts"], node.shape, node["steps"])
     for _ in range(_LOOK_BACK):
-        changed = _places(x["starts"], x.inputs[1].shape, x["steps"])
-        if all(_within(a, b) for a, b in zip(wanted, changed, strict=True)):
-            pairs = list(zip(wanted, changed, strict=True))
-            attrs = {
-                "starts": tuple(b.index(a[0]) for a, b in pairs),
-                "sizes": node.shape,
-                "steps": tuple(a.step // b.step if len(a) > 1 else 1 for a, b in pairs),
-            }
-            return node_of(movement.slice_, (x.inputs[1],), attrs)
-        if not any(_disjoint(a, b) for a, b in zip(wanted, changed, strict=True)):
+        changed = places(x["starts"], x.inputs[1].shape, x["steps"])
+        if is_within(wanted, changed):
+            many = max(_LOOK_UP, _LOOK_UP_PART * x.type.size)
+            if node.type.size > many and uniform(x.inputs[1]) is None:
+                return None
+            return node_of(movement.slice_, (x.inputs[1],), window_in(wanted, changed))
+        if not are_disjoint(wanted, changed):
             return None
         x = x.inputs[0]
         if x.op is not update:
@@ -515,20 +513,16 @@ def _slice_of_update(node: Node, x: Node) -> Node | None:
     return None
 
 
-def _places(starts: Shape, sizes: Shape, steps: Shape) -> list[range]:
-    """The positions of a window along each axis."""
-    return [
-        range(start, start + size * step, step)
-        for start, size, step in zip(starts, sizes, steps, strict=True)
-    ]
-
-
-def _disjoint(a: range, b: range) -> bool:
-    """Whether two progressions are seen to have no element in common."""
-    if max(min(a[0], a[-1]), min(b[0], b[-1])) > min(max(a[0], a[-1]), max(b[0], b[-1])):
-        return True
-    common = math.gcd(a.step, b.step)  # they meet only where they agree modulo this
-    return len(a) > 1 and len(b) > 1 and (a[0] - b[0]) % common != 0
+def _slice_of_pad(node: Node, x: Node) -> Node | None:
+    """A part of what has been padded, or of what is around it."""
+    inside, fill = x.inputs
+    if not node.type.size or not inside.type.size:
+        return None
+    wanted = places(node["starts"], node.shape, node["steps"])
+    given = places(x["starts"], inside.shape, x["steps"])
+    if is_within(wanted, given):
+        return node_of(movement.slice_, (inside,), window_in(wanted, given))
+    return repeated(fill, node.shape) if are_disjoint(wanted, given) else None
 
 
 def _update(node: Node) -> Node | None:
@@ -536,15 +530,10 @@ def _update(node: Node) -> Node | None:
     x, values = node.inputs
     if values.type.size == 0:
         return x
-    places = _places(node["starts"], values.shape, node["steps"])
-    if values.shape == x.shape and all(p == range(n) for p, n in zip(places, x.shape, strict=True)):
+    window = places(node["starts"], values.shape, node["steps"])
+    if values.shape == x.shape and all(p == range(n) for p, n in zip(window, x.shape, strict=True)):
         return values
     return None
-
-
-def _within(a: range, b: range) -> bool:
-    """Whether a progression is a part of another one."""
-    return a[0] in b and a[-1] in b and (len(a) == 1 or a.step % b.step == 0)
 
 
 def _scatter(node: Node) -> Node | None:

@@ -154,9 +154,12 @@ class Loops:
         accesses = list(self._all_accesses())
         pinned = self._pinned()
         outer, inner = list(group.outer), list(group.inner)
+        self.size = dict(enumerate(group.dims))
         if not self.has_rows:
             outer, inner = [], self._in_order_of_memory([*outer, *inner], accesses)
-        self.size = dict(enumerate(group.dims))
+            # a last loop of one iteration, as of x[..., i], would be all that is made of vectors
+            while len(inner) > 1 and self.size[inner[-1]] == 1 and inner[-1] not in pinned:
+                inner.pop()
         outer = self._collapsed(outer, accesses, pinned)
         inner = self._collapsed(inner, accesses, pinned)
         if not self.has_rows and len(inner) > 1:
