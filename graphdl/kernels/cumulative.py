@@ -16,14 +16,14 @@ from graphdl.kernels.program import Address, Buffer, Launch
 from graphdl.kernels.source import KernelSource
 
 #: The next value, from the one before and the operands' elements.
-_STEP = {
+STEP = {
     "cumsum": "add({before}, {x0})",
     "cummax": "maximum({before}, {x0})",
     "cummin": "minimum({before}, {x0})",
     "recurrence": "add(multiply({x0}, {before}), {x1})",
 }
 #: The operand that the chain starts with.
-_FIRST = {"cumsum": 0, "cummax": 0, "cummin": 0, "recurrence": 1}
+FIRST = {"cumsum": 0, "cummax": 0, "cummin": 0, "recurrence": 1}
 
 
 def _cumulative(node: Node, status: Buffer) -> list[Launch]:
@@ -52,7 +52,7 @@ def _source(op: str, suffix: str, size: int, scalar: bool, reverse: bool) -> Ker
     start, step = ("length - 1", "-1") if reverse else ("0", "1")
     operands = [f"x{i}" for i in range(2 if op == "recurrence" else 1)]
     names = ["y", *operands]
-    first = operands[_FIRST[op]]
+    first = operands[FIRST[op]]
     lines = [
         "def kernel(table, lo, hi):",
         "    length, inner = table[0], table[1]",
@@ -70,7 +70,7 @@ def _source(op: str, suffix: str, size: int, scalar: bool, reverse: bool) -> Ker
             "        y[place] = last",
             "        for i in range(1, length):",
             f"            place += {step}",
-            f"            last = {_STEP[op].format(before='last', **elements)}",
+            f"            last = {STEP[op].format(before='last', **elements)}",
             "            y[place] = last",
         ]
     else:
@@ -89,10 +89,10 @@ def _source(op: str, suffix: str, size: int, scalar: bool, reverse: bool) -> Ker
             "            else:",
             f"                z = {suffix}_at(table[2] + ({at} - {step} * inner) * {size})",
             "                for j in lanes(0, inner):",
-            f"                    y[j] = {_STEP[op].format(before='z[j]', **elements)}",
+            f"                    y[j] = {STEP[op].format(before='z[j]', **elements)}",
             f"            place += {step}",
         ]
     return KernelSource(op, "\n".join(lines) + "\n")
 
 
-CUMULATIVE: dict[str, Callable[[Node, Buffer], list[Launch]]] = dict.fromkeys(_STEP, _cumulative)
+CUMULATIVE: dict[str, Callable[[Node, Buffer], list[Launch]]] = dict.fromkeys(STEP, _cumulative)

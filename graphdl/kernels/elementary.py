@@ -341,8 +341,7 @@ def larger_and_difference(x: Value, y: Value) -> tuple[Value, Value]:
     return nan.select(x + y, high), (x == y).select(0.0, low - high)
 
 
-@in_float64
-def logaddexp(x: Value, y: Value) -> Value:
+def logaddexp_in_own_type(x: Value, y: Value) -> Value:
     """log(exp(x) + exp(y)) = max + log1p(exp(min - max)).
 
     Where these two terms nearly cancel, which is where both x and y are below 0 and the result is
@@ -352,13 +351,16 @@ def logaddexp(x: Value, y: Value) -> Value:
     return high + log1p_finite(exp(difference))
 
 
-@in_float64
-def logaddexp2(x: Value, y: Value) -> Value:
+def logaddexp2_in_own_type(x: Value, y: Value) -> Value:
     """log2(2^x + 2^y), with the error of `logaddexp`."""
     f = FORMATS[x.dtype]
     high, difference = larger_and_difference(x, y)
     log = log1p_finite(exp2(difference))
     return high + log.fma(f.log2_e[0], log * f.log2_e[1])
+
+
+logaddexp = in_float64(logaddexp_in_own_type)
+logaddexp2 = in_float64(logaddexp2_in_own_type)
 
 
 # Hyperbolic functions and their inverses

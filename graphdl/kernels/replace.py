@@ -76,7 +76,7 @@ def scatter(node: Node, status: Buffer) -> list[Launch]:
     rest = [axis for axis in range(x.type.ndim) if axis not in axes]
     sizes = values.shape[indices[0].type.ndim :]
     start = sum(node["starts"][axis] * places[axis] for axis in rest)
-    loops = _collapsed(sizes, tuple(places[axis] * node["steps"][axis] for axis in rest))
+    loops = collapsed(sizes, tuple(places[axis] * node["steps"][axis] for axis in rest))
     value_at, _, value_base = place_of(values)
     index_at = [place_of(index) for index in indices]
     row = math.prod(sizes)
@@ -107,7 +107,7 @@ def scatter(node: Node, status: Buffer) -> list[Launch]:
     return [*kept_launches(node), launch]
 
 
-def _collapsed(sizes: Shape, strides: Shape) -> list[tuple[int, int]]:
+def collapsed(sizes: Shape, strides: Shape) -> list[tuple[int, int]]:
     """Loops (size, stride) over a window, those joined that are one run of memory."""
     found: list[tuple[int, int]] = []
     for size, stride in zip(sizes, strides, strict=True):

@@ -115,7 +115,7 @@ class _Text:
         ]
 
 
-def _better(value: str, best: str, dtype: Dtype) -> str:
+def better(value: str, best: str, dtype: Dtype) -> str:
     """Whether a value is picked after `best`: NaN is larger than any number."""
     test = f"greater({value}, {best})"
     if dtype.kind == "f":
@@ -159,7 +159,7 @@ def window_pick(node: Node, status: Buffer) -> list[Launch]:
         text.add(f"value = {ys[0]}[j]")
         for i, (p, q) in enumerate(zip(xs[1:], ys[1:], strict=True)):
             text.add(f"next{i} = {p}[j]")
-            text.add(f"take{i} = {_better(f'next{i}', 'best', x.dtype)}")
+            text.add(f"take{i} = {better(f'next{i}', 'best', x.dtype)}")
             text.add(f"best = select(take{i}, next{i}, best)")
             text.add(f"value = select(take{i}, {q}[j], value)")
         text.add("out[j] = value")
@@ -198,7 +198,7 @@ def window_place(node: Node, status: Buffer) -> list[Launch]:
     text.add(f"index = {suffix}(0)")
     for i, p in enumerate(xs[1:]):
         text.add(f"next{i} = {p}[j]")
-        text.add(f"take{i} = {_better(f'next{i}', 'best', x.dtype)}")
+        text.add(f"take{i} = {better(f'next{i}', 'best', x.dtype)}")
         text.add(f"best = select(take{i}, next{i}, best)")
         text.add(f"index = select(take{i}, {suffix}({i + 1}), index)")
     text.add("value = g[j]")

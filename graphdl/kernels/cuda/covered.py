@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphdl.compiler.fuse import is_generator
+from graphdl.compiler.rows import ROOTS
 from graphdl.compiler.view import is_movement, is_result
 from graphdl.errors import UnsupportedError
 from graphdl.graph import Graph, Node
@@ -38,6 +39,6 @@ def missing(node: Node) -> str | None:
         return "it is a compiled function of SciPy's, which runs on the CPU only"
     if op.family == "control":
         return None  # its bodies are asked when they are emitted
-    if op.family in ("pointwise", "reduction") or op in _IN_LOOPS or op.name in SPECIAL:
+    if op.family in ("pointwise", "reduction") or op in (*_IN_LOOPS, *ROOTS) or op.name in SPECIAL:
         return None
     return f"ops of the family {op.family!r} need a library that this version does not use"

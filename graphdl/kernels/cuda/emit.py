@@ -14,6 +14,7 @@ from graphdl.kernels.control import control_launch
 from graphdl.kernels.cuda.covered import check_covered
 from graphdl.kernels.cuda.launch import ACCESS, ALIGNMENT
 from graphdl.kernels.cuda.nest import device_launches
+from graphdl.kernels.cuda.product import product_launch
 from graphdl.kernels.cuda.special import SPECIAL
 from graphdl.kernels.program import Buffer, Launch, Program
 
@@ -48,6 +49,8 @@ def emit(graph: Graph, groups: Sequence[Group], within: bool = False) -> Program
     for group in groups:
         if group.kind == "loops":
             launches += device_launches(group, kept, status, loose)
+        elif group.kind == "product":
+            launches.append(product_launch(group, kept, status))
         elif group.members[0].op.family == "control":
             launches.append(control_launch(group.members, _body, status))
         else:

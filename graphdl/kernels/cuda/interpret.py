@@ -24,7 +24,7 @@ from graphdl.kernels.source import KernelSource
 #: Names by which threads wait for each other.
 _TOGETHER = ("barrier(", "shuffle_xor(")
 #: Seconds after which a thread that waits for the others gives up: they do not come.
-_PATIENCE = 20.0
+_PATIENCE = 600.0
 
 
 @dataclass

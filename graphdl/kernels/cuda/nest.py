@@ -90,7 +90,7 @@ class _Shape(Struct, frozen=True):
     parts: int = 1
 
 
-class _DeviceText(NestText):
+class DeviceText(NestText):
     """The lines of a kernel: a thread's work on `width` neighbours."""
 
     def __init__(self, nest: DeviceLoops, width: int) -> None:
@@ -621,7 +621,7 @@ def device_launches(
     loops = DeviceLoops(group, stored, status)
     if not loops.has_rows and any(map(loops.is_row_level, group.members)):
         loops = DeviceLoops(group, stored, status, has_rows=True)
-    text = _DeviceText(loops, vector_width(loops, loose))
+    text = DeviceText(loops, vector_width(loops, loose))
     if kinds & {COLUMN, STRIP} and ROW not in kinds:
         shape = text.columns()
     elif loops.has_rows:
@@ -732,4 +732,4 @@ def finish(node: Node, partial: Buffer, parts: int) -> DeviceLaunch:
     )
 
 
-__all__ = ["DeviceLoops", "device_launches", "finish", "vector_width"]
+__all__ = ["DeviceLoops", "DeviceText", "device_launches", "finish", "vector_width"]

@@ -6,7 +6,8 @@ that a vector is its elements one by one (a GPU has no vector registers: only lo
 wide), and that a rare case is a branch.
 
 Stand-ins, where the formula would use float64 for float32 operands, which most GPUs do at 1/64 of
-the rate: the power, and the sine, cosine and tangent of huge angles.
+the rate: the power, hypot, logaddexp (whose error then is 2 ulp of the larger of the operands and
+the result), and the sine, cosine and tangent of huge angles.
 """
 
 from __future__ import annotations
@@ -110,7 +111,20 @@ def _of_any_angle(evaluate: Callable[[Value, Value, Value], Value]) -> Callable[
     return formula
 
 
-FORMULAS: Mapping[str, Callable[..., Value]] = {"power": _power}
+def _hypot(x: Value, y: Value) -> Value:
+    """libdevice's hypot of float32: at most 3 ulp."""
+    if x.dtype != "float32":
+        return elementary.hypot(x, y)
+    assert isinstance(x, DeviceValue)
+    return x._new(x.library("__nv_hypotf", [x.handle, y.handle]))
+
+
+FORMULAS: Mapping[str, Callable[..., Value]] = {
+    "power": _power,
+    "hypot": _hypot,
+    "logaddexp": elementary.logaddexp_in_own_type,
+    "logaddexp2": elementary.logaddexp2_in_own_type,
+}
 
 RARE: Mapping[str, Callable[..., Value]] = {
     "sin": _of_any_angle(
