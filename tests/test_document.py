@@ -76,13 +76,11 @@ def test_json_holds_every_kernel_and_the_memory(executable, tmp_path):
 
 def test_each_pass_that_changes_something_is_a_graph(executable, tmp_path):
     found = _saved(executable, tmp_path)
-    assert [graph["name"] for graph in found["graphs"]][:: len(found["graphs"]) - 1] == [
-        "trace", "fuse",
-    ]  # fmt: skip
+    assert found["graphs"][0]["name"] == "trace"
+    assert found["graphs"][-1]["name"].endswith(", fuse")
     assert len(found["graphs"][0]["nodes"]) == len(executable.graph.nodes)
     assert all("picture" in graph for graph in found["graphs"])
-    before = [graph["nodes"] for graph in found["graphs"][:-1]]
-    assert all(a != b for a, b in pairwise(before))
+    assert all(a != b for a, b in pairwise(graph["nodes"] for graph in found["graphs"]))
 
 
 def test_what_a_gradient_is_the_gradient_of(executable, tmp_path):

@@ -289,6 +289,9 @@ def _block(
         if ports:
             gaps[-1 - outer if up else outer] = PORT_GAP
     bent = {edge: found for edge, found in down.items() if found in layers.bends}
+    # shelves can move a unit that was near an end away from it: then its way leads around
+    arrivals = {edge: found for edge, found in arrivals.items() if found in layers.bends}
+    departures = {tail: found for tail, found in departures.items() if found in layers.bends}
     x = dict(zip(order, layers.xs[first:], strict=False))
     return _Block(
         tuple(units), layers, bent, arrivals, departures, x, row, tuple(heights), tuple(gaps)

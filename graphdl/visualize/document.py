@@ -27,7 +27,7 @@ from graphdl.profile.report import Report
 from graphdl.visualize.arrange import arrange
 from graphdl.visualize.costs import cost_of
 from graphdl.visualize.drawing import Kernel, draw
-from graphdl.visualize.labels import cut_name, printable, title
+from graphdl.visualize.labels import cut_name, printable, title, type_text
 from graphdl.visualize.options import Request
 from graphdl.visualize.picture import PHASES, Band, Drawing, Item, Picture, Point, Rect
 from graphdl.visualize.roles import roles_of
@@ -37,7 +37,7 @@ VERSION = 1
 #: Of larger graphs only the last is drawn: the passes between would make the file several times
 #: as large, and nobody finds what is new among so many nodes by looking.
 DRAWN_PASSES = 2_000
-#: What the slider calls the last graph with the kernels that it becomes.
+#: What is done to the last graph, which is drawn with the kernels that it becomes.
 FUSED = "fuse"
 #: The kinds of boxes that are ops: not inputs, nor what is drawn again, nor the names of results.
 COUNTED = ("op", "constant")
@@ -151,14 +151,15 @@ def to_json(found: Document) -> str:
 
 
 def _stages(graph: Graph, compiled: Compiled | None) -> list[tuple[str, Graph]]:
-    """The graphs to draw, by the pass that made them: those that differ, and the last, fused."""
+    """The graphs that differ, by the pass that made them; the last is the one that is fused."""
     if compiled is None:
         return [("graph", graph)]
     stages: list[tuple[str, Graph]] = []
     for name, after in compiled.passes:
         if not stages or stages[-1][1].nodes != after.nodes:
             stages.append((name, after))
-    fused = (FUSED, graph)
+    name, _ = stages.pop()
+    fused = (f"{name}, {FUSED}", graph)
     return [*stages, fused] if len(graph.nodes) <= DRAWN_PASSES else [fused]
 
 
@@ -239,7 +240,7 @@ def _graph(
 
 def _picture(picture: Picture, cells: Sequence[_Cell], graph: Graph, table: _Table) -> Document:
     """Where things are: boxes and frames by their place in the lists, lengths in pixels."""
-    labelled = {label: table.number[node] for node, label in graph.labels.items()}
+    node_of = {label: node for node, label in graph.labels.items()}
     cell_of = {key: i for i, cell in enumerate(cells) for key in cell.keys}
     frame_of = {frame.group.key: len(cells) + i for i, frame in enumerate(picture.frames)}
     box_of = {box.item.key: i for i, box in enumerate(picture.boxes)}
@@ -247,8 +248,8 @@ def _picture(picture: Picture, cells: Sequence[_Cell], graph: Graph, table: _Tab
         "width": _short(picture.width),
         "height": _short(picture.height),
         "boxes": [
-            {"node": labelled[box.item.node], "kind": box.item.kind, "title": box.item.title}
-            | ({"detail": box.item.detail} if box.item.detail else {})
+            {"node": table.number[node_of[box.item.node]]}
+            | _text_of_box(box.item, node_of[box.item.node])
             | _rectangle(box.rect)
             | _inside(frame_of.get(box.item.group, cell_of.get(box.item.key)))
             for box in picture.boxes
@@ -496,6 +497,14 @@ def _kernels(compiled: Compiled, table: _Table) -> tuple[list[Document], list[st
             found["measured"] = measured
         kernels.append(found)
     return kernels, list(texts)
+
+
+def _text_of_box(item: Item, node: Node) -> Document:
+    """What does not follow from the node: most boxes are ops, show their title and their type."""
+    if item.kind != "op":
+        return {"kind": item.kind, "title": item.title, "detail": item.detail}
+    found = {"title": item.title} if item.title != printable(title(node)) else {}
+    return found | ({"detail": item.detail} if item.detail != type_text(node.type) else {})
 
 
 def _text_of(launch: Launch) -> str:

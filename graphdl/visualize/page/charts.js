@@ -1,6 +1,6 @@
 // The roofline and the memory over the schedule.
 
-const ROOF = { width: 340, height: 210, left: 44, right: 12, top: 14, bottom: 34 };
+const ROOF = { width: 340, height: 214, left: 44, right: 12, top: 20, bottom: 34 };
 
 /** Kernels by intensity and speed, below what the machine can do. */
 function roofline(page, chosen) {
@@ -21,7 +21,8 @@ function roofline(page, chosen) {
   const svg = draw("svg", { class: "chart", viewBox: `0 0 ${ROOF.width} ${ROOF.height}`, role: "img",
     "aria-label": "roofline" });
   svg.append(...gridOf(across, up));
-  if (roofs) svg.append(...roofsOf(across, up, peak, bandwidth));
+  const [roof, ...names] = roofs ? roofsOf(across, up, peak, bandwidth) : [];
+  if (roof) svg.append(roof);
   const order = [...points].sort((a, b) => (a.group === chosen) - (b.group === chosen));
   for (const { group, x, y } of order) {
     svg.append(draw("circle", {
@@ -32,6 +33,7 @@ function roofline(page, chosen) {
       onpointerleave: () => page.hover(undefined),
     }));
   }
+  svg.append(...names);
   const measured = points.every((point) => point.group.measured);
   const note = [measured ? "measured" : "hollow points are estimates",
     roofs ? "" : "; the machine's roof appears with profile=…"].join("");
@@ -82,7 +84,7 @@ function roofsOf(across, up, peak, bandwidth) {
   const start = Math.max(low, floor / bandwidth);
   return [
     draw("path", { class: "roof", d: `M${across(start)} ${up(start * bandwidth)}L${across(ridge)} ${up(peak)}H${across(end)}` }),
-    draw("text", { class: "tick strong", x: across(end), y: up(peak) - 4, "text-anchor": "end" }, asRate(peak, "FLOP")),
+    draw("text", { class: "tick strong", x: across(end), y: up(peak) - 8, "text-anchor": "end" }, asRate(peak, "FLOP")),
     draw("text", { class: "tick strong", x: across(start) + 4, y: up(start * bandwidth) - 6 }, asRate(bandwidth, "B")),
   ];
 }

@@ -24,49 +24,66 @@ function folded(picture, closed, closedWidth) {
   });
   const hiderOf = (box) => (box.in === undefined ? -1 : hider[box.in]);
   const { move, height } = squeezed(picture, closed, hider, hiderOf);
-  const shown = (item) => ({ x: item.x, y: move(item.y), w: item.w, h: item.h });
+  const shown = (item) => ({ x: item.x, y: move(item.y, item.x), w: item.w, h: item.h });
   const boxes = picture.boxes.map((box) => (hiderOf(box) >= 0 ? null : shown(box)));
   const frames = groups.map((group, at) => {
     if (hider[at] >= 0 && hider[at] !== at) return null;
     if (hider[at] === at) {
       const width = Math.min(group.w, closedWidth(at));
       const x = group.x + (group.w - width) / 2;
-      return { x, y: move(middle(group) - CLOSED_HEIGHT / 2), w: width, h: CLOSED_HEIGHT };
+      return { x, y: move(middle(group) - CLOSED_HEIGHT / 2, x), w: width, h: CLOSED_HEIGHT };
     }
-    const y = move(group.y);
-    return { x: group.x, y, w: group.w, h: move(group.y + group.h) - y };
+    const y = move(group.y, group.x);
+    return { x: group.x, y, w: group.w, h: move(group.y + group.h, group.x) - y };
   });
   const edges = routed(picture, hiderOf, boxes, frames, move);
   const bands = (picture.bands || []).map((band) => {
-    const y = move(band.y);
-    return { ...band, y, h: move(band.y + band.h) - y };
+    const y = move(band.y, band.x);
+    return { ...band, y, h: move(band.y + band.h, band.x) - y };
   });
   return { boxes, groups: frames, edges, bands, width: picture.width, height };
 }
 
 const middle = (item) => item.y + item.h / 2;
 
-/** How far everything moves up: the heights inside closed groups that nothing visible needs. */
+/**
+ * Where each height moves to: up, by the heights inside closed groups that nothing visible needs.
+ * Bands that are wrapped into columns move apart from each other, each column by itself.
+ */
 function squeezed(picture, closed, hider, hiderOf) {
   if (!closed.size) return { move: (y) => y, height: picture.height };
-  const needed = [];
-  const need = (top, bottom) => needed.push([top - FOLD_GAP, bottom + FOLD_GAP]);
-  for (const box of picture.boxes) if (hiderOf(box) < 0) need(box.y, box.y + box.h);
-  const spare = [];
+  const starts = [...new Set((picture.bands || []).map((band) => band.x))].sort((a, b) => a - b);
+  const columnAt = (x) => Math.max(starts.findLastIndex((start) => start <= x), 0);
+  const needed = starts.length ? starts.map(() => []) : [[]];
+  const spare = needed.map(() => []);
+  const need = (item, top, bottom) =>
+    needed[columnAt(item.x)].push([top - FOLD_GAP, bottom + FOLD_GAP]);
+  for (const box of picture.boxes) if (hiderOf(box) < 0) need(box, box.y, box.y + box.h);
   picture.groups.forEach((group, at) => {
     if (hider[at] === at) {
       const centre = middle(group);
-      need(centre - CLOSED_HEIGHT / 2, centre + CLOSED_HEIGHT / 2);
-      spare.push([group.y, group.y + group.h]);
+      need(group, centre - CLOSED_HEIGHT / 2, centre + CLOSED_HEIGHT / 2);
+      spare[columnAt(group.x)].push([group.y, group.y + group.h]);
     } else if (hider[at] < 0 && group.group !== undefined) {
-      need(group.y, group.y + HEADER);
-      need(group.y + group.h - 1, group.y + group.h);
+      need(group, group.y, group.y + HEADER);
+      need(group, group.y + group.h - 1, group.y + group.h);
     }
   });
-  const gaps = without(joined(spare), joined(needed));
+  const columns = spare.map((intervals, at) => shrunk(without(joined(intervals), joined(needed[at]))));
+  const ends = starts.map((start) => Math.max(
+    ...picture.bands.filter((band) => band.x === start).map((band) => band.y + band.h)));
+  const below = picture.height - Math.max(...ends, 0);
+  const height = starts.length
+    ? Math.max(...columns.map((moved, at) => moved(ends[at]))) + below
+    : columns[0](picture.height);
+  return { move: (y, x) => columns[columnAt(x)](y), height };
+}
+
+/** The function that takes the gaps, which are sorted, out of the heights. */
+function shrunk(gaps) {
   const before = [0];
   for (const [top, bottom] of gaps) before.push(before[before.length - 1] + bottom - top);
-  const move = (y) => {
+  return (y) => {
     let low = 0;
     let high = gaps.length; // the number of gaps that begin above y
     while (low < high) {
@@ -78,7 +95,6 @@ function squeezed(picture, closed, hider, hiderOf) {
     const [top, bottom] = gaps[low - 1];
     return y - before[low - 1] - (Math.min(y, bottom) - top);
   };
-  return { move, height: picture.height - before[before.length - 1] };
 }
 
 /** Intervals as a sorted list of ones that do not touch. */
@@ -127,7 +143,7 @@ function routed(picture, hiderOf, boxes, frames, move) {
     if (head >= 0) {
       points = shortened(points.reverse(), picture.groups[head], frames[head], move).reverse();
     }
-    points = points.map((point) => (point.fixed ? point : [point[0], move(point[1])]));
+    points = points.map((point) => (point.fixed ? point : [point[0], move(point[1], point[0])]));
     result.push({ at, tail, head, from: edge.from, to: edge.to, points, saved: edge.saved });
   });
   return result;
@@ -140,7 +156,7 @@ function shortened(points, open, frame, move) {
   let at = 0;
   while (at < points.length - 1 && inside(points[at])) at += 1;
   const next = points[at];
-  const y = next.fixed ? next[1] : move(next[1]);
+  const y = next.fixed ? next[1] : move(next[1], next[0]);
   const below = y >= frame.y + frame.h / 2;
   const x = Math.max(frame.x + 10, Math.min(next[0], frame.x + frame.w - 10));
   const start = [x, below ? frame.y + frame.h : frame.y];

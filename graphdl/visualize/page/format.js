@@ -57,6 +57,12 @@ const asPercent = (value) => `${digits(100 * value)} %`;
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 const asShape = (node) => (node.shape.length ? node.shape.join(" × ") : "scalar");
 const asType = (node) => `${node.dtype}[${node.shape.join(", ")}]`;
+const SHORT = { float: "f", int: "i", uint: "u", complex: "c" };
+/** As in boxes: f32[128,784]. */
+const shortType = (node) => {
+  const [, stem, size] = node.dtype.match(/^(.*?)(\d*)$/);
+  return (SHORT[stem] ?? stem) + size + (node.shape.length ? `[${node.shape.join(",")}]` : "");
+};
 const baseName = (path) => path.replace(/^.*[\\/]/, "");
 const asLine = (source) => `${baseName(source.file)}:${source.line}`;
 

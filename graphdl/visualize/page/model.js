@@ -54,12 +54,18 @@ function stageOf(doc, graph, index) {
     labels.set(node, place < inputs ? graph.names[place] : `%${place - inputs}`);
     for (const operand of new Set(doc.nodes[node].inputs)) users.get(operand)?.push(node);
   });
+  for (const box of graph.picture.boxes) {
+    const node = doc.nodes[box.node];
+    box.kind ??= "op";
+    box.title ??= node.title ?? node.op;
+    box.detail ??= shortType(node);
+  }
   const boxesOf = new Map();
-  (graph.picture?.boxes || []).forEach((box, at) => {
+  graph.picture.boxes.forEach((box, at) => {
     if (!boxesOf.has(box.node)) boxesOf.set(box.node, []);
     boxesOf.get(box.node).push(at);
   });
-  const cellOf = (graph.picture?.boxes || []).map((box) => {
+  const cellOf = graph.picture.boxes.map((box) => {
     let at = box.in; // the part of a band around a box, through its kernel
     while (at !== undefined && graph.picture.groups[at].in !== undefined) at = graph.picture.groups[at].in;
     return at;

@@ -48,6 +48,7 @@ class Page {
     const stage = stages[Math.max(0, Math.min(index, stages.length - 1))];
     if (this.stage === stage) return;
     const anchor = this.anchor(stage);
+    this.seesPasses = this.stage !== undefined;
     this.stage = stage;
     this.changes = changes(this.model, stage);
     this.view.show(this.model, stage, this.model.doc.begin?.level);
@@ -99,6 +100,7 @@ class Page {
   select(what, centre = false) {
     if (what?.node !== undefined && centre) this.view.reveal(what.node);
     this.selected = what;
+    this.hover(undefined);
     this.refresh();
     if (centre) {
       const element = what.node !== undefined ? this.view.elementsOf(what.node)[0]
@@ -113,7 +115,7 @@ class Page {
       const scale = view.colour(this.coloured);
       if (view === this.view) this.legend(scale);
       view.mark("hit", view === this.view ? this.hits : []);
-      const { added, going } = this.difference?.get(view) ?? this.changes;
+      const { added, going } = this.marksOf(view);
       view.mark("added", added);
       view.mark("going", going);
     }
@@ -122,6 +124,12 @@ class Page {
     this.panel.show(this.selected);
     this.memory.point(this.selected);
     this.announce();
+  }
+
+  /** What is marked as new or going: between two graphs, or once somebody looks at the passes. */
+  marksOf(view) {
+    if (this.difference) return this.difference.get(view);
+    return this.seesPasses ? this.changes : { added: [], going: [] };
   }
 
   announce() {
@@ -184,7 +192,7 @@ class Page {
 
   differences(swatch) {
     if (this.difference) return [swatch("added", "only left"), swatch("going", "only right")];
-    const { added, going } = this.changes;
+    const { added, going } = this.seesPasses ? this.changes : { added: {}, going: {} };
     return [added.size ? swatch("added", "new in this pass") : "",
       going.size ? swatch("going", "goes in the next") : ""];
   }

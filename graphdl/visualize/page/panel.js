@@ -79,7 +79,8 @@ class Panel {
       onclick: () => this.page.select({ group: group.index }, true),
       onpointerenter: () => this.page.view.mark("pointed", group.nodes),
       onpointerleave: () => this.page.view.mark("pointed", []),
-    }, make("b", {}, cut(group.name, 60)), ...rest);
+    }, make("b", {}, cut(group.name, 60)),
+    group.own.length ? make("span", { class: "label" }, ` ${group.own[0].index}`) : null, ...rest);
   }
 
   groupOfKernel(number) {
@@ -133,7 +134,7 @@ class Panel {
 
   passes() {
     const { model, stage, changes } = this.page;
-    if (model.stages.length < 2) return [];
+    if (!this.page.seesPasses) return [];
     const parts = [heading("Pass: ", stage.name)];
     const { added, going } = changes;
     const before = model.stages[stage.index - 1];
@@ -150,8 +151,8 @@ class Panel {
   rules(before, stage) {
     const passes = this.page.model.doc.passes || [];
     const place = (name) => passes.findIndex((one) => one.name === name);
-    const end = place(stage.name) < 0 ? passes.length : place(stage.name) + 1;
-    const rules = passes.slice(before ? place(before.name) + 1 : end, end).flatMap((one) => one.rules || []);
+    const end = stage === this.page.model.stages.at(-1) ? passes.length : place(stage.name) + 1;
+    const rules = passes.slice(before ? place(before.name) + 1 : 0, end).flatMap((one) => one.rules || []);
     if (!rules.length) return [];
     return [heading("Rules that fired"), list(rules, (use) => make("div", {},
       make("b", {}, use.rule), use.count > 1 ? make("span", { class: "quiet" }, ` ${use.count} times`) : null,

@@ -7,6 +7,8 @@ const ZOOM_STEP = 1.2;
 /** Below this scale only titles are readable, below the next one nothing is. */
 const SMALL = 0.45;
 const TINY = 0.22;
+/** What the legend takes at the lower border. */
+const LEGEND_ROOM = 52;
 /** What counts as an op: not the names of results, nor what is drawn again. */
 const COUNTED = new Set(["op", "constant"]);
 
@@ -361,12 +363,13 @@ class View {
   /** The whole picture if that is readable, otherwise its whole width from the top. */
   fit() {
     const { width, height } = this.size;
-    const margin = 28;
+    const margin = 20;
+    const room = height - LEGEND_ROOM;
     const across = (width - 2 * margin) / Math.max(this.shape.width, 1);
-    const down = (height - 2 * margin) / Math.max(this.shape.height, 1);
+    const down = (room - margin) / Math.max(this.shape.height, 1);
     this.scale = Math.min(1.25, Math.min(across, down) >= SMALL ? Math.min(across, down) : across);
     this.x = (width - this.shape.width * this.scale) / 2;
-    this.y = Math.max(margin, (height - this.shape.height * this.scale) / 2);
+    this.y = Math.max(margin, (room + margin - this.shape.height * this.scale) / 2);
     this.place();
   }
 
@@ -516,7 +519,8 @@ function curve(points) {
 function arrowHeads() {
   const head = (id, name) =>
     draw("marker", {
-      id, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto",
+      id, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto",
+      markerUnits: "userSpaceOnUse",
     }, draw("path", { class: name, d: "M0 0.6L8 4L0 7.4z" }));
   return draw("defs", {}, head("arrow", "head"), head("arrow-saved", "head saved"),
     head("arrow-near", "head near"));
