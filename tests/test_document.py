@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import graphdl as gd
+from graphdl.visualize.arrange import arrange
 from graphdl.visualize.document import document, to_json
+from graphdl.visualize.drawing import draw
 from graphdl.visualize.page import SCRIPTS, to_html
 
 HOSTILE = ("</script><script>alert(1)</script>", "<!--", "\u2028", "%0", "&amp;", "\ud800", "\x00")
@@ -176,3 +178,39 @@ def test_a_document_is_small():
     assert len(to_json(document(graph))) < 600 * len(graph.nodes)
     digest = hashlib.sha256(to_json(document(graph)).encode()).hexdigest()
     assert digest == hashlib.sha256(to_json(document(graph)).encode()).hexdigest()
+
+
+def _deep(layers):
+    def loss(params, x):
+        for w, b in params:
+            x = np.tanh(x @ w + b)
+        return np.sum(x**2)
+
+    def step(params, x):
+        grads = gd.grad(loss)(params, x)
+        pairs = zip(params, grads, strict=True)
+        return [(w - 0.1 * dw, b - 0.1 * db) for (w, b), (dw, db) in pairs]
+
+    params = [(gd.spec((8, 8), "float32"), gd.spec(8, "float32"))] * layers
+    return gd.trace(step, params, gd.spec((4, 8), "float32"))
+
+
+def test_a_layer_holds_its_bias_and_what_becomes_of_it():
+    picture = arrange(draw(_deep(3)))
+    band_of = {box.item.key: box.item.band for box in picture.boxes}
+    for layer in range(3):
+        keys = [
+            f"params[{layer}][0]",
+            f"params[{layer}][1]",
+            f"out[{layer}][0]",
+            f"out[{layer}][1]",
+        ]
+        assert {band_of[key] for key in keys} == {layer}
+
+
+def test_networks_of_any_depth_have_a_picture():
+    for layers in (1, 12, 32):
+        graph = _deep(layers)
+        picture = arrange(draw(graph))
+        assert len(picture.strips) == layers
+        assert {box.item.node for box in picture.boxes} <= set(graph.labels.values())

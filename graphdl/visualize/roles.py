@@ -217,6 +217,13 @@ def _by_products(forward: list[Node]) -> tuple[dict[Node, int], tuple[str, ...]]
     for node in forward:
         before = max((products.get(operand, 0) for operand in node.inputs), default=0)
         products[node] = before + (node.op.name in PRODUCTS)
+    serves: dict[Node, int] = {}  # what follows no product, such as a bias, goes with its user
+    for node in reversed(forward):
+        if not products[node]:
+            products[node] = serves.get(node, 0)
+        for operand in node.inputs:
+            if products.get(operand) == 0:
+                serves[operand] = min(serves.get(operand, products[node]), products[node])
     band = {node: max(count - 1, 0) for node, count in products.items()}
     return band, ("",) * (max(band.values(), default=0) + 1)
 
