@@ -13,6 +13,7 @@ import graphdl
 from graphdl.examples import digits
 from graphdl.kernels import cache
 from graphdl.kernels.cpu import llvm, pool
+from graphdl.kernels.cuda.device import INSTALL, missing_packages
 
 #: Packages whose versions decide what is computed and how.
 PACKAGES = (
@@ -24,8 +25,12 @@ PACKAGES = (
     "networkx",
     "optree",
     "opt_einsum",
-    "numba-cuda",
 )
+
+#: What compiles for CUDA, and the library for products there.
+CUDA_PACKAGES = (
+    "numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cublas",
+)  # fmt: skip
 
 #: The instruction sets that decide how wide a kernel computes.
 VECTOR_FEATURES = ("sse4.2", "avx", "avx2", "fma", "avx512f", "neon", "sve")
@@ -126,6 +131,7 @@ def _info(options: argparse.Namespace) -> int:
         ("threads", _threads()),
         ("cache", _cache_line()),
         ("CUDA", cuda_summary()),
+        ("CUDA packages", cuda_packages()),
     ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
@@ -145,6 +151,14 @@ def _threads() -> str:
     chosen = os.environ.get("GRAPHDL_NUM_THREADS")
     origin = f"GRAPHDL_NUM_THREADS={chosen}" if chosen else f"{pool.usable_cores()} usable cores"
     return f"{pool.num_threads()} ({origin}), by {pool.backend()}"
+
+
+def cuda_packages() -> str:
+    """The packages of the CUDA extra, and how to get those that are missing."""
+    missing = missing_packages()
+    if missing:
+        return f"{' and '.join(missing)} missing: {INSTALL}"
+    return ", ".join(f"{package} {_version(package)}" for package in CUDA_PACKAGES)
 
 
 def cuda_summary() -> str:

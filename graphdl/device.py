@@ -19,6 +19,7 @@ from graphdl.kernels.cpu.native import Kernel
 from graphdl.kernels.cuda import emit, toolchain
 from graphdl.kernels.cuda.array import Array, from_host, is_on_a_device, on_device
 from graphdl.kernels.cuda.control import CONTROL_STEPS
+from graphdl.kernels.cuda.cublaslt import PRODUCT_STEPS, library_of
 from graphdl.kernels.cuda.device import Device, device_of
 from graphdl.kernels.cuda.launch import DeviceLaunch
 from graphdl.kernels.cuda.run import Runner
@@ -81,10 +82,11 @@ class DeviceExecutable(Executable):
         super().__init__(graph, weak, args, donated)
 
     def _emitted(self) -> Program:
-        return emit.emit(self.optimized, self._groups)
+        return emit.emit(self.optimized, self._groups, library=self.device.products is not None)
 
     def _build(self) -> None:
-        self._runner = Runner(self._program, self.memory, self.device, CONTROL_STEPS)
+        steps = {**CONTROL_STEPS, **PRODUCT_STEPS}
+        self._runner = Runner(self._program, self.memory, self.device, steps)
 
     @cached_property
     def flat(self) -> Callable[..., tuple[Any, ...]]:
@@ -148,6 +150,8 @@ class DeviceCompiled(Compiled):
         self, f: Any, target: str, donate: Sequence[int], memory_budget: int | None
     ) -> None:
         self.device = device_of(target)
+        if self.device.products is None:
+            self.device.products = library_of(self.device)
         super().__init__(f, target, donate, memory_budget)
 
     def _prepared(self, leaf: Any, index: int, args: Any, kwargs: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphdl.errors import DeviceMemoryError
+from graphdl.kernels.cuda.cublaslt import Matrix, Plan
 from graphdl.kernels.cuda.device import Device
 from graphdl.kernels.cuda.interpret import run_as_python
 from graphdl.kernels.cuda.launch import DeviceLaunch
@@ -127,6 +128,43 @@ class RecordingDriver:
 
     def forget_graph(self, graph: int) -> None:
         del self.graphs[graph]
+
+
+class HostLibrary:
+    """A stand-in for cublasLt: the column-major products that it is asked for, by NumPy."""
+
+    def __init__(self) -> None:
+        self.plans: list[Plan] = []
+
+    def prepare(self, plan: Plan) -> Plan:
+        self.plans.append(plan)
+        return plan
+
+    def multiply(
+        self, plan: Plan, left: int, right: int, out: int, bias: int, workspace: int, stream: int
+    ) -> None:
+        assert workspace % 256 == 0
+        dtype = np.dtype(plan.dtype)
+        for y in range(plan.batch):
+            a, b, c = (
+                _column_major(matrix, address + y * matrix.batch_apart * dtype.itemsize, dtype)
+                for matrix, address in (
+                    (plan.left, left), (plan.right, right), (plan.result, out),
+                )
+            )  # fmt: skip
+            c[:] = a @ b
+            if plan.bias:
+                c += _column_major(Matrix(c.shape[0], 1, c.shape[0]), bias, dtype)
+
+
+def _column_major(matrix: Matrix, address: int, dtype: np.dtype) -> np.ndarray:
+    count = matrix.apart * (matrix.columns - 1) + matrix.rows
+    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(address)
+    flat = np.frombuffer(memory, dtype)
+    steps = (dtype.itemsize, matrix.apart * dtype.itemsize)
+    shape = (matrix.rows, matrix.columns)
+    found = np.lib.stride_tricks.as_strided(flat, shape, steps)
+    return found.T if matrix.turned else found
 
 
 class HostDevice(Device):

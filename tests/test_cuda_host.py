@@ -12,7 +12,8 @@ import graphdl as gd
 from graphdl import device as devices
 from graphdl.errors import DeviceError, DeviceMemoryError
 from graphdl.kernels.cuda import device as cuda_device
-from tests.device_driver import HostDevice, RecordingDriver
+from graphdl.trees import leaves_of
+from tests.device_driver import HostDevice, HostLibrary, RecordingDriver
 from tests.programs import assert_same
 
 RNG = np.random.default_rng(5)
@@ -118,6 +119,36 @@ def test_loops_and_branches(gpu):
     chosen = lambda i, x: gd.switch(i, [np.sin, np.cos, np.exp], x)  # noqa: E731
     for i in range(3):
         assert_same(np.asarray(on_gpu(chosen)(i, x)), gd.compile(chosen)(i, x), 8)
+
+
+def test_products_go_to_the_library_with_their_bias(gpu):
+    gpu.products = HostLibrary()
+    x, w, b = draw(5, 4), draw(4, 8), draw(8)
+    f = on_gpu(lambda x, w, b: np.maximum(x @ w + b, 0))
+    assert_same(np.asarray(f(x, w, b)), np.maximum(x @ w + b, 0), 8, 4)
+    (plan,) = gpu.products.plans
+    assert plan.bias
+    assert (plan.left.rows, plan.left.columns, plan.left.turned) == (8, 4, False)
+    assert (plan.result.rows, plan.result.columns, plan.result.apart) == (8, 5, 8)
+    assert [kernel.name for kernel in f.lower(x, w, b).kernels] == ["cublaslt", "maximum"]
+
+
+@pytest.mark.parametrize(
+    ("f", "shapes"),
+    [
+        (lambda x, w: x.T @ w.T, ((7, 5), (6, 7))),
+        (lambda x, w: np.einsum("bij,bkj->bik", x, w), ((2, 3, 4), (2, 5, 4))),
+        (lambda x, w: (x @ w) * 2 + x @ w, ((3, 4), (4, 5))),
+        (lambda x, w: x[:, 1:3] @ w, ((3, 4), (2, 5))),
+        (gd.grad(lambda x, w: np.sum(np.tanh(x @ w)), (0, 1)), ((3, 4), (4, 5))),
+    ],
+)
+def test_products_of_any_layout(gpu, f, shapes):
+    gpu.products = HostLibrary()
+    args = [draw(*shape) for shape in shapes]
+    want, got = gd.compile(f)(*args), on_gpu(f)(*args)
+    for a, b in zip(leaves_of(got), leaves_of(want), strict=True):
+        assert_same(np.asarray(a), b, 32, 4)
 
 
 def test_others_share_memory_without_a_copy(gpu):

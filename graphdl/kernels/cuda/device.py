@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.util import find_spec
 from threading import RLock
+from typing import Any
 
 from graphdl.errors import DeviceError, DeviceMemoryError, UnsupportedError
 from graphdl.kernels.cuda import toolchain
@@ -33,6 +34,8 @@ class Device:
         #: Launches are captured here; programs run on the default stream of the device.
         self.capture_stream = driver.new_stream()
         self.stream = 0
+        #: cublasLt, where it is installed; see graphdl.kernels.cuda.cublaslt.
+        self.products: Any = None
         self._spare: dict[int, list[int]] = {}
         self._functions: dict[tuple[str, int, int], int] = {}
 

@@ -27,7 +27,7 @@ from graphdl.kernels.source import KernelError, KernelSource
 TESTED = ((8, 0), (9, 0), (10, 0))
 
 #: What decides the machine code, beside numba-cuda's own version.
-_PACKAGES = ("numba-cuda", "numba", "llvmlite", "nvidia-cuda-nvvm", "nvidia-nvjitlink", "cuda-core")
+_PACKAGES = ("numba-cuda", "numba", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink", "cuda-core")
 
 _compiling = Lock()
 

@@ -1,0 +1,66 @@
+"""The script for a machine with a GPU, on a stand-in: what it compares and what it reports."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from bench import cuda_check
+from graphdl import device as devices
+from tests.device_driver import HostDevice, RecordingDriver
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    made = HostDevice(RecordingDriver(), 0)
+    monkeypatch.setattr(devices, "device_of", lambda target: made)
+    return made
+
+
+def test_values_are_compared_three_times_and_what_is_missing_is_named(gpu):
+    x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    found = cuda_check.compare(
+        [
+            ("right", lambda x: np.tanh(x) + 1, (x,)),
+            ("missing", lambda x: np.linalg.inv(x @ x.T), (x,)),
+            ("broken", lambda x: x.no_such_method(), (x,)),
+        ]
+    )
+    assert found["right"] == {"ulps": pytest.approx(0, abs=8), "ok": True, "repeats": True}
+    assert "no kernel for" in found["missing"]["unsupported"]
+    assert found["broken"]["ok"] is False
+    assert "no_such_method" in found["broken"]["error"]
+    assert "replay" in gpu.driver.calls, "a result that is dropped leaves its memory to the next"
+
+
+def test_differences_are_seen():
+    want = np.array([1.0, 2.0, np.inf], np.float32)
+    assert cuda_check.difference(want, want) == 0
+    assert cuda_check.difference(want * np.float32(1.001), want) > cuda_check.ULPS
+    assert cuda_check.difference(np.array([1.0, np.nan, np.inf], np.float32), want) == np.inf
+    assert cuda_check.difference(want.astype(np.float64), want) == np.inf
+
+
+def test_the_report_is_text_and_json(gpu):
+    timing = cuda_check.timed(gpu, lambda: None, seconds=0.001)
+    report = {
+        "environment": {"device": "a stand-in", "date": "today"},
+        "sanitizer": "not run",
+        "templates": {"elements": {"ok": True, "ulps": 1.0}, "rows": {"ok": False, "error": "E"}},
+        "ops": {},
+        "copy_bandwidth": 1e12,
+        "timings": {"sum": {**timing, "share_of_copy": 0.5}, "other": {"error": "out of memory"}},
+        "launches": {"kernels": 50},
+        "torch": {"sum": {"eager": timing}},
+    }
+    text = cuda_check.as_text(json.loads(json.dumps(report)))
+    assert "templates: 2 tried, 0 not supported, 1 wrong" in text
+    assert "50% of copy bandwidth; torch eager 1.00 times as long" in text
+    assert "other: out of memory" in text
+
+
+def test_a_share_of_the_workloads_has_the_sizes_it_says():
+    names = [name for name, *_ in cuda_check.templates()]
+    assert len(set(names)) == len(names) >= 15
