@@ -18,7 +18,9 @@ from graphdl.visualize.mermaid import to_mermaid
 from graphdl.visualize.options import OPTIONS, Request
 from graphdl.visualize.page import to_html
 from graphdl.visualize.paint import paint
+from graphdl.visualize.pdf import to_pdf
 from graphdl.visualize.picture import Cost, Drawing
+from graphdl.visualize.png import to_png
 from graphdl.visualize.svg import to_svg
 from graphdl.visualize.theme import THEMES
 
@@ -38,6 +40,8 @@ def scene_of(request: Request) -> Scene:
 
 WRITERS: dict[str, Writer] = {
     ".svg": lambda request: to_svg(scene_of(request)),
+    ".pdf": lambda request: to_pdf(scene_of(request)),
+    ".png": lambda request: to_png(scene_of(request)),
     ".dot": lambda request: to_dot(drawing_of(request), THEMES[request.theme]),
     ".mmd": lambda request: to_mermaid(drawing_of(request), THEMES[request.theme]),
     ".graphml": lambda request: to_graphml(drawing_of(request)),
