@@ -22,6 +22,7 @@ from graphdl.visualize.pdf import to_pdf
 from graphdl.visualize.picture import Cost, Drawing
 from graphdl.visualize.png import to_png
 from graphdl.visualize.svg import to_svg
+from graphdl.visualize.teaching import teach
 from graphdl.visualize.theme import THEMES
 
 Writer = Callable[[Request], str | bytes]
@@ -34,6 +35,10 @@ def drawing_of(request: Request) -> Drawing:
 
 def scene_of(request: Request) -> Scene:
     """The whole picture, as rectangles, lines and text."""
+    if request.values is not None:
+        drawing, notes = teach(request.graph, request.values)
+        theme = THEMES[request.theme]
+        return paint(arrange(drawing), theme, request.color, request.title, notes)
     picture = arrange(drawing_of(request))
     return paint(picture, THEMES[request.theme], request.color, request.title)
 

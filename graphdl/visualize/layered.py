@@ -22,7 +22,7 @@ BEND_WIDTH = 8.0
 BEND_WEIGHT = 4.0
 #: Sweeps over the rows that order them, and that move what is in them.
 ORDER_SWEEPS = 12
-POSITION_SWEEPS = 16
+POSITION_SWEEPS = 24
 #: With more boxes and bends than this, half as many sweeps: the later ones gain little.
 LARGE = 800
 

@@ -12,6 +12,7 @@ from graphdl.visualize.units import ADVANCE, DETAIL_SIZE, HEADER_SIZE, TITLE_SIZ
 MEASURES = ("time", "bytes", "flops", "intensity")
 LEGEND_SIZE = 11.0
 LEGEND_HEIGHT = 30.0
+NOTE_SIZE, NOTE_HEIGHT = 13.0, 20.0
 MARGIN = 14.0
 CORNER = 5.0
 
@@ -48,7 +49,13 @@ def quantity(value: float, colour: str) -> str:
     return f"{value:.3g} flop"
 
 
-def paint(picture: Picture, theme: Theme, colour: str = "phase", title: str = "") -> Scene:
+def paint(
+    picture: Picture,
+    theme: Theme,
+    colour: str = "phase",
+    title: str = "",
+    notes: Sequence[str] = (),
+) -> Scene:
     """Draw a picture.
 
     Args:
@@ -56,13 +63,22 @@ def paint(picture: Picture, theme: Theme, colour: str = "phase", title: str = ""
         theme: the colours.
         colour: "phase", or the measure of MEASURES that colours boxes: on a logarithmic scale.
         title: of the whole.
+        notes: lines to write below.
     """
     painter = _Painter(picture, theme, colour)
     legend, wide = painter.legend()
     body = painter.body()
     width = max(picture.width, wide + 2 * MARGIN)
     height = picture.height + (LEGEND_HEIGHT if legend else 0.0)
-    return Scene(width, height, theme.page, (*body, *legend), title)
+    written: list[Mark] = []
+    for note in notes:
+        written.append(
+            Text(MARGIN, height + NOTE_SIZE, note, NOTE_SIZE, theme.text, anchor="start")
+        )
+        height += NOTE_HEIGHT
+        width = max(width, len(note) * NOTE_SIZE * ADVANCE + 2 * MARGIN)
+    height += MARGIN if notes else 0.0
+    return Scene(width, height, theme.page, (*body, *legend, *written), title)
 
 
 class _Painter:
@@ -88,9 +104,10 @@ class _Painter:
             marks += self._strip(strip)
         for frame in self.picture.frames:
             marks.append(self._frame(frame))
+        labels = {box.item.key for box in self.picture.boxes if box.item.kind == "label"}
         for wire in sorted(self.picture.wires, key=lambda wire: wire.kind == "saved"):
             line = self.theme.saved if wire.kind == "saved" else self.theme.wire
-            marks.append(Curve(wire.points, line))
+            marks.append(Curve(wire.points, line, arrow=wire.head not in labels))
         for frame in self.picture.frames:
             marks += self._frame_name(frame)
         for box in self.picture.boxes:
@@ -127,6 +144,8 @@ class _Painter:
 
     def _box(self, box: Box) -> list[Mark]:
         item, rect = box.item, box.rect
+        if item.kind == "label":
+            return self._label(box)
         colours = self._colours(box)
         small = item.kind in ("chip", "output")
         marks: list[Mark] = [
@@ -148,6 +167,16 @@ class _Painter:
         else:
             marks.append(Text(x, middle + 4.0, item.title, TITLE_SIZE, text))
         return marks
+
+    def _label(self, box: Box) -> list[Mark]:
+        """The two numbers of an edge, without a border around them."""
+        x, middle = box.rect.centre
+        if not box.item.detail:
+            return [Text(x, middle + 4.0, box.item.title, DETAIL_SIZE, self.theme.value)]
+        return [
+            Text(x, middle - 3.0, box.item.title, DETAIL_SIZE, self.theme.value),
+            Text(x, middle + 11.0, box.item.detail, DETAIL_SIZE, self.theme.slope),
+        ]
 
     def _colours(self, box: Box) -> Colour:
         kind = box.item.kind
@@ -189,6 +218,15 @@ class _Painter:
 
     def _entries(self) -> Sequence[tuple[Colour, str, bool]]:
         kinds = {box.item.kind for box in self.picture.boxes}
+        if "label" in kinds:
+            return [
+                (Colour(self.theme.value, self.theme.value), "↓ value", False),
+                (
+                    Colour(self.theme.slope, self.theme.slope),
+                    "↑ ∂out by the box below × ∂ of that box = part of ∂out by the box above",
+                    False,
+                ),
+            ]
         found: list[tuple[Colour, str, bool]] = []
         if self.colour == "phase":
             phases = {box.item.phase for box in self.picture.boxes if box.item.kind == "op"}

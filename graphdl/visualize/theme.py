@@ -22,6 +22,7 @@ class Theme(Struct, frozen=True):
     """page: behind everything. text, faint: of titles and of details. wire, saved: edges.
 
     band, group: areas behind the boxes. phases, kinds: boxes. cold, hot: the ends of a scale.
+    value, slope: numbers that go forward and that come back.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Theme(Struct, frozen=True):
     cold: str
     hot: str
     plain: Colour
+    value: str
+    slope: str
 
 
 # The hues are those of the design: forward blue, backward orange, update green, parameters violet.
@@ -66,6 +69,8 @@ LIGHT = Theme(
     cold="#fff7e0",
     hot="#ef5a3c",
     plain=Colour("#ffffff", "#98a2b3"),
+    value="#1d4ed8",
+    slope="#b93815",
 )
 
 DARK = Theme(
@@ -92,6 +97,8 @@ DARK = Theme(
     cold="#2b2a35",
     hot="#b8371d",
     plain=Colour("#1a2231", "#77849a"),
+    value="#8ab8ff",
+    slope="#ffb088",
 )
 
 THEMES = {theme.name: theme for theme in (LIGHT, DARK)}
