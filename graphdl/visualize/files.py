@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from graphdl.errors import ArgumentError
 from graphdl.graph import Graph, Groups, Node
@@ -13,7 +15,9 @@ from graphdl.visualize.document import document_of, to_json
 from graphdl.visualize.dot import to_dot
 from graphdl.visualize.drawing import Kernel, draw
 from graphdl.visualize.graphml import to_graphml
+from graphdl.visualize.graphviz import FORMATS, laid_out
 from graphdl.visualize.ink import Scene
+from graphdl.visualize.levels import collapsed
 from graphdl.visualize.mermaid import to_mermaid
 from graphdl.visualize.options import OPTIONS, Request
 from graphdl.visualize.page import to_html
@@ -21,6 +25,7 @@ from graphdl.visualize.paint import paint
 from graphdl.visualize.pdf import to_pdf
 from graphdl.visualize.picture import Cost, Drawing
 from graphdl.visualize.png import to_png
+from graphdl.visualize.repeats import folded
 from graphdl.visualize.svg import to_svg
 from graphdl.visualize.teaching import teach
 from graphdl.visualize.theme import THEMES
@@ -29,8 +34,8 @@ Writer = Callable[[Request], str | bytes]
 
 
 def drawing_of(request: Request) -> Drawing:
-    """What to draw."""
-    return draw(request.graph, request.kernels, request.layout)
+    """What to draw, every node of the graph."""
+    return collapsed(draw(request.graph, request.kernels, request.layout), request.level)
 
 
 def scene_of(request: Request) -> Scene:
@@ -39,14 +44,21 @@ def scene_of(request: Request) -> Scene:
         drawing, notes = teach(request.graph, request.values)
         theme = THEMES[request.theme]
         return paint(arrange(drawing), theme, request.color, request.title, notes)
-    picture = arrange(drawing_of(request))
+    drawing = folded(draw(request.graph, request.kernels, request.layout))
+    picture = arrange(collapsed(drawing, request.level))
     return paint(picture, THEMES[request.theme], request.color, request.title)
 
 
+def _image(request: Request, suffix: str, write: Callable[[Scene], str | bytes]) -> str | bytes:
+    if request.layout == "dot":
+        return laid_out(to_dot(drawing_of(request), THEMES[request.theme]), suffix)
+    return write(scene_of(request))
+
+
 WRITERS: dict[str, Writer] = {
-    ".svg": lambda request: to_svg(scene_of(request)),
-    ".pdf": lambda request: to_pdf(scene_of(request)),
-    ".png": lambda request: to_png(scene_of(request)),
+    ".svg": lambda request: _image(request, ".svg", to_svg),
+    ".pdf": lambda request: _image(request, ".pdf", to_pdf),
+    ".png": lambda request: _image(request, ".png", to_png),
     ".dot": lambda request: to_dot(drawing_of(request), THEMES[request.theme]),
     ".mmd": lambda request: to_mermaid(drawing_of(request), THEMES[request.theme]),
     ".graphml": lambda request: to_graphml(drawing_of(request)),
@@ -74,6 +86,14 @@ def save(
             f"visualize has no option {unknown[0]!r:.40}; the options are {', '.join(OPTIONS)}"
         )
     kernels = _groups(graph, groups or {}) if executable is None else kernels_of(executable)
+    if options.get("values") is not None and path.suffix not in FORMATS:
+        raise ArgumentError(
+            f"values= draws a picture with numbers, which {path.name!r} cannot hold; the name has "
+            f"to end in one of {' '.join(FORMATS)}"
+        )
+    profile = options.get("profile")
+    if profile is not None:
+        kernels = measured(kernels, profile)
     made = WRITERS[path.suffix](
         Request(graph, kernels, title=path.stem, executable=executable, **options)
     )
@@ -94,6 +114,32 @@ def kernels_of(executable: Any) -> list[Kernel]:
     return [
         Kernel(launch.source.name, launch.nodes, Cost(launch.bytes, launch.flops))
         for launch in executable.launches
+    ]
+
+
+def measured(kernels: Sequence[Kernel], profile: Any) -> list[Kernel]:
+    """The kernels with their times: from a report by number, from a mapping by name."""
+    if isinstance(profile, Mapping):
+        seconds = [profile.get(kernel.name) for kernel in kernels]
+        known = ", ".join(sorted({kernel.name for kernel in kernels}))
+        strange = [name for name in profile if all(name != kernel.name for kernel in kernels)]
+        if strange:
+            raise ArgumentError(
+                f"profile= has a time of {strange[0]!r:.60}, which is no kernel of this program; "
+                f"its kernels are {known:.300}"
+            )
+    else:
+        times = getattr(profile, "kernels", None)
+        if times is None or len(times) != len(kernels):
+            raise ArgumentError(
+                f"profile= takes the report of executable.profile(*args), of these "
+                f"{len(kernels)} kernels, or seconds by the name of a kernel; got "
+                f"{type(profile).__name__}"
+            )
+        seconds = [time.seconds for time in times]
+    return [
+        replace(kernel, cost=replace(kernel.cost, seconds=found))
+        for kernel, found in zip(kernels, seconds, strict=True)
     ]
 
 

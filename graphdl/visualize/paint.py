@@ -100,30 +100,36 @@ class _Painter:
 
     def body(self) -> list[Mark]:
         marks: list[Mark] = []
+        band = self.theme.band
         for strip in self.picture.strips:
-            marks += self._strip(strip)
+            marks.append(Area(strip.rect, band.fill, band.line, radius=6.0))
         for frame in self.picture.frames:
             marks.append(self._frame(frame))
         labels = {box.item.key for box in self.picture.boxes if box.item.kind == "label"}
         for wire in sorted(self.picture.wires, key=lambda wire: wire.kind == "saved"):
             line = self.theme.saved if wire.kind == "saved" else self.theme.wire
             marks.append(Curve(wire.points, line, arrow=wire.head not in labels))
+        for strip in self.picture.strips:
+            marks += self._strip_name(strip)
         for frame in self.picture.frames:
             marks += self._frame_name(frame)
         for box in self.picture.boxes:
             marks += self._box(box)
         return marks
 
-    def _strip(self, strip: Strip) -> list[Mark]:
-        colours = self.theme.band
-        marks: list[Mark] = [Area(strip.rect, colours.fill, colours.line, radius=6.0)]
-        if strip.band.name:
-            name = strip.band.name
-            if strip.band.count > 1:
-                name += f"  ×{strip.band.count}"
-            x, y = strip.rect.x + 8.0, strip.rect.y + 13.0
-            marks.append(Text(x, y, name, HEADER_SIZE, self.theme.faint, True, "start"))
-        return marks
+    def _strip_name(self, strip: Strip) -> list[Mark]:
+        """The name of a band and its count, on a ground that hides the wires behind it."""
+        name = strip.band.name
+        if strip.band.count > 1:
+            name += f"  ×{strip.band.count}"
+        if not name:
+            return []
+        x, y = strip.rect.x + 8.0, strip.rect.y + 13.0
+        ground = Rect(x - 3.0, y - 10.0, len(name) * HEADER_SIZE * ADVANCE + 6.0, 13.0)
+        return [
+            Area(ground, self.theme.band.fill, radius=3.0),
+            Text(x, y, name.strip(), HEADER_SIZE, self.theme.faint, True, "start"),
+        ]
 
     def _frame(self, frame: Frame) -> Mark:
         colours = self.theme.group
@@ -159,11 +165,14 @@ class _Painter:
                 self._tip(item.source, item.node, item.gradient_of),
             )
         ]
-        text = self.theme.page if item.kind == "output" else self.theme.text
+        output = item.kind == "output"
+        text = self.theme.page if output else self.theme.text
+        faint = self.theme.faint if self.colour == "phase" else self.theme.text
+        faint = self.theme.page if output else faint
         x, middle = rect.centre
         if item.detail:
             marks.append(Text(x, middle - 3.0, item.title, TITLE_SIZE, text, True))
-            marks.append(Text(x, middle + 11.0, item.detail, DETAIL_SIZE, self.theme.faint))
+            marks.append(Text(x, middle + 11.0, item.detail, DETAIL_SIZE, faint))
         else:
             marks.append(Text(x, middle + 4.0, item.title, TITLE_SIZE, text))
         return marks
@@ -223,7 +232,7 @@ class _Painter:
                 (Colour(self.theme.value, self.theme.value), "↓ value", False),
                 (
                     Colour(self.theme.slope, self.theme.slope),
-                    "↑ ∂out by the box below × ∂ of that box = part of ∂out by the box above",
+                    "↑ derivative of out: so far × of this step = by the box above",
                     False,
                 ),
             ]

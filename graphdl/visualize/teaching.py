@@ -98,14 +98,10 @@ def _slopes(graph: Graph, values: dict[Node, Values]) -> _Slopes:
             continue  # what has no gradient ends the way back, as in gd.stop_gradient
         for operand, part, one in zip(wanted, parts, ones, strict=True):
             found.part[operand, node] = part
-            if operand.shape == node.shape == () or _is_pointwise(node):
+            if operand.shape == node.shape == ():
                 found.local[operand, node] = one
             found.total[operand] = found.total.get(operand, np.zeros_like(part)) + part
     return found
-
-
-def _is_pointwise(node: Node) -> bool:
-    return node.op.family == "pointwise" and all(x.shape == node.shape for x in node.inputs)
 
 
 def _pulled(
@@ -152,6 +148,8 @@ def _numbered(plain: Drawing, graph: Graph, values: dict[Node, Values], slopes: 
         items += labels.get(item.key, [])
         node = node_of[item.node]
         detail = number_text(values[node])
+        if node.shape and item.kind != "output":
+            detail = f"{type_text(node.type)} {detail}"
         if node in slopes.total and item.kind not in ("output", "constant"):
             detail += f"   ∂ {number_text(slopes.total[node])}"
         items.append(
@@ -201,7 +199,7 @@ def number_text(value: Values) -> str:
     """A value in few characters: a number, a few numbers, or what an array holds.
 
     >>> number_text(np.float64(2.0)), number_text(np.arange(3)), number_text(np.ones((20, 3)))
-    ('2', '[0, 1, 2]', 'f64[20,3] 1 … 1')
+    ('2', '[0, 1, 2]', '1 … 1')
     """
     value = np.asarray(value)
     if value.ndim == 0:
@@ -213,7 +211,7 @@ def number_text(value: Values) -> str:
     kind = type_text(TensorType(value.dtype, value.shape))
     if value.size == 0 or value.dtype.kind == "c":
         return kind
-    return f"{kind} {_one(value.min())} … {_one(value.max())}"
+    return f"{value.min():.3g} … {value.max():.3g}"
 
 
 def _one(value: Any) -> str:
