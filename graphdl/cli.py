@@ -10,10 +10,13 @@ from importlib import metadata
 from pathlib import Path
 
 import graphdl
+from graphdl import shell
+from graphdl.errors import GraphError
 from graphdl.examples import digits
 from graphdl.kernels import cache
 from graphdl.kernels.cpu import llvm, pool
 from graphdl.kernels.cuda.device import INSTALL, missing_packages
+from graphdl.visualize.options import CHOICES
 
 #: Packages whose versions decide what is computed and how.
 PACKAGES = (
@@ -90,6 +93,21 @@ def _parser() -> argparse.ArgumentParser:
         run=_cache_info
     )
     actions.add_parser("clear", help="delete them").set_defaults(run=_cache_clear)
+
+    picture = commands.add_parser(
+        "visualize",
+        help="draw what a function is compiled to",
+        description="Compile a function for arguments of these types and draw the result.",
+    )
+    shell.add_function(picture)
+    picture.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE",
+        help="its ending says in which format: .html .svg .pdf .png .json .dot .mmd .graphml",
+    )  # fmt: skip
+    picture.add_argument("--traced", action="store_true", help="draw the graph before the passes")
+    for name, known in CHOICES.items():
+        picture.add_argument(f"--{name}", choices=known, default=known[0])
+    picture.set_defaults(run=_visualize)
     return parser
 
 
@@ -112,6 +130,21 @@ def _demo(options: argparse.Namespace) -> int:
         output=options.output,
     )
     digits.run(settings)
+    return 0
+
+
+# visualize
+
+
+def _visualize(options: argparse.Namespace) -> int:
+    chosen = {name: getattr(options, name) for name in CHOICES}
+    try:
+        executable = shell.lowered(options)
+        drawn = executable.graph if options.traced else executable
+        print(drawn.visualize(options.output, **chosen))
+    except GraphError as error:
+        print(f"graphdl: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,11 +1,14 @@
 """Pictures as files: well-formed whatever the names, and the same in every process."""
 
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zlib
 from html import unescape
+from time import process_time
 from xml.etree import ElementTree
 
 import networkx
@@ -13,14 +16,21 @@ import numpy as np
 import pytest
 
 import graphdl as gd
+from graphdl import cli
+from graphdl.visualize import units
 from graphdl.visualize.arrange import arrange
 from graphdl.visualize.dot import to_dot
-from graphdl.visualize.drawing import draw
+from graphdl.visualize.drawing import Kernel, draw
+from graphdl.visualize.font import ADVANCE, data_of, glyphs_of
 from graphdl.visualize.graphml import to_graphml
 from graphdl.visualize.labels import constants_of
+from graphdl.visualize.levels import collapsed
 from graphdl.visualize.mermaid import to_mermaid
 from graphdl.visualize.paint import paint
+from graphdl.visualize.pdf import to_pdf
 from graphdl.visualize.picture import Band, Drawing, Group, Item
+from graphdl.visualize.png import to_png
+from graphdl.visualize.repeats import folded
 from graphdl.visualize.svg import to_svg
 from graphdl.visualize.theme import DARK, LIGHT, THEMES, contrast
 
@@ -205,8 +215,8 @@ def test_a_picture_is_the_same_in_every_process(tmp_path):
         "import sys, numpy as np, graphdl as gd\n"
         "step = gd.grad(lambda w, x: np.sum(np.tanh(x @ w)))\n"
         "e = gd.compile(lambda w, x: w - step(w, x)).lower(gd.spec((4, 3)), gd.spec((8, 4)))\n"
-        "for ending in ('svg', 'dot', 'mmd', 'graphml'):\n"
-        "    print(e.visualize(sys.argv[1] + '/g.' + ending).read_text())\n"
+        "for ending in ('svg', 'png', 'pdf', 'dot', 'mmd', 'graphml'):\n"
+        "    print(e.visualize(sys.argv[1] + '/g.' + ending).read_bytes())\n"
     )
     pictures = {
         subprocess.run(
@@ -215,7 +225,7 @@ def test_a_picture_is_the_same_in_every_process(tmp_path):
             check=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
         ).stdout
-        for seed in ("0", "1", "2")
+        for seed in ("0", "1")
     }
     assert len(pictures) == 1
 
@@ -239,3 +249,192 @@ def test_themes_differ_and_measures_colour_boxes():
 def test_long_labels_are_cut():
     graph = gd.trace(lambda x: np.transpose(x, (3, 2, 1, 0)), gd.spec((2, 3, 4, 5)))
     assert all(len(item.title) <= 28 for item in draw(graph).items)
+
+
+# PNG and PDF
+
+
+def _image(path):
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.copy()
+
+
+@pytest.mark.parametrize("label", HOSTILE, ids=range(len(HOSTILE)))
+def test_png_and_pdf_take_any_name(label, tmp_path):
+    scene = paint(arrange(_hostile(label)), LIGHT, title=label)
+    (tmp_path / "g.png").write_bytes(to_png(scene))
+    image = _image(tmp_path / "g.png")
+    assert image.size == (round(2 * scene.width), round(2 * scene.height))
+    made = to_pdf(scene)
+    assert made.startswith(b"%PDF-1.7\n")
+    assert made.endswith(b"%%EOF\n")
+    _check_pdf(made)
+
+
+def _check_pdf(made):
+    """Every object lies where the table says, and every stream is as long as it says."""
+    start = int(made.split(b"startxref\n")[1].split()[0])
+    assert made[start : start + 4] == b"xref"
+    places = re.findall(rb"(\d{10}) 00000 n ", made[start:])
+    for number, place in enumerate(places, 1):
+        assert made[int(place) :].startswith(f"{number} 0 obj\n".encode())
+    streams = list(re.finditer(rb"/Length (\d+) [^>]*>>\nstream\n", made))
+    assert len(streams) == 5  # the page, and for each of two fonts its file and its map
+    for found in streams:
+        end = found.end() + int(found[1])
+        assert made[end : end + 10] == b"\nendstream"
+        zlib.decompress(made[found.end() : end])
+
+
+def test_png_draws_boxes_and_text(tmp_path):
+    graph = _graph()
+    image = _image(graph.visualize(tmp_path / "g.png"))
+    colours = {colour for _, colour in image.getcolors(1 << 24)}
+    for phase in LIGHT.phases.values():
+        assert tuple(int(phase.fill[i : i + 2], 16) for i in (1, 3, 5)) in colours
+    assert any(max(colour) < 60 for colour in colours)  # text
+    assert len(colours) > 300  # smooth edges
+
+
+@pytest.mark.skipif(not shutil.which("pdftotext"), reason="pdftotext is not installed")
+def test_the_text_of_a_pdf_can_be_copied(tmp_path):
+    path = _executable().visualize(tmp_path / "g.pdf")
+    made = subprocess.run(["pdftotext", path, "-"], capture_output=True, check=True)
+    text = made.stdout.decode()
+    for word in ("tanh", "a.T @ b", "f64[4,3]", "multiply(·, 0.1)", "forward"):
+        assert word in text
+
+
+def test_the_font_of_pictures_has_the_characters_that_they_write():
+    for bold in (False, True):
+        assert {ord(c) for c in "azAZ09·…×→↓↑∂µé\ufffd"} <= set(glyphs_of(bold))
+
+
+def test_the_font_is_as_wide_as_boxes_expect():
+    from PIL import ImageFont
+
+    for bold in (False, True):
+        font = ImageFont.truetype(io.BytesIO(data_of(bold)), 100)
+        assert font.getlength("abcdefghij") / 1000 == pytest.approx(ADVANCE, abs=1e-3)
+        assert ADVANCE <= units.ADVANCE
+
+
+# levels, repeats, measures
+
+
+def _deep(layers=5, width=6):
+    def loss(ws, x):
+        for i, w in enumerate(ws):
+            with gd.scope(f"layer {i}"):
+                h = np.tanh(x @ w)
+                x = x + h * np.exp(-h) + np.sin(h) * np.cos(h)
+        return np.sum(x)
+
+    def step(ws, x):
+        value, gradients = gd.value_and_grad(loss)(ws, x)
+        return value, [w - 0.1 * g for w, g in zip(ws, gradients, strict=True)]
+
+    return gd.trace(step, [gd.spec((width, width))] * layers, gd.spec((8, width)))
+
+
+def test_equal_layers_are_drawn_once_with_their_count(tmp_path):
+    drawing = draw(_deep(8))
+    once = folded(drawing)
+    counts = [band.count for band in once.bands if band.count > 1]
+    assert counts
+    assert counts[0] >= 5
+    assert len(once.items) < len(drawing.items) - 3 * 10
+    keys = {item.key for item in once.items}
+    assert keys < {item.key for item in drawing.items}
+    assert {key for edge in once.edges for key in edge} <= keys
+    text = _deep(8).visualize(tmp_path / "g.svg").read_text(encoding="utf-8")
+    assert f"×{counts[0]}" in text
+
+
+def test_layers_that_differ_are_all_drawn():
+    widths = [gd.spec((a, b)) for a, b in zip(range(3, 16), range(4, 17), strict=True)]
+
+    def loss(ws, x):
+        for w in ws:
+            x = np.tanh(x @ w) * 2.0 + np.exp(x @ w)
+        return np.sum(x)
+
+    drawing = draw(gd.trace(gd.grad(loss), widths, gd.spec((2, 3))))
+    assert len(drawing.items) > 150
+    assert folded(drawing) is drawing
+
+
+@pytest.mark.parametrize("level", ["kernel", "scope"])
+def test_a_level_has_fewer_boxes_and_no_edge_between_them_is_lost(level):
+    executable = _executable()
+    labelled = {label: node for node, label in executable.optimized.labels.items()}
+    kernels = [Kernel(k.name, [labelled[n] for n in k.nodes]) for k in executable.kernels]
+    drawing = draw(executable.optimized, kernels)
+    less = collapsed(drawing, level)
+    assert len(less.items) < len(drawing.items)
+    assert not less.groups
+    assert sum(item.count for item in less.items) == sum(item.count for item in drawing.items)
+    assert {item.kind for item in less.items} >= {level}
+    keys = {item.key for item in less.items}
+    assert {key for edge in less.edges for key in edge} <= keys
+    arrange(less)
+
+
+def test_a_profile_colours_kernels_by_their_time(tmp_path):
+    executable = _executable()
+    seconds = {kernel.name: 1e-6 * 10**i for i, kernel in enumerate(executable.kernels)}
+    path = executable.visualize(tmp_path / "g.svg", color="time", profile=seconds, level="kernel")
+    text = path.read_text(encoding="utf-8")
+    assert "1 µs" in text
+    assert LIGHT.hot in text
+    with pytest.raises(gd.ArgumentError, match="profile= has a time of 'k9', which is no kernel"):
+        executable.visualize(tmp_path / "g.svg", profile={"k9": 1.0})
+    with pytest.raises(gd.ArgumentError, match=r"profile= takes the report of executable\.profile"):
+        executable.visualize(tmp_path / "g.svg", profile=3)
+
+
+@pytest.mark.skipif(not shutil.which("dot"), reason="Graphviz is not installed")
+def test_graphviz_lays_out_on_request(tmp_path):
+    text = _graph().visualize(tmp_path / "g.svg", layout="dot").read_text(encoding="utf-8")
+    assert "tanh" in text
+    assert ElementTree.fromstring(text).tag == f"{SVG}svg"
+
+
+def test_graphviz_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(gd.ArgumentError, match="layout='dot' needs the program dot of Graphviz"):
+        _graph().visualize(tmp_path / "g.svg", layout="dot")
+
+
+def test_two_thousand_nodes_take_a_moment(tmp_path):
+    def f(x):
+        for i in range(500):
+            x = np.tanh(x * 1.01) + np.sin(x) * (i + 1.0)
+        return np.sum(x)
+
+    graph = gd.trace(f, gd.spec((4,)))
+    drawing = draw(graph)
+    assert len(drawing.items) > 2000
+    start = process_time()
+    picture = arrange(draw(graph))
+    assert process_time() - start < 4  # 2 s of one core of the machine where it was measured
+    assert picture.height < 4 * picture.width  # wrapped into columns
+
+
+# the command
+
+
+def test_the_command_draws_a_function(tmp_path, capsys):
+    (tmp_path / "model.py").write_text("import numpy as np\ndef f(x): return np.sum(np.tanh(x))\n")
+    path = tmp_path / "g.svg"
+    status = cli.main(
+        ["visualize", f"{tmp_path}/model.py:f", "--arg", "f32[3]", "--grad", "-o", str(path)]
+    )
+    assert status == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    assert "tanh" in path.read_text(encoding="utf-8")
+    wrong = ["visualize", f"{tmp_path}/model.py:f", "--arg", "f32[3]", "-o", str(tmp_path / "g.x")]
+    assert cli.main(wrong) == 1
+    assert "the name has to end in one of .svg" in capsys.readouterr().err

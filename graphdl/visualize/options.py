@@ -16,6 +16,13 @@ from graphdl.visualize.theme import THEMES
 LAYOUTS = ("auto", "training", "dag", "dot")
 LEVELS = ("op", "kernel", "scope")
 COLOURS = ("phase", *MEASURES)
+#: What can be chosen from a list, the usual one first.
+CHOICES = {
+    "layout": LAYOUTS,
+    "level": LEVELS,
+    "color": COLOURS,
+    "theme": tuple(THEMES),
+}
 OPTIONS = ("layout", "level", "color", "theme", "profile", "values")
 
 
@@ -38,12 +45,7 @@ class Request(Struct, frozen=True):
     executable: Any = None
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("layout", LAYOUTS),
-            ("level", LEVELS),
-            ("color", COLOURS),
-            ("theme", tuple(THEMES)),
-        ):
+        for name, known in CHOICES.items():
             given = getattr(self, name)
             if given not in known:
                 raise ArgumentError(
