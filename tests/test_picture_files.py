@@ -393,6 +393,13 @@ def test_a_profile_colours_kernels_by_their_time(tmp_path):
         executable.visualize(tmp_path / "g.svg", profile={"k9": 1.0})
     with pytest.raises(gd.ArgumentError, match=r"profile= takes the report of executable\.profile"):
         executable.visualize(tmp_path / "g.svg", profile=3)
+    other = gd.compile(np.exp).lower(np.ones(3)).profile(np.ones(3), calls=1)
+    with pytest.raises(gd.ArgumentError, match="this profile is not of this executable"):
+        executable.visualize(tmp_path / "g.svg", profile=other)
+    args = np.ones((4, 3)), np.ones((8, 4)), np.ones((8, 3))
+    report = executable.profile(*args, calls=1)
+    text = executable.visualize(tmp_path / "g.svg", color="time", profile=report).read_text()
+    assert LIGHT.hot in text
 
 
 @pytest.mark.skipif(not shutil.which("dot"), reason="Graphviz is not installed")

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from graphdl.errors import ArgumentError
 from graphdl.graph import Graph, Groups, Node
+from graphdl.profile.report import Report
 from graphdl.visualize.arrange import arrange
 from graphdl.visualize.document import document_of, to_json
 from graphdl.visualize.dot import to_dot
@@ -129,14 +130,17 @@ def measured(kernels: Sequence[Kernel], profile: Any) -> list[Kernel]:
                 f"its kernels are {known:.300}"
             )
     else:
-        times = getattr(profile, "kernels", None)
-        if times is None or len(times) != len(kernels):
+        if not isinstance(profile, Report):
             raise ArgumentError(
-                f"profile= takes the report of executable.profile(*args), of these "
-                f"{len(kernels)} kernels, or seconds by the name of a kernel; got "
-                f"{type(profile).__name__}"
+                f"profile= takes the report of executable.profile(*args), or seconds by the name "
+                f"of a kernel, not {profile!r:.40}"
             )
-        seconds = [time.seconds for time in times]
+        if [time.name for time in profile.kernels] != [kernel.name for kernel in kernels]:
+            raise ArgumentError(
+                f"this profile is not of this executable: it has {len(profile.kernels)} kernels, "
+                f"which do not match these {len(kernels)}; pass profile=executable.profile(*args)"
+            )
+        seconds = [time.seconds for time in profile.kernels]
     return [
         replace(kernel, cost=replace(kernel.cost, seconds=found))
         for kernel, found in zip(kernels, seconds, strict=True)
