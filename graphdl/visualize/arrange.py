@@ -536,8 +536,6 @@ class _Page:
 
     def _strips(self) -> tuple[Strip, ...]:
         strips: list[Strip] = []
-        if len(self.present) == 1 and not self.bands[self.present[0]].name:
-            return ()
         for band in self.present:
             header = BAND_HEADER if self.bands[band].name else 0.0
             left, right = self.page_x[self.page[band]]

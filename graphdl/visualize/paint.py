@@ -101,7 +101,8 @@ class _Painter:
     def body(self) -> list[Mark]:
         marks: list[Mark] = []
         band = self.theme.band
-        for strip in self.picture.strips:
+        only = len(self.picture.strips) == 1 and not self.picture.strips[0].band.name
+        for strip in () if only else self.picture.strips:
             marks.append(Area(strip.rect, band.fill, band.line, radius=6.0))
         for frame in self.picture.frames:
             marks.append(self._frame(frame))
