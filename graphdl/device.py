@@ -42,6 +42,11 @@ def device_put(tree: Any, target: str = "cuda") -> Any:
     Raises:
         DeviceError: there is no such GPU, or the CUDA extra is not installed: the message says what
             to install.
+
+    >>> import numpy as np, graphdl as gd
+    >>> weights = gd.device_put({"w": np.ones((3, 2), np.float32)})  # doctest: +SKIP
+    >>> weights["w"].device  # doctest: +SKIP
+    cuda:0
     """
     device = device_of(target)
     leaves, spec = flatten(tree)
@@ -62,7 +67,15 @@ def _checked(leaf: Any) -> np.ndarray:
 
 
 def device_get(tree: Any) -> Any:
-    """The tree with its GPU arrays copied to NumPy arrays; what lies on the host stays as it is."""
+    """The tree with its GPU arrays copied to NumPy arrays; what lies on the host stays as it is.
+
+    >>> import numpy as np, graphdl as gd
+    >>> gd.device_get((np.arange(3), None))
+    (array([0, 1, 2]), None)
+    >>> step = gd.compile(lambda x: x * 2, target="cuda")  # doctest: +SKIP
+    >>> gd.device_get(step(np.arange(3)))  # doctest: +SKIP
+    array([0, 2, 4])
+    """
     leaves, spec = flatten(tree)
     return unflatten(spec, [np.asarray(x) if isinstance(x, Array) else x for x in leaves])
 

@@ -28,6 +28,11 @@ class Array:
     shape, dtype, ndim, size, nbytes: as NumPy's. device: where it lies. `np.asarray(x)` copies it
     to the host and waits for it. It takes no part in NumPy's arithmetic: functions compiled for
     the GPU compute with it.
+
+    >>> import numpy as np, graphdl as gd
+    >>> x = gd.device_put(np.arange(3.0))  # doctest: +SKIP
+    >>> gd.compile(np.sum, target="cuda")(x).item()  # doctest: +SKIP
+    3.0
     """
 
     def __init__(
