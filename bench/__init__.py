@@ -2,6 +2,7 @@
 
 - `cases`: what a benchmark is made of: cases, contestants' builders, targets
 - `functions`: a function as the users of each library write it, and what is asked of it
+- `training`: a training step of any loss in each library
 - `floors`: what nobody can go below
 - `peers`: the contestants, and how each is told its threads
 - `worker`: one process a contestant: builds, compares, times

@@ -11,17 +11,8 @@ from bench.harness import Options
 from bench.peers import CONTESTANTS
 
 NAMES = (
-    "pointwise",
-    "reduce",
-    "rows",
-    "matmul",
-    "optimiser",
-    "stencil",
-    "overhead",
-    "mlp",
-    "conv",
-    "npbench",
-    "compile",
+    *("pointwise", "reduce", "rows", "matmul", "mlp", "conv", "recurrent", "attention"),
+    *("optimiser", "stencil", "npbench", "overhead", "compile"),
 )
 
 

@@ -32,7 +32,8 @@ class Function:
     `numpy` is written in NumPy's names: graphdl compiles it, autograd runs it, and JAX runs it with
     `jax.numpy`, except where a definition of their own says it better. `jax` takes the module
     `jax`, `torch` and `pytensor` theirs (`pytensor.tensor`). Where one of these two is None, the
-    library does not compete; nor does autograd where `derives` is False.
+    library does not compete; nor does autograd where `derives` is False, nor torch.compile where
+    `compiles` is.
     """
 
     numpy: Definition
@@ -41,6 +42,7 @@ class Function:
     jax: Definition | None = None
     graphdl: Definition | None = None
     derives: bool = True
+    compiles: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def contestants(function: Function, question: Question) -> dict[str, Builder]:
         "graphdl": (with_graphdl, function.graphdl or function.numpy),
         "jax": (with_jax, function.jax or _with_names_of_numpy(function.numpy)),
         "torch": (with_torch, function.torch),
-        "torch-compile": (with_torch_compile, function.torch),
+        "torch-compile": (with_torch_compile, function.torch if function.compiles else None),
         "pytensor": (with_pytensor, function.pytensor),
         "autograd": (with_autograd, function.numpy if function.derives else None),
     }

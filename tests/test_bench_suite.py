@@ -7,7 +7,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from bench import harness, matmul, reduce, report, rows, stencil
+from bench import attention, harness, matmul, recurrent, reduce, report, rows, stencil
 from bench.cases import Case
 
 #: Contestants that are there at once; the others are compared before they are timed, at every run.
@@ -21,7 +21,9 @@ DERIVED = [
 ]
 
 
-@pytest.mark.parametrize("name", ["reduce", "rows", "matmul", "optimiser", "stencil"])
+@pytest.mark.parametrize(
+    "name", ["reduce", "rows", "matmul", "optimiser", "stencil", "attention", "recurrent"]
+)
 def test_contestants_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.Options, "rounds", 1)
     monkeypatch.setattr(harness.Options, "slice_s", 0.0)
@@ -55,6 +57,32 @@ def test_gradients_by_hand_are_derivatives(case: Case) -> None:
         ]
         slope = (ends[0] - ends[1]) / 2e-6
         assert slope == pytest.approx(np.sum(gradient * direction), rel=1e-6)
+
+
+STEPS = [
+    (lambda *arrays, block=block: attention.loss_by_hand(block, *arrays), attention.inputs(block))
+    for block in attention.BLOCKS["tiny"]
+] + [
+    (lambda *arrays, n=network: recurrent.BY_HAND[n.kind](n, *arrays), recurrent.inputs(network))
+    for network in recurrent.NETWORKS["tiny"]
+]
+
+
+@pytest.mark.parametrize("step", range(len(STEPS)))
+def test_steps_by_hand_go_down_the_gradient(step: int) -> None:
+    by_hand, inputs = STEPS[step]
+    arrays = [array.astype(np.float64) for array in inputs.values()]
+    rng = np.random.default_rng(3)
+    _, *gradients = by_hand(*arrays)
+    for place, gradient in enumerate(gradients):
+        direction = rng.standard_normal(gradient.shape)
+        ends = []
+        for size in (1e-6, -1e-6):
+            moved = list(arrays)
+            moved[place] = arrays[place] + size * direction
+            ends.append(by_hand(*moved)[0])
+        slope = (ends[0] - ends[1]) / 2e-6
+        assert slope == pytest.approx(np.sum(gradient * direction), rel=1e-5, abs=1e-9)
 
 
 def test_a_slow_contestant_misses_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
