@@ -12,7 +12,7 @@ from bench.peers import CONTESTANTS
 
 NAMES = (
     *("pointwise", "reduce", "rows", "matmul", "mlp", "conv", "recurrent", "attention"),
-    *("optimiser", "stencil", "npbench", "overhead", "compile"),
+    *("optimiser", "stencil", "npbench", "overhead", "compile", "memory"),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
 
 @dataclass(frozen=True)
 class Outcome:
-    """One contestant in one case: its samples in nanoseconds, or a note why there are none."""
+    """One contestant in one case: its samples in the unit of the case, or why there are none."""
 
     name: str
     label: str
@@ -37,6 +37,50 @@ class Outcome:
         return min(self.samples)
 
 
+def show_time(nanoseconds: float) -> str:
+    """A time with a unit and three digits.
+
+    >>> show_time(4_800_000), show_time(950), show_time(2.5e9)
+    ('4.80 ms', '950 ns', '2.50 s')
+    """
+    size, unit = next(((s, u) for s, u in UNITS if nanoseconds >= s), UNITS[-1])
+    return f"{three_digits(nanoseconds / size)} {unit}"
+
+
+def show_bytes(count: float) -> str:
+    """Bytes in MB with three digits.
+
+    >>> show_bytes(123_400_000.0)
+    '123 MB'
+    """
+    return f"{three_digits(count / 1e6)} MB"
+
+
+def three_digits(value: float) -> str:
+    """`value` to three significant digits without an exponent.
+
+    >>> three_digits(0.1234), three_digits(12.34), three_digits(1234.0)
+    ('0.123', '12.3', '1234')
+    """
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:.{decimals}f}"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What samples are: how one is shown, the heads of the ratios, the words of a target."""
+
+    unit: str
+    show: Callable[[float], str]
+    beside_peers: str
+    beside_floor: str
+    target: str
+
+
+TIME = Measure("ns", show_time, "speed / best peer", "time / floor", "the speed of")
+MEMORY = Measure("bytes", show_bytes, "best peer / it", "it / floor", "less memory than")
+
+
 @dataclass(frozen=True)
 class CaseReport:
     """All contestants of one case. Ratios are taken of medians and of minima."""
@@ -46,6 +90,7 @@ class CaseReport:
     outcomes: tuple[Outcome, ...]
     targets: tuple[Target, ...] = ()
     what: str = ""
+    measure: Measure = TIME
 
     def timed(self, names: Sequence[str] = ()) -> list[Outcome]:
         """Outcomes with samples, of the contestants named (none named: all)."""
@@ -65,26 +110,6 @@ class Report:
     threads: int
     cases: tuple[CaseReport, ...]
     remarks: tuple[str, ...] = ()
-
-
-def show_time(nanoseconds: float) -> str:
-    """A time with a unit and three digits.
-
-    >>> show_time(4_800_000), show_time(950), show_time(2.5e9)
-    ('4.80 ms', '950 ns', '2.50 s')
-    """
-    size, unit = next(((s, u) for s, u in UNITS if nanoseconds >= s), UNITS[-1])
-    return f"{three_digits(nanoseconds / size)} {unit}"
-
-
-def three_digits(value: float) -> str:
-    """`value` to three significant digits without an exponent.
-
-    >>> three_digits(0.1234), three_digits(12.34), three_digits(1234.0)
-    ('0.123', '12.3', '1234')
-    """
-    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
-    return f"{value:.{decimals}f}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -112,7 +137,8 @@ def ratio(above: Outcome | None, below: Outcome | None) -> str:
 
 def case_table(case: CaseReport) -> str:
     """Median, minimum, speed relative to the best peer, time relative to the floor, error."""
-    head = ["", "median", "minimum", "speed / best peer", "time / floor", "error"]
+    measure = case.measure
+    head = ["", "median", "minimum", measure.beside_peers, measure.beside_floor, "error"]
     floors = case.timed((FLOOR,))
     floor = floors[0] if floors else None
     rows = [head]
@@ -124,8 +150,8 @@ def case_table(case: CaseReport) -> str:
         rows.append(
             [
                 label,
-                show_time(outcome.median),
-                show_time(outcome.minimum),
+                measure.show(outcome.median),
+                measure.show(outcome.minimum),
                 ratio(case.best_peer(), outcome),
                 ratio(outcome, floor),
                 error(outcome),
@@ -177,7 +203,10 @@ def target_line(case: CaseReport, ours: Outcome, target: Target) -> str:
         by_median = best.median / ours.median
         by_minimum = least.minimum / ours.minimum
         of = " or ".join(CONTESTANTS[n].label for n in target.peers) or "the best peer"
-        wanted, met = f"at least {target.times:g} x the speed of {of}", by_median >= target.times
+        wanted, met = (
+            f"at least {target.times:.3g} x {case.measure.target} {of}",
+            by_median >= target.times,
+        )
         near = by_minimum >= target.times
     verdict = "reached" if met else "reached by minima only" if near else "MISSED"
     return f"Target {wanted}: {three_digits(by_median)} ({three_digits(by_minimum)}), {verdict}."
@@ -208,7 +237,7 @@ def text(report: Report) -> str:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """The report, the machine and the date; times in nanoseconds."""
+    """The report, the machine and the date; samples in the unit of each case."""
     cases = []
     for case in report.cases:
         outcomes = []
@@ -222,6 +251,7 @@ def as_json(report: Report) -> dict[str, Any]:
             {
                 "case": case.name,
                 "floor": case.floor_label,
+                "unit": case.measure.unit,
                 "outcomes": outcomes,
                 "targets": target_lines(case),
             }
@@ -256,15 +286,16 @@ def write_plot(report: Report, path: Path) -> None:
         colours = {US: "#1f77b4", FLOOR: "#bbbbbb"}
         bars = axis.barh(
             [outcome.label for outcome in timed],
-            [outcome.median / 1e6 for outcome in timed],
+            [outcome.median / 1e6 for outcome in timed],  # ms, MB
             color=[colours.get(outcome.name, "#ff9e4a") for outcome in timed],
         )
-        axis.bar_label(bars, [show_time(outcome.median) for outcome in timed], padding=3)
+        axis.bar_label(bars, [case.measure.show(outcome.median) for outcome in timed], padding=3)
         axis.set_xscale("log")
         axis.margins(x=0.15)
         axis.set_title(f"{report.benchmark}: {case.name}", loc="left")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1, 0].set_xlabel(f"milliseconds, median, {report.threads} threads")
+    unit = "milliseconds" if report.cases[-1].measure is TIME else "MB"
+    axes[-1, 0].set_xlabel(f"{unit}, median, {report.threads} threads")
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench import attention, harness, matmul, recurrent, reduce, report, rows, stencil
+from bench import attention, harness, matmul, memory, recurrent, reduce, report, rows, stencil
 from bench.cases import Case
 
 #: Contestants that are there at once; the others are compared before they are timed, at every run.
@@ -83,6 +84,25 @@ def test_steps_by_hand_go_down_the_gradient(step: int) -> None:
             ends.append(by_hand(*moved)[0])
         slope = (ends[0] - ends[1]) / 2e-6
         assert slope == pytest.approx(np.sum(gradient * direction), rel=1e-5, abs=1e-9)
+
+
+def test_memory_of_a_step() -> None:
+    """graphdl beside the floor, each in a process of its own."""
+    found = memory.run(harness.Options(only=("graphdl",), quick=True, size="tiny"))
+    ((graphdl, floor),) = (case.outcomes for case in found.cases)
+    assert graphdl.note == ""
+    assert graphdl.minimum > floor.minimum > 1e6
+    text = report.text(found)
+    assert "best peer / it" in text
+    assert "above imports and inputs" in text
+    assert report.as_json(found)["cases"][0]["unit"] == "bytes"
+
+
+def test_memory_says_why_there_is_none(tmp_path: Path) -> None:
+    (subject,) = memory.subjects("tiny")
+    missing = memory.Subject("nothing", subject.case)
+    with pytest.raises(harness.Failed, match="ValueError"):
+        memory.in_a_process(missing, "graphdl", harness.Options(size="tiny"), tmp_path)
 
 
 def test_a_slow_contestant_misses_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
