@@ -17,7 +17,7 @@ from bench import floors, harness, report, rows, training
 from bench.cases import Array, Case, Prepared, Target
 from bench.functions import VALUE, Function, Question, contestants, scaled
 
-RATE = 0.1
+RULE = training.Rule(0.1)
 PARAMETERS = 12
 
 
@@ -196,7 +196,7 @@ def case(block: Block, step: bool) -> Case:
     def expected(inputs: Mapping[str, Array]) -> list[Array]:
         if step:
             return training.expected(
-                lambda *arrays: loss_by_hand(block, *arrays), RATE, PARAMETERS, inputs
+                lambda *arrays: loss_by_hand(block, *arrays), RULE, PARAMETERS, inputs
             )
         arrays = (array.astype(np.float64) for array in inputs.values())
         return [numpy_block(block, np, *arrays)]
@@ -206,7 +206,7 @@ def case(block: Block, step: bool) -> Case:
 
     made = functions(block, loss=step)
     builders = (
-        training.trainers(made, RATE, PARAMETERS) if step else contestants(made, Question(VALUE))
+        training.trainers(made, RULE, PARAMETERS) if step else contestants(made, Question(VALUE))
     )
     return Case(
         name=f"{'training step' if step else 'forward'}, {block.name}",

@@ -1,12 +1,15 @@
-"""overhead: value and gradient of the Rosenbrock function of 10 float64, NumPy in, NumPy out.
+"""overhead: calls that compute next to nothing, NumPy in, NumPy out.
 
-What an optimiser such as SciPy's asks for at each step: 60 operations, so all that is measured is
-the way in and out. The peers' conversions from and to NumPy are part of their time.
+The value and gradient of the Rosenbrock function of 10 float64, what an optimiser such as SciPy's
+asks for at each step; the sum of 1, 10 and 100 arguments; 1, 10 and 100 operations in a row. All
+that is measured is the way in and out: the peers' conversions from and to NumPy are part of their
+time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -117,8 +120,144 @@ def floor(inputs: Mapping[str, Array]) -> Prepared:
     return Prepared(lambda: expected(inputs), x.copy)
 
 
+# -- many arguments, many operations ---------------------------------------------------------------
+
+#: Of the module, then arrays of SIZE float64.
+Small = Callable[..., Any]
+
+
+def total(module: Any, *arrays: Any) -> Any:
+    """The sum of all arguments: an operation for each."""
+    found = arrays[0] * 0.5
+    for array in arrays[1:]:
+        found = found + array
+    return found
+
+
+def chain(count: int) -> Small:
+    """So many operations in a row on one argument, no two of which are one."""
+
+    def definition(module: Any, x: Any) -> Any:
+        for place in range(count):
+            x = module.sin(x) if place % 2 == 0 else x * 0.5
+        return x
+
+    return definition
+
+
+def small_inputs(arguments: int) -> dict[str, Array]:
+    rng = np.random.default_rng(0)
+    return {f"x{place}": rng.standard_normal(SIZE) for place in range(arguments)}
+
+
+def small_with_graphdl(definition: Small, inputs: Mapping[str, Array]) -> Prepared:
+    import graphdl as gd
+
+    f = gd.compile(lambda *arrays: definition(np, *arrays))
+    return called(f, inputs)
+
+
+def called(f: Callable[..., Any], inputs: Mapping[str, Array]) -> Prepared:
+    """`f` on arrays, one array its result."""
+    arrays = list(inputs.values())
+    return Prepared(lambda: [f(*arrays)], lambda: f(*arrays))
+
+
+def small_with_jax(definition: Small, inputs: Mapping[str, Array]) -> Prepared:
+    jax = library("jax")
+
+    jax.config.update("jax_enable_x64", True)
+    f = jax.jit(lambda *arrays: definition(jax.numpy, *arrays))
+    return called(lambda *arrays: np.asarray(f(*arrays)), inputs)
+
+
+def small_with_torch(definition: Small, inputs: Mapping[str, Array]) -> Prepared:
+    torch = library("torch")
+
+    def f(*arrays: Array) -> Array:
+        with torch.inference_mode():
+            found: Array = definition(torch, *(torch.from_numpy(a) for a in arrays)).numpy()
+        return found
+
+    return called(f, inputs)
+
+
+def small_with_torch_compile(definition: Small, inputs: Mapping[str, Array]) -> Prepared:
+    torch = library("torch")
+
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *arrays: definition(torch, *arrays), dynamic=False)
+
+    def f(*arrays: Array) -> Array:
+        found: Array = compiled(*(torch.from_numpy(a) for a in arrays)).numpy()
+        return found
+
+    return called(f, inputs)
+
+
+def small_with_pytensor(definition: Small, inputs: Mapping[str, Array]) -> Prepared:
+    pytensor = library("pytensor")
+    pt = library("pytensor.tensor")
+
+    symbols = [pt.tensor(dtype="float64", shape=array.shape) for array in inputs.values()]
+    f = pytensor.function(
+        [pytensor.In(symbol, borrow=True) for symbol in symbols],
+        pytensor.Out(definition(pt, *symbols), borrow=True),
+        mode="NUMBA",
+        trust_input=True,
+    )
+    return called(f, inputs)
+
+
+def small_with_numpy(definition: Small, inputs: Mapping[str, Array]) -> Prepared:
+    return called(lambda *arrays: definition(np, *arrays), inputs)
+
+
+SMALL = {
+    "graphdl": small_with_graphdl,
+    "jax": small_with_jax,
+    "numpy": small_with_numpy,
+    "torch": small_with_torch,
+    "torch-compile": small_with_torch_compile,
+    "pytensor": small_with_pytensor,
+}
+
+
+def small_case(name: str, definition: Small, arguments: int) -> Case:
+    """One function of so many arguments."""
+
+    def expected(inputs: Mapping[str, Array]) -> list[Array]:
+        return [definition(np, *inputs.values())]
+
+    def floor(inputs: Mapping[str, Array]) -> Prepared:
+        return Prepared(lambda: expected(inputs), next(iter(inputs.values())).copy)
+
+    return Case(
+        name=name,
+        inputs=lambda: small_inputs(arguments),
+        expected=expected,
+        builders={
+            **{peer: partial(make, definition) for peer, make in SMALL.items()},
+            "floor": floor,
+        },
+        tolerance=1e-12,
+        floor_label="x.copy()",
+        targets=(Target(times=10),),
+    )
+
+
 def cases(size: str) -> list[Case]:
-    """The one case of this benchmark; it is tiny as it is."""
+    """The Rosenbrock function, then many arguments and many operations."""
+    counts = (1, 10, 100) if size == "full" else (3,)
+    return [
+        *rosenbrock_cases(),
+        *(small_case(f"{n} argument" + "s" * (n > 1), total, n) for n in counts),
+        *(small_case(f"{n} operation" + "s" * (n > 1), chain(n), 1) for n in counts),
+    ]
+
+
+def rosenbrock_cases() -> list[Case]:
+    """It is tiny as it is."""
     return [
         Case(
             name=f"Rosenbrock-{SIZE} value and gradient, NumPy in and out",

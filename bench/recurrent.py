@@ -19,7 +19,7 @@ from bench.cases import Array, Case, Prepared, Target
 from bench.functions import VALUE, Function, Question, contestants, scaled
 from bench.peers import library
 
-RATE = 0.1
+RULE = training.Rule(0.1)
 PARAMETERS = 4
 
 
@@ -290,7 +290,7 @@ def case(network: Network, step: bool) -> Case:
         if step:
             by_hand = BY_HAND[network.kind]
             return training.expected(
-                lambda *arrays: by_hand(network, *arrays), RATE, PARAMETERS, inputs
+                lambda *arrays: by_hand(network, *arrays), RULE, PARAMETERS, inputs
             )
         return [with_numpy(network, np, *(a.astype(np.float64) for a in inputs.values()))]
 
@@ -299,7 +299,7 @@ def case(network: Network, step: bool) -> Case:
 
     made = functions(network, loss=step)
     builders = (
-        training.trainers(made, RATE, PARAMETERS) if step else contestants(made, Question(VALUE))
+        training.trainers(made, RULE, PARAMETERS) if step else contestants(made, Question(VALUE))
     )
     return Case(
         name=f"{'training step' if step else 'forward'}, {network.name}",

@@ -1,12 +1,14 @@
-"""A training step of any loss in each library: value, gradients and an update by plain descent.
+"""A training step of any loss in each library: value, gradients, and an update by a rule.
 
-Parameters are fed back from step to step and given away where the library can reuse them. What is
-compared is the loss of each of the first steps and the parameters after them.
+The rule is plain descent, momentum or Adam. Parameters and what the rule keeps of them are fed back
+from step to step and given away where the library can reuse them. What is compared is the loss of
+each of the first steps and the parameters after them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,26 +19,62 @@ from bench.functions import Builder, Definition, Function
 from bench.peers import library
 
 STEPS = 2
+MOMENTUM, BETA1, BETA2, EPSILON = 0.9, 0.9, 0.999, 1e-8
 
 #: Of the loss and the gradients at `parameters`, then the data, all float64.
 ByHand = Callable[..., Sequence[Array]]
 
 
+@dataclass(frozen=True)
+class Rule:
+    """How parameters change: "SGD", "momentum" (of MOMENTUM) or "Adam"; with which rate."""
+
+    rate: float
+    kind: str = "SGD"
+
+    def start(self, parameters: Sequence[Any], zeros_like: Callable[[Any], Any]) -> list[list[Any]]:
+        """What the rule keeps of each parameter, before the first step."""
+        kept = {"SGD": 0, "momentum": 1, "Adam": 2}[self.kind]
+        return [[zeros_like(p) for p in parameters] for _ in range(kept)]
+
+    def apply(self, np: Any, p: Any, kept: Sequence[Any], g: Any, t: Any) -> tuple[Any, list[Any]]:
+        """One parameter after step t = 1, 2, ..., and what is kept of it, in NumPy's names."""
+        if self.kind == "SGD":
+            return p - self.rate * g, []
+        if self.kind == "momentum":
+            velocity = MOMENTUM * kept[0] + g
+            return p - self.rate * velocity, [velocity]
+        mean = BETA1 * kept[0] + (1 - BETA1) * g
+        square = BETA2 * kept[1] + (1 - BETA2) * (g * g)
+        step = mean / (1 - BETA1**t) / (np.sqrt(square / (1 - BETA2**t)) + EPSILON)
+        return p - self.rate * step, [mean, square]
+
+    def apply_all(
+        self, np: Any, parameters: Any, kept: Any, gradients: Any, t: Any
+    ) -> tuple[list[Any], list[list[Any]]]:
+        """All parameters after a step."""
+        found = [
+            self.apply(np, p, [part[i] for part in kept], g, t)
+            for i, (p, g) in enumerate(zip(parameters, gradients, strict=True))
+        ]
+        return [p for p, _ in found], [[own[k] for _, own in found] for k in range(len(kept))]
+
+
 def expected(
-    by_hand: ByHand, rate: float, parameters: int, inputs: Mapping[str, Array]
+    by_hand: ByHand, rule: Rule, parameters: int, inputs: Mapping[str, Array]
 ) -> list[Array]:
     """The losses and the parameters, which are the first of the inputs, after the first steps."""
     arrays = [array.astype(np.float64) for array in inputs.values()]
     state, data = arrays[:parameters], arrays[parameters:]
-    losses = []
-    for _ in range(STEPS):
+    losses, kept = [], rule.start(state, np.zeros_like)
+    for t in range(1, STEPS + 1):
         loss, *gradients = by_hand(*state, *data)
         losses.append(loss)
-        state = [p - rate * g for p, g in zip(state, gradients, strict=True)]
+        state, kept = rule.apply_all(np, state, kept, gradients, t)
     return [np.asarray(losses), *state]
 
 
-def trainers(loss: Function, rate: float, parameters: int) -> dict[str, Builder]:
+def trainers(loss: Function, rule: Rule, parameters: int) -> dict[str, Builder]:
     """The builders of all libraries; `loss` takes so many parameters, then the data."""
     makers = {
         "graphdl": (with_graphdl, loss.graphdl or loss.numpy),
@@ -47,7 +85,7 @@ def trainers(loss: Function, rate: float, parameters: int) -> dict[str, Builder]
         "autograd": (with_autograd, loss.numpy if loss.derives else None),
     }
     return {
-        name: partial(make, definition, rate, parameters)
+        name: partial(make, definition, rule, parameters)
         for name, (make, definition) in makers.items()
         if definition is not None
     }
@@ -68,52 +106,65 @@ def split(inputs: Mapping[str, Array], parameters: int) -> tuple[list[Array], li
 
 
 def with_graphdl(
-    definition: Definition, rate: float, parameters: int, inputs: Mapping[str, Array]
+    definition: Definition, rule: Rule, parameters: int, inputs: Mapping[str, Array]
 ) -> Prepared:
     import graphdl as gd
 
-    def update(state: Any, data: Any) -> Any:
-        value, gradients = gd.value_and_grad(lambda state: definition(np, *state, *data))(state)
-        return value, [p - rate * g for p, g in zip(state, gradients, strict=True)]
+    optimizer = {
+        "SGD": lambda: gd.optim.sgd(rule.rate),
+        "momentum": lambda: gd.optim.sgd(rule.rate, momentum=MOMENTUM),
+        "Adam": lambda: gd.optim.adam(rule.rate, BETA1, BETA2, EPSILON),
+    }[rule.kind]()
 
-    compiled = gd.compile(update, donate=(0,))
+    def update(state: Any, kept: Any, data: Any) -> Any:
+        value, gradients = gd.value_and_grad(lambda state: definition(np, *state, *data))(state)
+        return value, *optimizer.update(gradients, kept, state)
+
+    compiled = gd.compile(update, donate=(0, 1))
     state, data = split(inputs, parameters)
+    kept = optimizer.init(state)
 
     def step() -> Any:
-        nonlocal state
-        value, state = compiled(state, data)
+        nonlocal state, kept
+        value, state, kept = compiled(state, kept, data)
         return value
 
     return prepared(step, lambda: state)
 
 
 def with_jax(
-    definition: Definition, rate: float, parameters: int, inputs: Mapping[str, Array]
+    definition: Definition, rule: Rule, parameters: int, inputs: Mapping[str, Array]
 ) -> Prepared:
     jax = library("jax")
 
-    def update(state: Any, data: Any) -> Any:
+    def update(state: Any, kept: Any, data: Any, t: Any) -> Any:
         value, gradients = jax.value_and_grad(lambda state: definition(jax, *state, *data))(state)
-        return value, [p - rate * g for p, g in zip(state, gradients, strict=True)]
+        return value, *rule.apply_all(jax.numpy, state, kept, gradients, t), t + 1
 
-    compiled = jax.jit(update, donate_argnums=0)
+    compiled = jax.jit(update, donate_argnums=(0, 1))
     state, data = ([jax.numpy.array(a) for a in part] for part in split(inputs, parameters))
+    kept, t = rule.start(state, jax.numpy.zeros_like), jax.numpy.float32(1)
 
     def step() -> Any:
-        nonlocal state
-        value, state = jax.block_until_ready(compiled(state, data))
+        nonlocal state, kept, t
+        value, state, kept, t = jax.block_until_ready(compiled(state, kept, data, t))
         return value
 
     return prepared(step, lambda: state)
 
 
 def with_torch(
-    definition: Definition, rate: float, parameters: int, inputs: Mapping[str, Array]
+    definition: Definition, rule: Rule, parameters: int, inputs: Mapping[str, Array]
 ) -> Prepared:
     torch = library("torch")
 
     leaves, data = ([torch.from_numpy(a) for a in part] for part in split(inputs, parameters))
-    optimiser = torch.optim.SGD([leaf.requires_grad_() for leaf in leaves], lr=rate)
+    chosen = [leaf.requires_grad_() for leaf in leaves]
+    optimiser = {
+        "SGD": lambda: torch.optim.SGD(chosen, rule.rate),
+        "momentum": lambda: torch.optim.SGD(chosen, rule.rate, MOMENTUM),
+        "Adam": lambda: torch.optim.Adam(chosen, rule.rate, (BETA1, BETA2), EPSILON, fused=True),
+    }[rule.kind]()
 
     def step() -> Any:
         optimiser.zero_grad()
@@ -126,7 +177,7 @@ def with_torch(
 
 
 def with_torch_compile(
-    definition: Definition, rate: float, parameters: int, inputs: Mapping[str, Array]
+    definition: Definition, rule: Rule, parameters: int, inputs: Mapping[str, Array]
 ) -> Prepared:
     """Forward, backward and update as one graph."""
     torch = library("torch")
@@ -134,21 +185,25 @@ def with_torch_compile(
     torch._dynamo.reset()
     state, data = ([torch.from_numpy(a) for a in part] for part in split(inputs, parameters))
 
-    def update(state: Any, data: Any) -> Any:
+    kept, t = rule.start(state, torch.zeros_like), torch.ones(())
+
+    def update(state: Any, kept: Any, data: Any, t: Any) -> Any:
         def loss(state: Any) -> Any:
             return definition(torch, *state, *data)
 
         gradients, value = torch.func.grad_and_value(loss)(state)
-        for p, g in zip(state, gradients, strict=True):
-            p.sub_(g, alpha=rate)
+        new, remembered = rule.apply_all(torch, state, kept, gradients, t)
+        for old, found in zip([state, *kept, [t]], [new, *remembered, [t + 1]], strict=True):
+            for one, other in zip(old, found, strict=True):
+                one.copy_(other)
         return value
 
     compiled = torch.compile(update, dynamic=False)
-    return prepared(lambda: compiled(state, data), lambda: [p.numpy() for p in state])
+    return prepared(lambda: compiled(state, kept, data, t), lambda: [p.numpy() for p in state])
 
 
 def with_pytensor(
-    definition: Definition, rate: float, parameters: int, inputs: Mapping[str, Array]
+    definition: Definition, rule: Rule, parameters: int, inputs: Mapping[str, Array]
 ) -> Prepared:
     pytensor = library("pytensor")
     pt = library("pytensor.tensor")
@@ -159,10 +214,17 @@ def with_pytensor(
     symbols = [pt.tensor(dtype=str(a.dtype), shape=a.shape) for a in data]
     value = definition(pt, *shared, *symbols)
     gradients = pytensor.grad(value, shared)
+    kept = rule.start(state, lambda p: pytensor.shared(np.zeros_like(p), shape=p.shape))
+    t = pytensor.shared(np.float32(1))
+    new, remembered = rule.apply_all(pt, shared, kept, gradients, t)
     step = pytensor.function(
         [pytensor.In(symbol, borrow=True) for symbol in symbols],
         pytensor.Out(value, borrow=True),
-        updates=[(p, p - np.float32(rate) * g) for p, g in zip(shared, gradients, strict=True)],
+        updates=[
+            (one, other)
+            for old, found in zip([shared, *kept, [t]], [new, *remembered, [t + 1]], strict=True)
+            for one, other in zip(old, found, strict=True)
+        ],
         mode="NUMBA",
         trust_input=True,
     )
@@ -170,18 +232,20 @@ def with_pytensor(
 
 
 def with_autograd(
-    definition: Definition, rate: float, parameters: int, inputs: Mapping[str, Array]
+    definition: Definition, rule: Rule, parameters: int, inputs: Mapping[str, Array]
 ) -> Prepared:
     autograd = library("autograd")
     anp = library("autograd.numpy")
 
     state, data = split(inputs, parameters)
     gradient = autograd.value_and_grad(lambda state: definition(anp, *state, *data))
+    kept, t = rule.start(state, np.zeros_like), 0
 
     def step() -> Any:
+        nonlocal state, kept, t
+        t += 1
         value, gradients = gradient(state)
-        for p, g in zip(state, gradients, strict=True):
-            p -= np.float32(rate) * g
+        state, kept = rule.apply_all(np, state, kept, gradients, t)
         return value
 
     return prepared(step, lambda: state)

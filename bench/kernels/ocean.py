@@ -13,8 +13,11 @@ def density(salinity: Any, temperature: Any, pressure: Any) -> Any:
     Absolute salinity in g / kg, conservative temperature in degrees C, pressure in dbar. From
     McDougall, Jackett, Millero, Pawlowicz and Barker, Ocean Science 8 (2012), 1123-1134.
     """
-    sa, ct, p = salinity, temperature, pressure
-    root = np.sqrt(sa)
+    return density_of(np.sqrt(salinity), salinity, temperature, pressure)
+
+
+def density_of(root: Any, sa: Any, ct: Any, p: Any) -> Any:
+    """The same, in plain arithmetic, from the square root of the salinity as well."""
     numerator = (
         9.998420897506056e2
         + ct * (2.839940833161907 + ct * (-3.147759265588511e-2 + 1.181805545074306e-3 * ct))
