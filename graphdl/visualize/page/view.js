@@ -1,8 +1,8 @@
 // One picture in one pane: draws a stage of a model, zooms, pans, marks.
 
-// Of a letter at 12 px and at 11 px: no usual monospaced font is wider.
-const NAME_WIDTH = 7.3;
+/** Of a letter at 11 px: no usual monospaced font is wider. */
 const HEADER_WIDTH = 6.7;
+const CLOSED_PADDING = 14;
 const ZOOM_STEP = 1.2;
 /** Below this scale only titles are readable, below the next one nothing is. */
 const SMALL = 0.45;
@@ -52,16 +52,16 @@ class View {
   /** The widest a closed group may be: its name and the line below it. */
   closedWidth(at) {
     const [first, second] = this.closedText(at);
-    return Math.max(first.length, second.length) * NAME_WIDTH + 24;
+    return Math.max(first.length, second.length) * HEADER_WIDTH + CLOSED_PADDING;
   }
 
   closedText(at) {
     const frame = this.picture.groups[at];
     const group = this.groupAt(at);
-    const limit = Math.max(4, Math.floor((frame.w - 24) / NAME_WIDTH));
+    const limit = Math.max(4, Math.floor((frame.w - CLOSED_PADDING) / HEADER_WIDTH));
     const count = this.counts[at];
     const time = !group.time ? "" : ` · ${asSeconds(group.time)}`;
-    return [cut(`▸ ${group.name}`, limit), cut(`${plural(count, "op")}${time}`, limit)];
+    return [cut(group.name, limit), cut(`${plural(count, "op")}${time}`, limit)];
   }
 
   /** What is known of a group of the picture: a kernel, or a part of a scope. */
