@@ -18,6 +18,7 @@ from graphdl.graph import Graph
 from graphdl.kernels import emit, memory
 from graphdl.visualize.document import Compiled, document
 from graphdl.visualize.page import to_html
+from graphdl.visualize.teaching import teach
 
 F32 = "float32"
 HOSTILE = (
@@ -503,6 +504,22 @@ def test_an_overview_leads_into_its_parts(transformer, opened):
         )
         > 20
     )
+
+
+def test_numbers_on_every_edge_of_a_small_graph(opened, folder):
+    values = (2.0, 3.0, 1.0, 9.0)
+    graph = gd.trace(lambda x, w, b, y: np.abs(x * w + b - y), *values)
+    drawing, notes = teach(graph, values)
+    facts = document(graph, "numbers", taught=(drawing, notes))
+    (folder / "numbers.html").write_text(to_html(facts), encoding="utf-8")
+    page = opened(Drawn((folder / "numbers.html").as_uri(), graph, facts))
+    labels = page.run("() => [...document.querySelectorAll('.label')].map(l => l.textContent)")
+    assert len(labels) == sum(item.kind == "label" for item in drawing.items)
+    assert any("-1 × 3" in label for label in labels)
+    panel = page.page.inner_text("#panel")
+    assert all(note in panel for note in notes)
+    assert page.run(OUTSIDE) == []
+    assert _overlaps(page.run(RECTS)) == []
 
 
 def test_hostile_names_are_text(opened, folder):

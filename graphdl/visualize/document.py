@@ -31,6 +31,7 @@ from graphdl.visualize.labels import cut_name, printable, title, type_text
 from graphdl.visualize.options import Request
 from graphdl.visualize.picture import PHASES, Band, Drawing, Item, Picture, Point, Rect
 from graphdl.visualize.roles import roles_of
+from graphdl.visualize.teaching import teach
 
 #: Of the form of the document; it grows when a reader of the old form would misread the new one.
 VERSION = 1
@@ -70,8 +71,17 @@ def document_of(request: Request) -> Document:
     Raises:
         ArgumentError: the profile is of another executable.
     """
-    compiled = None if request.executable is None else _compiled(request)
-    found = document(request.graph, request.title, request.kernels, compiled, request.layout)
+    if request.layout == "dot":
+        raise ArgumentError(
+            "layout='dot' is Graphviz's picture, which a page cannot open and close; write "
+            "layout='auto', 'training' or 'dag', or draw an .svg, .pdf or .png"
+        )
+    if request.values is not None:
+        taught = teach(request.graph, request.values)
+        found = document(request.graph, request.title, taught=taught)
+    else:
+        compiled = None if request.executable is None else _compiled(request)
+        found = document(request.graph, request.title, request.kernels, compiled, request.layout)
     usual = {"level": "op", "color": "phase", "theme": "light"}
     asked = {name: getattr(request, name) for name in usual}
     found["begin"] = {name: value for name, value in asked.items() if value != usual[name]}
@@ -102,6 +112,7 @@ def document(
     groups: Sequence[Kernel] = (),
     compiled: Compiled | None = None,
     layout: str = "auto",
+    taught: tuple[Drawing, Sequence[str]] | None = None,
 ) -> Document:
     """What there is to see of a graph.
 
@@ -111,6 +122,7 @@ def document(
         groups: nodes to draw as one.
         compiled: what became of it. Then its launches are the groups.
         layout: "training", "dag", or "auto", which decides by whether there is a backward pass.
+        taught: a drawing of the graph with numbers, and notes, from graphdl.visualize.teaching.
 
     >>> import graphdl as gd
     >>> found = document(gd.trace(lambda x: x * 2.0, gd.spec((3,))), "double")
@@ -142,6 +154,10 @@ def document(
             found["measured"] = _measured_call(compiled.profile)
     else:
         found["memory"] = _memory_unfused(graph, table)
+    if taught is not None:
+        drawing, notes = taught
+        found["graphs"][-1]["picture"] = _picture(arrange(drawing), (), graph, table)
+        found["notes"] = [printable(note) for note in notes]
     return found
 
 
@@ -248,8 +264,7 @@ def _picture(picture: Picture, cells: Sequence[_Cell], graph: Graph, table: _Tab
         "width": _short(picture.width),
         "height": _short(picture.height),
         "boxes": [
-            {"node": table.number[node_of[box.item.node]]}
-            | _text_of_box(box.item, node_of[box.item.node])
+            _text_of_box(box.item, node_of.get(box.item.node), table)
             | _rectangle(box.rect)
             | _inside(frame_of.get(box.item.group, cell_of.get(box.item.key)))
             for box in picture.boxes
@@ -264,7 +279,11 @@ def _picture(picture: Picture, cells: Sequence[_Cell], graph: Graph, table: _Tab
             | _inside(cell_of.get(frame.group.key))
             for frame in picture.frames
         ],
-        "bands": [{"name": strip.band.name} | _rectangle(strip.rect) for strip in picture.strips],
+        "bands": [
+            {"name": strip.band.name} | _rectangle(strip.rect)
+            for strip in picture.strips
+            if strip.band.name or len(picture.strips) > 1
+        ],
         "edges": _edges(picture, box_of),
     }
 
@@ -499,11 +518,13 @@ def _kernels(compiled: Compiled, table: _Table) -> tuple[list[Document], list[st
     return kernels, list(texts)
 
 
-def _text_of_box(item: Item, node: Node) -> Document:
-    """What does not follow from the node: most boxes are ops, show their title and their type."""
-    if item.kind != "op":
-        return {"kind": item.kind, "title": item.title, "detail": item.detail}
-    found = {"title": item.title} if item.title != printable(title(node)) else {}
+def _text_of_box(item: Item, node: Node | None, table: _Table) -> Document:
+    """The node of a box, and what does not follow from it: most are ops, with their type."""
+    found: Document = {} if node is None else {"node": table.number[node]}
+    if item.kind != "op" or node is None:
+        return found | {"kind": item.kind, "title": item.title, "detail": item.detail}
+    if item.title != printable(title(node)):
+        found["title"] = item.title
     return found | ({"detail": item.detail} if item.detail != type_text(node.type) else {})
 
 

@@ -31,6 +31,8 @@ from graphdl.visualize.svg import to_svg
 from graphdl.visualize.teaching import teach
 from graphdl.visualize.theme import THEMES
 
+#: What can hold a picture with numbers at the nodes and edges.
+NUMBERED = (*FORMATS, ".html", ".json")
 Writer = Callable[[Request], str | bytes]
 
 
@@ -87,10 +89,10 @@ def save(
             f"visualize has no option {unknown[0]!r:.40}; the options are {', '.join(OPTIONS)}"
         )
     kernels = _groups(graph, groups or {}) if executable is None else kernels_of(executable)
-    if options.get("values") is not None and path.suffix not in FORMATS:
+    if options.get("values") is not None and path.suffix not in NUMBERED:
         raise ArgumentError(
             f"values= draws a picture with numbers, which {path.name!r} cannot hold; the name has "
-            f"to end in one of {' '.join(FORMATS)}"
+            f"to end in one of {' '.join(NUMBERED)}"
         )
     profile = options.get("profile")
     if profile is not None:

@@ -58,6 +58,7 @@ def _named(theme: Theme) -> dict[str, str]:
     areas |= {**theme.phases, **theme.kinds}
     names = {"page": theme.page, "text": theme.text, "faint": theme.faint}
     names |= {"wire": theme.wire, "saved": theme.saved}
+    names |= {"value": theme.value, "slope": theme.slope}
     for name, colour in areas.items():
         names |= {name: colour.fill, f"{name}-line": colour.line}
     return names

@@ -55,6 +55,7 @@ function stageOf(doc, graph, index) {
     for (const operand of new Set(doc.nodes[node].inputs)) users.get(operand)?.push(node);
   });
   for (const box of graph.picture.boxes) {
+    if (box.node === undefined) continue; // the numbers of an edge
     const node = doc.nodes[box.node];
     box.kind ??= "op";
     box.title ??= node.title ?? node.op;
@@ -62,6 +63,7 @@ function stageOf(doc, graph, index) {
   }
   const boxesOf = new Map();
   graph.picture.boxes.forEach((box, at) => {
+    if (box.node === undefined) return;
     if (!boxesOf.has(box.node)) boxesOf.set(box.node, []);
     boxesOf.get(box.node).push(at);
   });

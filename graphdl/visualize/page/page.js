@@ -181,11 +181,13 @@ class Page {
         : [`${heat.name}: not known of this graph`]));
       return;
     }
-    const phases = new Set(this.view.picture.boxes.map((box) => box.phase ?? this.model.nodes[box.node].phase));
+    const phases = new Set(this.view.picture.boxes.map((box) => box.phase ?? this.model.nodes[box.node]?.phase));
     const parts = ["argument", "parameter", "forward", "backward", "update"].filter((name) => phases.has(name));
     legend.replaceChildren(
       ...parts.map((name) => swatch(name, name)),
       this.view.picture.edges.some((edge) => edge.saved) ? swatch("saved", "saved for backward") : "",
+      ...(this.model.doc.notes ? [swatch("value", "↓ value"),
+        swatch("slope", "↑ ∂ of the result below × ∂ of that op = what comes back")] : []),
       ...this.differences(swatch),
     );
   }

@@ -125,6 +125,8 @@ class Panel {
         memory.results !== undefined && ["results", asBytes(memory.results)],
         kernels.length && saved > 0 && ["never written, by fusion", asBytes(saved), " ", badge(false)],
       ),
+      doc.notes?.length && heading("Along all ways to the result"),
+      ...(doc.notes || []).map((note) => make("p", { class: "note" }, note)),
       ...this.passes(),
       ...(kernels.length ? [heading("Roofline"), roofline(this.page)] : []),
       ...(isLast ? this.byTime(model.groups, time, measured) : []),

@@ -113,7 +113,8 @@ class View {
       const element = draw("path", {
         d: curve(edge.points),
         class: edge.saved ? "edge saved" : "edge",
-        "marker-end": edge.saved ? "url(#arrow-saved)" : "url(#arrow)",
+        "marker-end": this.picture.boxes[edge.to].kind === "label" ? null
+          : edge.saved ? "url(#arrow-saved)" : "url(#arrow)",
       });
       this.edgeElements.push({ ...edge, element });
       edges.append(element);
@@ -143,7 +144,7 @@ class View {
 
   box(frame, at) {
     const box = this.picture.boxes[at];
-    const phase = box.phase ?? this.model.nodes[box.node].phase;
+    const phase = box.phase ?? this.model.nodes[box.node]?.phase ?? "";
     const { w, h } = frame;
     const { kind, title: first, detail: second } = box;
     const round = kind === "chip" || kind === "output";
@@ -470,7 +471,8 @@ class View {
     }
     if (element.dataset.box !== undefined) {
       const box = this.picture.boxes[Number(element.dataset.box)];
-      return box.cell === undefined ? { node: box.node } : { frame: box.cell };
+      if (box.cell !== undefined) return { frame: box.cell };
+      return box.node === undefined ? undefined : { node: box.node };
     }
     const frame = Number(element.dataset.group);
     return { frame, group: this.stage.picture.groups[frame].group };
