@@ -214,3 +214,9 @@ def test_networks_of_any_depth_have_a_picture():
         picture = arrange(draw(graph))
         assert len(picture.strips) == layers
         assert {box.item.node for box in picture.boxes} <= set(graph.labels.values())
+
+
+def test_options_that_no_page_has_are_refused(tmp_path):
+    graph = gd.trace(lambda x: x * 2.0, gd.spec(3))
+    with pytest.raises(gd.GraphError, match=r"layout='dot'.*write layout='auto'"):
+        graph.visualize(tmp_path / "it.html", layout="dot")

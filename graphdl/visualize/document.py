@@ -69,7 +69,7 @@ def document_of(request: Request) -> Document:
     """The document that someone asked for.
 
     Raises:
-        ArgumentError: the profile is of another executable.
+        ArgumentError: a layout that a page does not have.
     """
     if request.layout == "dot":
         raise ArgumentError(
@@ -89,20 +89,14 @@ def document_of(request: Request) -> Document:
 
 
 def _compiled(request: Request) -> Compiled:
-    executable, profile = request.executable, request.profile
-    names = [kernel.name for kernel in executable.kernels]
-    if isinstance(profile, Report) and [kernel.name for kernel in profile.kernels] != names:
-        raise ArgumentError(
-            f"this profile is not of this executable: it has {len(profile.kernels)} kernels, which "
-            f"do not match these {len(names)}; pass profile=executable.profile(*args)"
-        )
+    executable = request.executable
     return Compiled(
         executable.passes,
         executable.launches,
         [kernel.parallel for kernel in executable.kernels],
         executable.memory,
         executable.explain(),
-        profile,
+        request.profile,
     )
 
 
