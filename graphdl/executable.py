@@ -375,6 +375,10 @@ class Executable:
         """What a notebook shows."""
         return visualize.svg_text(self.optimized, self)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows where it can show pages: the same, with scroll bars."""
+        return visualize.html_text(self.optimized, self)
+
     def profile(self, *args: Any, calls: int | None = None) -> Report:
         """Where the time of a call with these arguments goes, kernel by kernel.
 

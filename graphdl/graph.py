@@ -211,8 +211,8 @@ def users(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
 
 #: Nodes to draw together, or their labels, by the name of their group.
 Groups = Mapping[str, Iterable["Node | str"]]
-#: The functions behind `Graph.visualize` ("save") and `Graph._repr_svg_` ("svg"). graphdl.visualize
-#: puts them here, which stands above this module and reads it.
+#: The functions behind `Graph.visualize` ("save"), `_repr_svg_` ("svg") and `_repr_html_` ("html").
+#: graphdl.visualize puts them here, which stands above this module and reads it.
 PICTURES: dict[str, Callable[..., Any]] = {}
 
 
@@ -415,6 +415,11 @@ class Graph(Struct, frozen=True, eq=False, dict=True, weakref=True):
     def _repr_svg_(self) -> str:
         """What a notebook shows."""
         text: str = PICTURES["svg"](self)
+        return text
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows where it can show pages: the same, with scroll bars."""
+        text: str = PICTURES["html"](self)
         return text
 
     def with_outputs(

@@ -195,6 +195,7 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path):
 def test_a_notebook_shows_graphs_and_executables():
     for shown in (_graph(), _executable()):
         assert ElementTree.fromstring(shown._repr_svg_()).tag == f"{SVG}svg"
+        assert ElementTree.fromstring(shown._repr_html_())[0].tag == f"{SVG}svg"
 
 
 def test_text_can_be_read_on_its_ground():

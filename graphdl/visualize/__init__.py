@@ -11,7 +11,7 @@ from typing import Any
 
 from graphdl.graph import PICTURES, Graph, Groups
 
-__all__ = ["save", "svg_text"]
+__all__ = ["html_text", "save", "svg_text"]
 
 
 def save(
@@ -58,4 +58,14 @@ def svg_text(graph: Graph, executable: Any = None) -> str:
     return files.svg_text(graph, executable)
 
 
-PICTURES.update(save=save, svg=svg_text)
+def html_text(graph: Graph, executable: Any = None) -> str:
+    """The same as a part of a page, which scrolls where it is large.
+
+    >>> import graphdl as gd
+    >>> html_text(gd.trace(lambda x: x * x, gd.spec((3,))))[:4]
+    '<div'
+    """
+    return f'<div style="overflow:auto;max-height:45em">{svg_text(graph, executable)}</div>'
+
+
+PICTURES.update(save=save, svg=svg_text, html=html_text)

@@ -33,6 +33,9 @@ from graphdl.visualize.theme import THEMES
 
 #: What can hold a picture with numbers at the nodes and edges.
 NUMBERED = (*FORMATS, ".html", ".json")
+#: In a notebook graphs of more nodes than these have a box for each kernel, or for each layer.
+LARGE, LARGEST = 150, 2000
+
 Writer = Callable[[Request], str | bytes]
 
 
@@ -108,8 +111,11 @@ def save(
 
 
 def svg_text(graph: Graph, executable: Any = None) -> str:
-    """The picture that a notebook shows."""
-    return to_svg(scene_of(Request(graph, [] if executable is None else kernels_of(executable))))
+    """The picture that a notebook shows: of large graphs with fewer boxes."""
+    kernels = [] if executable is None else kernels_of(executable)
+    size = len(graph.nodes)
+    level = "scope" if size > LARGEST else "kernel" if kernels and size > LARGE else "op"
+    return to_svg(scene_of(Request(graph, kernels, level=level)))
 
 
 def kernels_of(executable: Any) -> list[Kernel]:

@@ -56,14 +56,19 @@ def _by_kernel(drawing: Drawing) -> Drawing:
 
 
 def _by_scope(drawing: Drawing) -> Drawing:
-    place_of_group = {group.key: (group.phase, group.band) for group in drawing.groups}
+    # an op counts where it belongs, not where its kernel stands; all else goes with the op it joins
+    by_key = {item.key: item for item in drawing.items}
+    joins: dict[str, Item] = {}
+    for tail, head in drawing.edges:
+        joins.setdefault(tail, by_key[head])
+        if by_key[head].kind == "output":
+            joins[head] = by_key[tail]
     key_of: dict[str, str] = {}
     members: dict[str, list[Item]] = {}
     places: dict[str, tuple[str, int]] = {}
     for item in drawing.items:
-        phase, band = place_of_group.get(item.group, (item.phase, item.band))
-        if not drawing.training:
-            phase = FORWARD
+        at = item if item.kind == "op" else joins.get(item.key, item)
+        phase, band = at.phase if drawing.training else FORWARD, at.band
         key = f"layer {band}, {phase}"
         key_of[item.key] = key
         members.setdefault(key, []).append(item)
