@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import graphdl as gd
-from graphdl.kernels import nest
+from graphdl.kernels import nest_launch
 from graphdl.kernels.cpu import build
 from tests.programs import assert_same, run_in_python, run_native, unfused
 from tests.random_graphs import Program, program
@@ -76,8 +76,8 @@ def test_larger_programs(f):
 def test_blocks_and_threads(f):
     """Blocks of a few elements, and every launch shared by threads."""
     with (
-        mock.patch.object(nest, "BLOCK", 8),
-        mock.patch.object(nest, "MOST_PARTIALS", 3),
+        mock.patch.object(nest_launch, "BLOCK", 8),
+        mock.patch.object(nest_launch, "MOST_PARTIALS", 3),
         mock.patch.object(build, "SHARE", 0),
     ):
         check(f, gd.compile(f)(*f.inputs))

@@ -12,7 +12,7 @@ from graphdl.kernels import user
 from graphdl.kernels.control import control_launch
 from graphdl.kernels.linalg import LINALG
 from graphdl.kernels.matmul import product_launch
-from graphdl.kernels.nest import nest_launches
+from graphdl.kernels.nest_launch import nest_launches
 from graphdl.kernels.program import FAILED, Buffer, Check, Launch, Program
 from graphdl.kernels.special import SPECIAL
 from graphdl.types import TensorType

@@ -11,6 +11,7 @@ import ctypes
 import linecache
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,8 @@ def python_names(arrays: Sequence[NDArray[Any]] | None = None) -> Mapping[str, A
         names[suffix] = dtype
         names[f"{suffix}_at"] = pointer_maker(np.dtype(dtype), arrays)
         names[f"{suffix}_scratch"] = _scratch_maker(np.dtype(dtype))
+        names[f"{suffix}_to_lanes"] = _to_lanes
+        names[f"{suffix}_from_lanes"] = _from_lanes
     return names
 
 
@@ -139,6 +142,20 @@ def pointer_maker(
 
 def _scratch_maker(dtype: np.dtype[Any]) -> Callable[[int], _Pointer]:
     return lambda size: _Pointer(np.empty(size, dtype), 0)
+
+
+def _to_lanes(
+    tile: _Pointer, lanes: int, rows: _Pointer, stride: int, count: int, size: int
+) -> None:
+    for j, i in product(range(count), range(size)):
+        tile[i * lanes + j] = rows[j * stride + i]
+
+
+def _from_lanes(
+    tile: _Pointer, lanes: int, rows: _Pointer, stride: int, count: int, size: int
+) -> None:
+    for j, i in product(range(count), range(size)):
+        rows[j * stride + i] = tile[i * lanes + j]
 
 
 def _call(routine: int, *args: Any) -> None:

@@ -165,6 +165,8 @@ class Loops:
         if not self.has_rows and len(inner) > 1:
             outer, inner = inner[:-1], inner[-1:]
         self.outer, self.inner = outer, inner
+        #: The loop that kernels run last, and in vectors.
+        self.lane = inner[-1] if inner else -1
         self.flat = not outer and not self.has_rows
         self._choose_tile()
 
@@ -372,7 +374,7 @@ class Loops:
         value = access.strides[d]
         if value == 0:
             return "0"
-        if value == 1 and self.inner and d == self.inner[-1]:
+        if value == 1 and d == self.lane:
             return "1"
         return self.word(f"s{self.array(access)}_{d}", value)
 

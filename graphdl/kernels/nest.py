@@ -15,19 +15,17 @@ compiled.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 from msgspec import Struct, field
 
-from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group, counts, is_scalar, through
+from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, counts, is_scalar, through
 from graphdl.compiler.view import is_movement, view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import (
     COMBINE,
     SUFFIX,
     constant_of,
-    cost_of,
     expression,
     identity,
     number,
@@ -42,23 +40,9 @@ from graphdl.kernels.loops import (
     is_whole,
     read_by,
 )
-from graphdl.kernels.program import (
-    NOT_FINITE,
-    OUT_OF_BOUNDS,
-    Address,
-    Buffer,
-    Launch,
-    Word,
-)
-from graphdl.kernels.replace import kept_launches
-from graphdl.kernels.source import KernelSource
+from graphdl.kernels.program import NOT_FINITE, OUT_OF_BOUNDS, Address
 from graphdl.ops import indexing, movement, pointwise, random
-from graphdl.ops.update import update
 
-#: Elements of a block: at most so many that the rows of a multi-pass kernel stay in the second
-#: level of cache, at least so many that starting a block (some ns) does not count, and in between
-#: so many that a block takes about BLOCK_TIME nanoseconds.
-BLOCK, SMALLEST_BLOCK, BLOCK_TIME = 16384, 1024, 20_000
 #: Rows of at most so many elements take one masked vector loop, without another one for the rest: a
 #: softmax over 10 classes took 24 ns instead of 60.
 FEW = 64
@@ -66,11 +50,9 @@ FEW = 64
 STRIP_LENGTH = 1024
 #: The words, or pairs of words, of a block of Philox.
 WORDS_OF_BLOCK: dict[object, int] = {random.philox: 4, random.philox_wide: 2}
-#: At most so many blocks leave partial results: their sums cost a pass over that many values.
-MOST_PARTIALS = 64
 
 
-class _Lines(Struct):
+class Lines(Struct):
     """Lines, and how deep they stand."""
 
     lines: list[str] = field(default_factory=list)
@@ -89,7 +71,7 @@ class NestText:
     def __init__(self, nest: Loops) -> None:
         self.nest = nest
         self.group = nest.group
-        self.out = _Lines()
+        self.out = Lines()
         self.prelude: list[str] = []
         self.row_names: dict[Node, str] = {}
         self.scalar_names: dict[object, str] = {}
@@ -120,19 +102,24 @@ class NestText:
         if nest.flat:
             self._pass(0, {}, {}, "start", "stop")
         else:
-            out.add("for r in range(start, stop):")
-            out.depth += 1
-            if nest.tile is None:
-                self._row()
-            else:
-                self._tiles(nest.tile)
-            out.depth -= 1
+            self._rows()
         for node in whole:
             at = nest.array(nest.store_access(node))
             size = node.dtype.itemsize
             suffix = SUFFIX[node.dtype]
             out.add(f"{suffix}_at(at{at} + b * {size})[0] = {self.sums[node]}")
         return [*("    " + line for line in self.prelude), *out.lines]
+
+    def _rows(self) -> None:
+        """The rows of a block, one after the other."""
+        out = self.out
+        out.add("for r in range(start, stop):")
+        out.depth += 1
+        if self.nest.tile is None:
+            self._stages(self._outer_index())
+        else:
+            self._tiles(self.nest.tile)
+        out.depth -= 1
 
     def _tiles(self, dim: int) -> None:
         """TILE_ROWS rows along the loop `dim`, in tiles of TILE_COLUMNS."""
@@ -198,9 +185,9 @@ class NestText:
         out.add(f"{name}[j] = {identity(node.op.name, node.dtype)}")
         out.depth -= 1
 
-    def _row(self) -> None:
+    def _stages(self, index: dict[int, str]) -> None:
+        """All that is computed of a row."""
         nest = self.nest
-        index = self._outer_index()
         self.row_names = {}
         stages = max(nest.stage.values(), default=0)
         row_level = [node for node in self.group.members if nest.level(node) == 1]
@@ -209,9 +196,8 @@ class NestText:
         for node in strips:
             self._clear_strip(node, index)
         for stage in range(stages + 1):
-            for node in row_level:
-                if nest.stage[node] == stage and self.group.reductions.get(node) != ROW:
-                    self._row_member(node, index)
+            once = [node for node in row_level if nest.stage[node] == stage]
+            self._row_members([n for n in once if self.group.reductions.get(n) != ROW], index)
             rows = [
                 node
                 for node, kind in self.group.reductions.items()
@@ -238,6 +224,10 @@ class NestText:
         """Whether a reduction's operand varies within the row."""
         inner = set(self.group.inner)
         return any(axis in inner for axis in self.group.operand_axes[node])
+
+    def _row_members(self, nodes: list[Node], index: dict[int, str]) -> None:
+        for node in nodes:
+            self._row_member(node, index)
 
     def _row_member(self, node: Node, index: dict[int, str]) -> None:
         """A member that has one value a row: computed, stored, or summed over the block."""
@@ -312,7 +302,7 @@ class NestText:
         after: list[str] = []
         self.before, self.after = before, after
         self.bad: dict[int, str] = {}  # by what it says of the program: see Program.status
-        self.fills = fills = _Lines(depth=out.depth)
+        self.fills = fills = Lines(depth=out.depth)
         self.is_long = nest.flat or nest.size.get(last, 1) > FEW
         index[last] = "j"
         self._stage_members(stage, index, local, rows)
@@ -367,11 +357,14 @@ class NestText:
                 self._accumulate_in_memory(node, index, local)
             elif nest.level(node) == 2 and (node in nest.stored or node in nest.keeps):
                 value = self._value(node, index, local, stage)
-                place = nest.store_access if node in nest.stored else nest.row_access
-                access = place(node)
-                stores.append(self._store(access, index, value))
+                stores.append(self._store(self._place(node), index, value))
         for line in stores:
             out.add(line)
+
+    def _place(self, node: Node) -> Access:
+        """Where a member is written, within the row."""
+        nest = self.nest
+        return nest.store_access(node) if node in nest.stored else nest.row_access(node)
 
     def _store(self, access: Access, index: dict[int, str], value: str) -> str:
         """The line that writes an element in the last loop."""
@@ -400,7 +393,7 @@ class NestText:
         value = self._operand(node, 0, index, local, 2)
         access = nest.store_access(node)
         combine = COMBINE[node.op.name]
-        last = nest.inner[-1]
+        last = nest.lane
         base = None
         if self.group.reductions[node] == COLUMN:
             at = nest.array(access)
@@ -442,8 +435,7 @@ class NestText:
                 continue
             nest = self.nest
             if at in nest.keeps and nest.stage[at] < stage:
-                access = nest.store_access(at) if at in nest.stored else nest.row_access(at)
-                local[at] = self._load(access, index, local)
+                local[at] = self._load(self._place(at), index, local)
                 continue
             missing = [x for x in nest.members_of(at) if x not in local and x not in self.row_names]
             if missing:
@@ -647,8 +639,7 @@ class NestText:
         line = f"p{nest.array(access)} = {pointer}"
         if line not in self.before:
             self.before.append(line)
-        last = nest.inner[-1] if nest.inner else -1
-        stride = "0" if last < 0 else nest.stride(access, last)
+        stride = "0" if nest.lane < 0 else nest.stride(access, nest.lane)
         place = {"0": "0", "1": "j"}.get(stride, f"j * {stride}")
         return f"p{nest.array(access)}[{place}]"
 
@@ -755,191 +746,7 @@ class NestText:
         return name
 
 
-def _nest(loops: Loops) -> Launch:
-    """The kernel of a group, with its table and its memory."""
-    rows = math.prod(loops.size[d] if d != loops.tile else loops.tiles for d in loops.outer)
-    row = math.prod(loops.size[d] for d in loops.inner)
-    if loops.tile is not None:
-        row *= min(TILE_ROWS, loops.size[loops.tile])
-    reductions = loops.group.reductions
-    leaves_partials = any(kind in (ALL, COLUMN) for kind in reductions.values())
-    size = block_size(loops.group)
-    total, unit = (row, size) if loops.flat else (rows, max(1, size // max(row, 1)))
-    blocks = -(-total // unit)
-    bounded = leaves_partials or loops.keeps
-    if bounded and blocks > MOST_PARTIALS:
-        unit = -(-total // MOST_PARTIALS)
-        if loops.flat:
-            unit = -(-unit // 64) * 64
-        blocks = -(-total // unit)
-    if leaves_partials:
-        blocks = max(blocks, 1)
-    body = NestText(loops)
-    text = body.text(total, unit)
-    head = ["def kernel(table, lo, hi):"]
-    head += [f"    {name} = table[{i}]" for name, i in loops.word_names.items()]
-    source = KernelSource(name_of(loops.group), "\n".join([*head, *text]) + "\n")
-    sizes: dict[Buffer, int] = {}
-    for node, buffer in loops.partials.items():
-        sizes[buffer] = blocks * node.type.nbytes
-    inner = math.prod(loops.group.dims[d] for d in loops.group.inner)
-    for node, (buffer, _) in loops.scratch.items():
-        sizes[buffer] = blocks * inner * node.dtype.itemsize
-    elements = math.prod(loops.size[d] for d in (*loops.outer, *loops.inner))
-    return _launch(loops, source, blocks, elements, sizes)
-
-
-def block_size(group: Group) -> int:
-    """Elements of a block: fewer where an element is dear, so that there is work to share."""
-    cost = sum(cost_of(node) for node in group.members)
-    return max(SMALLEST_BLOCK, min(BLOCK, int(BLOCK_TIME / max(cost, 1e-3)) // 64 * 64))
-
-
-def name_of(group: Group) -> str:
-    guarded = any(n.op is pointwise.guard for n in group.members)
-    names = [
-        n.op.name
-        for n in group.members
-        if n.op.name not in ("copy", "cast", "guard")
-        and not (guarded and n.dtype.kind == "b")  # the conditions
-    ]
-    short = list(dict.fromkeys(names))[:4] or ["copy"]
-    return "_".join(short)
-
-
-def _launch(
-    loops: Loops, source: KernelSource, blocks: int, elements: int, sizes: dict[Buffer, int]
-) -> Launch:
-    real: dict[Buffer, Node | Buffer] = {
-        buffer: Buffer(n, buffer.node, buffer.purpose) for buffer, n in sizes.items()
-    }
-    spare: list[KernelSource] = []
-    if blocks == 1:  # the partial results of one block are the results
-        real.update({buffer: node for node, buffer in loops.partials.items()})
-        spare = [_finish_source(node) for node in loops.partials]
-    words = tuple(
-        Address(real[word.where], word.offset)
-        if isinstance(word, Address) and isinstance(word.where, Buffer) and word.where in real
-        else word
-        for word in loops.words
-    )
-    reads = tuple(loops.reads)
-    writes: list[Node | Buffer] = [node for node in loops.stored if node not in loops.partials]
-    writes += real.values()
-    loops.partials = {
-        node: place
-        for node, buffer in loops.partials.items()
-        if isinstance(place := real[buffer], Buffer)
-    }
-    if loops.uses_status:
-        writes.append(loops.status)
-    cost = elements * sum(cost_of(node) for node in loops.group.members)
-    moved = traffic(loops, elements)
-    return Launch(
-        source,
-        words,
-        blocks,
-        cost + 0.1 * moved,
-        reads,
-        tuple(writes),
-        tuple(in_place(loops)),
-        loops.group.members,
-        moved,
-        elements * len(loops.group.members),
-        spare=tuple(dict.fromkeys(spare)),
-    )
-
-
-def traffic(loops: Loops, elements: int) -> int:
-    """Bytes read and written, at the least: of an array that is larger than the loops, a part."""
-    reads = {access.where: 0 for access in loops.accesses}
-    for access in loops.accesses:
-        reads[access.where] += elements * access.dtype.itemsize
-    return sum(
-        min(value.type.nbytes, reads.get(value, value.type.nbytes))
-        for value in (*loops.reads, *loops.stored)
-        if isinstance(value, Node)
-    )
-
-
-def in_place(loops: Loops) -> Iterable[tuple[Node, Node]]:
-    """Pairs of a stored member and an array read once, at the same places.
-
-    Within a pass all loads of an element come before its stores. What is stored once a row comes
-    before loads of that row's pass.
-    """
-    if loops.has_rows and any(loops.stage.values()):
-        return
-    for node in loops.stored:
-        if node in loops.group.reductions or loops.level(node) == 1:
-            continue
-        own = loops.store_access(node)
-        for access in loops.accesses:
-            other = access.where
-            if (
-                isinstance(other, Node)
-                and other in loops.reads
-                and access.dtype.itemsize == own.dtype.itemsize
-                and (access.offset, access.strides) == (own.offset, own.strides)
-                and other.type.size == node.type.size
-                and sum(a.where is other for a in loops.accesses) == 1
-            ):
-                yield node, other
-
-
 def _behind(node: Node) -> Node:
     while is_movement(node):
         node = node.inputs[0]
     return node
-
-
-def nest_launches(group: Group, stored: set[Node], status: Buffer) -> list[Launch]:
-    """The launches of a group of loops: the nest, then the sums of its blocks' partial results."""
-    loops = Loops(group, stored, status)
-    if 0 in group.dims and not group.reductions:
-        return []
-    kept = [copy for node in group.members if node.op is update for copy in kept_launches(node)]
-    launch = _nest(loops)
-    return [*kept, launch, *(_finish(node, loops, launch) for node in loops.partials)]
-
-
-def _finish(node: Node, loops: Loops, launch: Launch) -> Launch:
-    """out[j] = the blocks' partial results of j, combined in order."""
-    words: tuple[Word, ...] = (
-        Address(loops.partials[node]),
-        Address(node),
-        node.type.size,
-        launch.iterations,
-    )
-    return Launch(
-        _finish_source(node),
-        words,
-        1,
-        launch.iterations * node.type.size * 0.3,
-        (loops.partials[node],),
-        (node,),
-        (),
-        (node,),
-    )
-
-
-def _finish_source(node: Node) -> KernelSource:
-    suffix, size = SUFFIX[node.dtype], node.dtype.itemsize
-    combine = COMBINE[node.op.name]
-    return KernelSource(
-        f"finish_{node.op.name}",
-        f"""def kernel(table, lo, hi):
-    width, blocks = table[2], table[3]
-    out = {suffix}_at(table[1])
-    for b in range(lo, hi):
-        for j in lanes(0, width):
-            out[j] = {identity(node.op.name, node.dtype)}
-        for k in range(blocks):
-            part = {suffix}_at(table[0] + k * width * {size})
-            for j in lanes(0, width):
-                out[j] = {combine}(out[j], part[j])
-""",
-    )
-
-
-__all__ = ["NestText", "in_place", "name_of", "nest_launches", "traffic"]

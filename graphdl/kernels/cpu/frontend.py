@@ -41,6 +41,7 @@ from numba.cpython import builtins, numbers  # noqa: F401  (they register operat
 
 from graphdl.kernels.cpu import intrinsics, llvm
 from graphdl.kernels.cpu.scalars import DEFINITIONS
+from graphdl.kernels.cpu.transposition import TRANSPOSITIONS
 from graphdl.kernels.source import KernelError
 from graphdl.kernels.user import called_in
 
@@ -301,6 +302,7 @@ def compiled_names() -> Mapping[str, Any]:
     """Every name that the text of a kernel may use, bound to what the compiler makes of it."""
     return {
         **intrinsics.MEMORY_AND_LOOPS,
+        **TRANSPOSITIONS,
         **{name: intrinsics.Intrinsic(define) for name, define in DEFINITIONS.items()},
     }
 

@@ -1,0 +1,209 @@
+"""The launch of a loop nest: how its rows are cut into blocks, its table, and what it moves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from graphdl.compiler.fuse import ALL, COLUMN, Group
+from graphdl.graph import Node
+from graphdl.kernels.body import COMBINE, SUFFIX, cost_of, identity
+from graphdl.kernels.loops import TILE_ROWS, Loops
+from graphdl.kernels.nest import NestText
+from graphdl.kernels.program import Address, Buffer, Launch, Word
+from graphdl.kernels.replace import kept_launches
+from graphdl.kernels.short_rows import ShortRowsText, has_short_rows
+from graphdl.kernels.source import KernelSource
+from graphdl.ops import pointwise
+from graphdl.ops.update import update
+
+#: Elements of a block: at most so many that the rows of a multi-pass kernel stay in the second
+#: level of cache, at least so many that starting a block (some ns) does not count, and in between
+#: so many that a block takes about BLOCK_TIME nanoseconds.
+BLOCK, SMALLEST_BLOCK, BLOCK_TIME = 16384, 1024, 20_000
+#: At most so many blocks leave partial results: their sums cost a pass over that many values.
+MOST_PARTIALS = 64
+
+
+def _nest(loops: Loops) -> Launch:
+    """The kernel of a group, with its table and its memory."""
+    rows = math.prod(loops.size[d] if d != loops.tile else loops.tiles for d in loops.outer)
+    row = math.prod(loops.size[d] for d in loops.inner)
+    if loops.tile is not None:
+        row *= min(TILE_ROWS, loops.size[loops.tile])
+    reductions = loops.group.reductions
+    leaves_partials = any(kind in (ALL, COLUMN) for kind in reductions.values())
+    size = block_size(loops.group)
+    total, unit = (row, size) if loops.flat else (rows, max(1, size // max(row, 1)))
+    blocks = -(-total // unit)
+    bounded = leaves_partials or loops.keeps
+    if bounded and blocks > MOST_PARTIALS:
+        unit = -(-total // MOST_PARTIALS)
+        if loops.flat:
+            unit = -(-unit // 64) * 64
+        blocks = -(-total // unit)
+    if leaves_partials:
+        blocks = max(blocks, 1)
+    body = (ShortRowsText if has_short_rows(loops) else NestText)(loops)
+    text = body.text(total, unit)
+    head = ["def kernel(table, lo, hi):"]
+    head += [f"    {name} = table[{i}]" for name, i in loops.word_names.items()]
+    source = KernelSource(name_of(loops.group), "\n".join([*head, *text]) + "\n")
+    sizes: dict[Buffer, int] = {}
+    for node, buffer in loops.partials.items():
+        sizes[buffer] = blocks * node.type.nbytes
+    inner = math.prod(loops.group.dims[d] for d in loops.group.inner)
+    for node, (buffer, _) in loops.scratch.items():
+        sizes[buffer] = blocks * inner * node.dtype.itemsize
+    elements = math.prod(loops.size[d] for d in (*loops.outer, *loops.inner))
+    return _launch(loops, source, blocks, elements, sizes)
+
+
+def block_size(group: Group) -> int:
+    """Elements of a block: fewer where an element is dear, so that there is work to share."""
+    cost = sum(cost_of(node) for node in group.members)
+    return max(SMALLEST_BLOCK, min(BLOCK, int(BLOCK_TIME / max(cost, 1e-3)) // 64 * 64))
+
+
+def name_of(group: Group) -> str:
+    guarded = any(n.op is pointwise.guard for n in group.members)
+    names = [
+        n.op.name
+        for n in group.members
+        if n.op.name not in ("copy", "cast", "guard")
+        and not (guarded and n.dtype.kind == "b")  # the conditions
+    ]
+    short = list(dict.fromkeys(names))[:4] or ["copy"]
+    return "_".join(short)
+
+
+def _launch(
+    loops: Loops, source: KernelSource, blocks: int, elements: int, sizes: dict[Buffer, int]
+) -> Launch:
+    real: dict[Buffer, Node | Buffer] = {
+        buffer: Buffer(n, buffer.node, buffer.purpose) for buffer, n in sizes.items()
+    }
+    spare: list[KernelSource] = []
+    if blocks == 1:  # the partial results of one block are the results
+        real.update({buffer: node for node, buffer in loops.partials.items()})
+        spare = [_finish_source(node) for node in loops.partials]
+    words = tuple(
+        Address(real[word.where], word.offset)
+        if isinstance(word, Address) and isinstance(word.where, Buffer) and word.where in real
+        else word
+        for word in loops.words
+    )
+    reads = tuple(loops.reads)
+    writes: list[Node | Buffer] = [node for node in loops.stored if node not in loops.partials]
+    writes += real.values()
+    loops.partials = {
+        node: place
+        for node, buffer in loops.partials.items()
+        if isinstance(place := real[buffer], Buffer)
+    }
+    if loops.uses_status:
+        writes.append(loops.status)
+    cost = elements * sum(cost_of(node) for node in loops.group.members)
+    moved = traffic(loops, elements)
+    return Launch(
+        source,
+        words,
+        blocks,
+        cost + 0.1 * moved,
+        reads,
+        tuple(writes),
+        tuple(in_place(loops)),
+        loops.group.members,
+        moved,
+        elements * len(loops.group.members),
+        spare=tuple(dict.fromkeys(spare)),
+    )
+
+
+def traffic(loops: Loops, elements: int) -> int:
+    """Bytes read and written, at the least: of an array that is larger than the loops, a part."""
+    reads = {access.where: 0 for access in loops.accesses}
+    for access in loops.accesses:
+        reads[access.where] += elements * access.dtype.itemsize
+    return sum(
+        min(value.type.nbytes, reads.get(value, value.type.nbytes))
+        for value in (*loops.reads, *loops.stored)
+        if isinstance(value, Node)
+    )
+
+
+def in_place(loops: Loops) -> Iterable[tuple[Node, Node]]:
+    """Pairs of a stored member and an array read once, at the same places.
+
+    Within a pass all loads of an element come before its stores. What is stored once a row comes
+    before loads of that row's pass.
+    """
+    if loops.has_rows and any(loops.stage.values()):
+        return
+    for node in loops.stored:
+        if node in loops.group.reductions or loops.level(node) == 1:
+            continue
+        own = loops.store_access(node)
+        for access in loops.accesses:
+            other = access.where
+            if (
+                isinstance(other, Node)
+                and other in loops.reads
+                and access.dtype.itemsize == own.dtype.itemsize
+                and (access.offset, access.strides) == (own.offset, own.strides)
+                and other.type.size == node.type.size
+                and sum(a.where is other for a in loops.accesses) == 1
+            ):
+                yield node, other
+
+
+def nest_launches(group: Group, stored: set[Node], status: Buffer) -> list[Launch]:
+    """The launches of a group of loops: the nest, then the sums of its blocks' partial results."""
+    loops = Loops(group, stored, status)
+    if 0 in group.dims and not group.reductions:
+        return []
+    kept = [copy for node in group.members if node.op is update for copy in kept_launches(node)]
+    launch = _nest(loops)
+    return [*kept, launch, *(_finish(node, loops, launch) for node in loops.partials)]
+
+
+def _finish(node: Node, loops: Loops, launch: Launch) -> Launch:
+    """out[j] = the blocks' partial results of j, combined in order."""
+    words: tuple[Word, ...] = (
+        Address(loops.partials[node]),
+        Address(node),
+        node.type.size,
+        launch.iterations,
+    )
+    return Launch(
+        _finish_source(node),
+        words,
+        1,
+        launch.iterations * node.type.size * 0.3,
+        (loops.partials[node],),
+        (node,),
+        (),
+        (node,),
+    )
+
+
+def _finish_source(node: Node) -> KernelSource:
+    suffix, size = SUFFIX[node.dtype], node.dtype.itemsize
+    combine = COMBINE[node.op.name]
+    return KernelSource(
+        f"finish_{node.op.name}",
+        f"""def kernel(table, lo, hi):
+    width, blocks = table[2], table[3]
+    out = {suffix}_at(table[1])
+    for b in range(lo, hi):
+        for j in lanes(0, width):
+            out[j] = {identity(node.op.name, node.dtype)}
+        for k in range(blocks):
+            part = {suffix}_at(table[0] + k * width * {size})
+            for j in lanes(0, width):
+                out[j] = {combine}(out[j], part[j])
+""",
+    )
+
+
+__all__ = ["NestText", "in_place", "name_of", "nest_launches", "traffic"]
