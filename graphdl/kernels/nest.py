@@ -357,11 +357,11 @@ class NestText:
                 self._accumulate_in_memory(node, index, local)
             elif nest.level(node) == 2 and (node in nest.stored or node in nest.keeps):
                 value = self._value(node, index, local, stage)
-                stores.append(self._store(self._place(node), index, value))
+                stores.append(self._store(self._home(node), index, value))
         for line in stores:
             out.add(line)
 
-    def _place(self, node: Node) -> Access:
+    def _home(self, node: Node) -> Access:
         """Where a member is written, within the row."""
         nest = self.nest
         return nest.store_access(node) if node in nest.stored else nest.row_access(node)
@@ -435,7 +435,7 @@ class NestText:
                 continue
             nest = self.nest
             if at in nest.keeps and nest.stage[at] < stage:
-                local[at] = self._load(self._place(at), index, local)
+                local[at] = self._load(self._home(at), index, local)
                 continue
             missing = [x for x in nest.members_of(at) if x not in local and x not in self.row_names]
             if missing:

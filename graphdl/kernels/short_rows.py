@@ -175,7 +175,7 @@ class ShortRowsText(NestText):
 
     # --- memory -------------------------------------------------------------------------------
 
-    def _place(self, node: Node) -> Access:
+    def _home(self, node: Node) -> Access:
         if node in self.nest.stored:
             return self.nest.store_access(node)
         if node not in self.kept:

@@ -152,7 +152,7 @@ class DeviceText(NestText):
             self.prelude.append(line)
         return f"p{at}"
 
-    def _seen_at(self, access: Access, index: dict[int, str]) -> str:
+    def _place(self, access: Access, index: dict[int, str]) -> str:
         """The element of an array at `index`, as text."""
         terms = []
         for d, name in index.items():
@@ -164,7 +164,7 @@ class DeviceText(NestText):
     def _element(self, access: Access, index: dict[int, str], base: str | None = None) -> str:
         if access in self.nest.across:
             return f"tile{self.nest.array(access)}[column * {SIDE + 1} + line]"
-        pointer, place, step = self._base(access), self._seen_at(access, index), self._step(access)
+        pointer, place, step = self._base(access), self._place(access, index), self._step(access)
         if self.width == 1 or step == "0":
             return f"{pointer}[{place}]"
         if step == "1":
@@ -176,7 +176,7 @@ class DeviceText(NestText):
         return "0" if last < 0 else self.nest.stride(access, last)
 
     def _store(self, access: Access, index: dict[int, str], value: str) -> str:
-        return self._put(access, self._base(access), self._seen_at(access, index), value)
+        return self._put(access, self._base(access), self._place(access, index), value)
 
     def _put(self, access: Access, pointer: str, place: str, value: str) -> str:
         if access in self.nest.across:
@@ -325,7 +325,7 @@ class DeviceText(NestText):
         if reads:
             lines_of_tile(other_way)
             for access, at in reads.items():
-                place = self._seen_at(access, turned)
+                place = self._place(access, turned)
                 self.add(f"tile{at}[line * {SIDE + 1} + column] = {self._base(access)}[{place}]")
             end_of_lines()
             self.add("barrier()")
@@ -338,7 +338,7 @@ class DeviceText(NestText):
         if writes:
             lines_of_tile(other_way)
             for access, at in writes.items():
-                place = self._seen_at(access, turned)
+                place = self._place(access, turned)
                 self.add(f"{self._base(access)}[{place}] = tile{at}[column * {SIDE + 1} + line]")
             end_of_lines()
             self.add("barrier()")
@@ -448,7 +448,7 @@ class DeviceText(NestText):
         self.add(f"while e < {n_inner}:")
         self.out.depth += 1
         self._split("e", nest.inner, own)
-        self.add(self._put(access, pointer, self._seen_at(access, own), teams.start(node)))
+        self.add(self._put(access, pointer, self._place(access, own), teams.start(node)))
         self.add(f"e += {team * width}")
         self.out.depth -= 1
 
@@ -470,7 +470,7 @@ class DeviceText(NestText):
             return
         value = self._operand(node, 0, index, local, 2)
         access = self.nest.store_access(node)
-        pointer, place = self._slab(node, access), self._seen_at(access, index)
+        pointer, place = self._slab(node, access), self._place(access, index)
         old = f"{pointer}[{place}]"
         if self.width > 1 and self._step(access) == "1":
             old = f"load{self.width}({pointer}, {place})"
@@ -565,7 +565,7 @@ class DeviceText(NestText):
         pointer = f"slab_{at}"
         self.add(f"{pointer} = {suffix}_at(at{at} + chunk * {size})")
         self.add(f"lines_{name} = {suffix}_shared(0)")
-        place = self._seen_at(access, index)
+        place = self._place(access, index)
         step = self._step(access)
         for k in range(width):
             value = f"lane{k}({name})" if width > 1 else name

@@ -27,7 +27,7 @@ from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX, cost_of
 from graphdl.kernels.cuda.launch import BLOCK, DeviceLaunch
 from graphdl.kernels.cuda.nest import DeviceLoops, DeviceText
-from graphdl.kernels.nest import in_place, name_of
+from graphdl.kernels.nest_launch import in_place, name_of
 from graphdl.kernels.program import Address, Buffer, Value
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import contraction, convolution
