@@ -234,15 +234,23 @@ def test_a_new_batch_size_compiles_no_kernel(f):
 
 
 def test_new_sizes_of_reductions_compile_no_kernel():
-    """From a few elements, which are one block, to many blocks and a sum of their results."""
+    """From a few elements, which are one block, to many blocks and a sum of their results.
+
+    Rows are side by side, in one masked loop or in a loop over vectors: three texts by the length.
+    """
 
     @gd.compile
     def f(x):
         y = np.tanh(x)
         return np.sum(y, axis=0), np.sum(y, axis=1), np.max(y), softmax(y)
 
-    f(normal(3, 5))
-    before = native.compile_count()
-    for m, n in ((4, 9), (1000, 20), (300, 5), (5000, 33)):
-        f(normal(m, n))
-        assert native.compile_count() == before, f"{m} x {n}"
+    for first, others in (
+        ((3, 5), ((4, 9), (1000, 16), (5000, 3))),
+        ((3, 20), ((300, 17), (5000, 33))),
+        ((3, 70), ((1000, 65), (50, 3000))),
+    ):
+        f(normal(*first))
+        before = native.compile_count()
+        for m, n in others:
+            f(normal(m, n))
+            assert native.compile_count() == before, f"{m} x {n}"
