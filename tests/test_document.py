@@ -220,3 +220,21 @@ def test_options_that_no_page_has_are_refused(tmp_path):
     graph = gd.trace(lambda x: x * 2.0, gd.spec(3))
     with pytest.raises(gd.GraphError, match=r"layout='dot'.*write layout='auto'"):
         graph.visualize(tmp_path / "it.html", layout="dot")
+
+
+@pytest.mark.parametrize(
+    ("f", "specs"),
+    [
+        (lambda x: x, [gd.spec(3)]),
+        (lambda x: (x.sum(), np.ones(3)), [gd.spec((0, 3))]),
+        (lambda x: gd.scan(lambda c, a: (c * a + 1.0, c), 0.0, x)[1], [gd.spec(5)]),
+        (lambda z: np.abs(z * 1j), [gd.spec(4, "complex128")]),
+    ],
+)
+def test_programs_of_every_kind_have_a_page(f, specs, tmp_path):
+    for made in (gd.trace(f, *specs), gd.compile(f).lower(*specs)):
+        found = _saved(made, tmp_path)
+        known = range(len(found["nodes"]))
+        for graph in found["graphs"]:
+            assert all(box["node"] in known for box in graph["picture"]["boxes"])
+        made.visualize(tmp_path / "it.html")

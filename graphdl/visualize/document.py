@@ -20,7 +20,7 @@ from typing import Any
 from msgspec import Struct
 
 from graphdl.errors import ArgumentError
-from graphdl.explain.parts import Explanation
+from graphdl.explain.parts import Explanation, RuleUse
 from graphdl.graph import Graph, Node, Source, users
 from graphdl.kernels.program import Buffer, Launch, Memory, Value
 from graphdl.profile.report import Report
@@ -425,23 +425,23 @@ def _kernel_groups(compiled: Compiled) -> list[_Members]:
 
 def _passes(compiled: Compiled) -> list[Document]:
     """How many nodes each pass left, and the rules that fired in it."""
-    found: list[Document] = [
-        {"name": name, "nodes": len(after.nodes)} for name, after in compiled.passes
+    explained = compiled.explanation.passes if compiled.explanation is not None else ()
+    rules = {step.name: step.rules for step in explained}
+    return [
+        {"name": name, "nodes": len(after.nodes)}
+        | ({"rules": [_rule(use) for use in rules[name]]} if rules.get(name) else {})
+        for name, after in compiled.passes
     ]
-    if compiled.explanation is not None:
-        for entry, step in zip(found, compiled.explanation.passes, strict=True):
-            if step.rules:
-                entry["rules"] = [
-                    {
-                        "rule": use.rule,
-                        "count": use.count,
-                        "before": printable(use.before),
-                        "after": printable(use.after),
-                        "lines": list(use.lines),
-                    }
-                    for use in step.rules
-                ]
-    return found
+
+
+def _rule(use: RuleUse) -> Document:
+    return {
+        "rule": use.rule,
+        "count": use.count,
+        "before": printable(use.before),
+        "after": printable(use.after),
+        "lines": list(use.lines),
+    }
 
 
 def _borders(explanation: Explanation | None) -> list[Document]:
