@@ -55,7 +55,7 @@ from graphdl.scopes import scope
 from graphdl.types import spec
 
 if TYPE_CHECKING:
-    from graphdl import linalg, nn, numpy, optim, random, special
+    from graphdl import debug, linalg, nn, numpy, optim, random, special
     from graphdl.device import Array, device_get, device_put
     from graphdl.sparse import sparse_hessian, sparse_jacobian
     from graphdl.testing import check_grads
@@ -91,6 +91,7 @@ __all__ = [
     "custom_jvp",
     "custom_vjp",
     "data",
+    "debug",
     "device_get",
     "device_put",
     "fori_loop",
@@ -129,6 +130,7 @@ del _numpy_functions
 #: What is imported when it is first used, and the module that has it: a process that trains a
 #: network has no use for sparse Jacobians, and starts without them.
 _LATER = {
+    "debug": "graphdl.debug",
     "linalg": "graphdl.linalg",
     "nn": "graphdl.nn",
     "numpy": "graphdl.numpy",

@@ -23,7 +23,7 @@ from graphdl.kernels.cpu.entry import prepare
 from graphdl.native_loops import with_native_loops
 from graphdl.rebinding import hand_over
 from graphdl.tracing import TracedArray, as_traced, current_trace, locate, new_input, tracing
-from graphdl.transforms import custom_jvp, custom_vjp
+from graphdl.transforms import custom_jvp, custom_vjp, effects
 from graphdl.transforms.common import called
 from graphdl.trees import flatten, leaf_names, leaf_type, leaves_of, unflatten
 
@@ -68,6 +68,8 @@ def _traced(
                 DtypeError(f"{name} returned {result!r}: no array. Did you forget the `return`?")
             )
         outputs = [_result(value, name, run) for value in values]
+        if run.token is not None:
+            outputs[0] = effects.waiting(outputs[0], run.token)
     in_tree = flatten(args)[1] if not kwargs else None
     return Graph(
         tuple(value.node for value in inputs),

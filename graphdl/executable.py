@@ -20,6 +20,7 @@ from graphdl.compiler.guards import guarded, settled
 from graphdl.errors import GraphError, GraphIndexError, StepsMemoryError
 from graphdl.graph import Graph
 from graphdl.kernels import emit, memory
+from graphdl.kernels.callbacks import CALLBACKS
 from graphdl.kernels.cpu import build, entry
 from graphdl.kernels.cpu.native import Kernel
 from graphdl.kernels.program import (
@@ -234,7 +235,7 @@ class Executable:
 
         return watched
 
-    def _failure(self, program: Program, code: int) -> GraphError:
+    def _failure(self, program: Program, code: int) -> BaseException:
         """The error that a status word tells of."""
         if code == OUT_OF_BOUNDS:
             return GraphIndexError(f"an index array is out of bounds{self._lines_of(_CHECKED)}")
@@ -245,6 +246,10 @@ class Executable:
             )
         node = program.checks[code - FAILED]
         where = where_text(program.graph.sources.get(node))
+        called = CALLBACKS.get(node.op.symbol)
+        if called is not None and called.raised is not None:
+            error, called.raised = called.raised, None
+            return error
         if node.op.family == "user":
             return GraphError(f"{node.op.name}: {node.op.failure}{where}")
         return linalg.failure(node.op, where)

@@ -100,7 +100,7 @@ class Trace:
 
     __slots__ = (
         "alive", "blocks", "constants", "function", "is_users", "memo", "memory_budget", "repeats",
-        "scope", "sources", "standin",
+        "scope", "sources", "standin", "token",
     )  # fmt: skip
 
     def __init__(
@@ -125,6 +125,9 @@ class Trace:
         self.memo: dict[str, Any] = {}
         #: The line to use instead of the caller's, while a gradient rule runs.
         self.standin: Source | None = None
+        #: A number that is there when all effects so far have happened; None before the first. See
+        #: graphdl.transforms.effects.
+        self.token: TracedArray | None = None
 
     @contextmanager
     def at(self, source: Source | None) -> Iterator[None]:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from graphdl.compiler.checkpoint import checkpoint_vjp
 from graphdl.compiler.loop_gradients import scan_vjp, switch_vjp
+from graphdl.compiler.quiet import quiet
 from graphdl.compiler.rewrite import simplified
 from graphdl.compiler.step_gradients import depending
 from graphdl.compiler.while_gradients import while_vjp
@@ -52,7 +53,7 @@ def vjp(
                 else:
                     wanted = [operand in active for operand in node.inputs]
                     rule = _CONTROL[node.op.name]
-                    pulled = rule(node, given, wanted, trace, vjp, zeros)
+                    pulled = rule(quiet(node), given, wanted, trace, vjp, zeros)
                 _accumulate_all(total, node, pulled, active)
             continue
         cotangent_of_node = total.pop(node, None)

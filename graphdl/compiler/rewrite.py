@@ -219,11 +219,13 @@ _OF_NOTHING = {
 
 
 def _one_value(node: Node) -> Node | None:
-    """Movement of a single element: the 0-d value, repeated."""
+    """Movement of a single element: the 0-d value, repeated. What waits goes on waiting."""
     x = node.inputs[0]
-    if x.type.size != 1 or (x.shape == () and node.op is movement.broadcast):
+    if x.type.size != 1 or node.op is movement.after:
         return None
-    while is_movement(x) and x.inputs[0].type.size == 1:
+    if x.shape == () and node.op is movement.broadcast:
+        return None
+    while is_movement(x) and x.op is not movement.after and x.inputs[0].type.size == 1:
         x = x.inputs[0]
     if x.shape == node.shape:
         return x

@@ -9,6 +9,7 @@ from graphdl.compiler.order import ordered
 from graphdl.compiler.pipeline import optimise
 from graphdl.graph import Graph, Node
 from graphdl.kernels import user
+from graphdl.kernels.callbacks import CALLBACKS
 from graphdl.kernels.control import control_launch
 from graphdl.kernels.linalg import LINALG
 from graphdl.kernels.matmul import product_launch
@@ -19,13 +20,15 @@ from graphdl.types import TensorType
 
 
 def array_entry(
-    function: user.UserFunction, operands: tuple[TensorType, ...], results: tuple[TensorType, ...]
+    symbol: str, operands: tuple[TensorType, ...], results: tuple[TensorType, ...]
 ) -> int:
-    """The address of the native code of a function of arrays of the user's."""
+    """The address of the native code of a function of the user's: of arrays, or a callback."""
+    if symbol in CALLBACKS:
+        return CALLBACKS[symbol].entry(operands)
     # imported here because it imports Numba, which a process with a warm cache has no other use for
     from graphdl.kernels.cpu import user_code
 
-    return user_code.array_entry(function, operands, results)
+    return user_code.array_entry(user.FUNCTIONS[symbol], operands, results)
 
 
 def compiled(graph: Graph) -> Program:

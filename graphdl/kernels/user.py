@@ -136,8 +136,8 @@ _TEXT = """def kernel(table, lo, hi):
     call(table[0], table)
 """
 
-#: (function, types of the operands, types of the results) -> the address of `void f(int64 *table)`.
-Compile = Callable[[UserFunction, tuple[TensorType, ...], tuple[TensorType, ...]], int]
+#: (symbol, types of the operands, types of the results) -> the address of `void f(int64 *table)`.
+Compile = Callable[[str, tuple[TensorType, ...], tuple[TensorType, ...]], int]
 
 
 def launch(node: Node, check: Check, compile: Compile) -> list[Launch]:
@@ -148,7 +148,7 @@ def launch(node: Node, check: Check, compile: Compile) -> list[Launch]:
     """
     operands = tuple(operand.type for operand in node.inputs)
     results = tuple(control.result_types(node))
-    address = compile(FUNCTIONS[node.op.symbol], operands, results)
+    address = compile(node.op.symbol, operands, results)
     words: list[Word] = [address, Address(check.status), check.number]
     reads = []
     for operand in node.inputs:

@@ -9,6 +9,7 @@ from typing import Any
 from graphdl.compiler.close import closed
 from graphdl.ops import control
 from graphdl.tracing import TracedArray, current_trace, new_placeholder
+from graphdl.transforms import effects
 from graphdl.transforms.common import Function, called, results
 from graphdl.trees import flatten, unflatten
 
@@ -31,8 +32,12 @@ def checkpoint(f: Function) -> Function:
         inside = [next(left) if isinstance(x, TracedArray) else x for x in leaves]
         start = len(trace.sources)
         inner_args, inner_kwargs = unflatten(tree, inside)
-        with trace.inside("checkpoint"):
+        with effects.inside(trace) as happening, trace.inside("checkpoint"):
             outputs, out_tree = results(f, called(f, *inner_args, **inner_kwargs), trace)
+        if happening.happened:
+            inputs.append(happening.start)
+            operands.append(effects.token_of(trace))
+            outputs.append(happening.end)
         nodes = [placeholder.node for placeholder in inputs]
         own = set(itertools.islice(trace.sources, start, None))
         body, outer = closed([output.node for output in outputs], nodes, trace, own)
@@ -43,6 +48,8 @@ def checkpoint(f: Function) -> Function:
         found = control.items(packed, [output.type for output in outputs])
         for value, output in zip(found, outputs, strict=True):
             value.weak = output.weak
+        if happening.happened:
+            trace.token = found.pop()
         return unflatten(out_tree, found)
 
     return region

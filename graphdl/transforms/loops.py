@@ -15,6 +15,7 @@ from graphdl.errors import DtypeError, ShapeError
 from graphdl.graph import Graph, Node
 from graphdl.ops import control
 from graphdl.tracing import Trace, TracedArray, as_traced, cast, locate, new_placeholder
+from graphdl.transforms import effects
 from graphdl.transforms.common import Function, as_leaf, called, name_of, running
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType
@@ -58,7 +59,8 @@ def _settled(init: list[TracedArray], step: Any, trace: Trace) -> list[TracedArr
     """The first carries, a Python number among them as the dtype that a step gives it."""
     if not any(value.weak for value in init):
         return init
-    after = step(_placeholders(init, trace))
+    with effects.inside(trace):
+        after = step(_placeholders(init, trace))
     return [
         cast(value, as_leaf(new, trace, "a carry").dtype) if value.weak else value
         for value, new in zip(init, after, strict=True)
@@ -104,10 +106,15 @@ def _scan(
 
     first = _settled(first, step, trace)
     carry = _placeholders(first, trace)
-    after = _carried(carry, step(carry), trace, name, what)
+    with effects.inside(trace) as happening:
+        after = _carried(carry, step(carry), trace, name, what)
     if count == 0:
         empty = [zeros(TensorType(y.dtype, (0, *y.shape)), y) for y in found["y"]]
         return unflatten(carry_tree, first), unflatten(found["tree"], empty)
+    if happening.happened:
+        first.append(effects.token_of(trace))
+        carry.append(happening.start)
+        after.append(happening.end)
     outputs = [value.node for value in (*after, *found["y"])]
     body, outer = closed(outputs, [value.node for value in (*carry, *rows)], trace)
     operands = [*(TracedArray(node, trace) for node in outer), *first, *stacked]
@@ -120,6 +127,8 @@ def _scan(
     packed = _apply(control.scan, operands, {**attrs, "reverse": bool(reverse)}, trace)
     results = _items(packed, control.scan_results(**attrs))
     final, ys = results[: len(first)], results[len(first) :]
+    if happening.happened:
+        trace.token = final.pop()
     return unflatten(carry_tree, final), unflatten(found["tree"], ys)
 
 
@@ -184,13 +193,21 @@ def while_loop(cond: Function, body: Function, init: Any) -> Any:
 
     first = _settled(first, step, trace)
     carry = _placeholders(first, trace)
-    nodes = [value.node for value in carry]
-    after = _carried(carry, step(carry), trace, name, "while_loop")
-    with trace.inside("while_loop"):
+    with effects.inside(trace) as happening:
+        after = _carried(carry, step(carry), trace, name, "while_loop")
+    with effects.inside(trace, happening.start) as looking, trace.inside("while_loop"):
         verdict = called(cond, unflatten(tree, carry))
     test = as_leaf(verdict, trace, f"the result of {name_of(cond)}")
     if test.type != TensorType(np.dtype(bool), ()):
         raise locate(DtypeError(f"while_loop: {name_of(cond)} returned {test.type}, not one bool"))
+    if looking.happened:
+        test = effects.waiting(test, looking.end)
+    has_effects = happening.happened or looking.happened
+    if has_effects:
+        first.append(effects.token_of(trace))
+        carry.append(happening.start)
+        after.append(happening.end)
+    nodes = [value.node for value in carry]
     condition, reads = closed([test.node], nodes, trace)
     graph, outer = closed([value.node for value in after], nodes, trace)
     operands = [*(TracedArray(node, trace) for node in (*reads, *outer)), *first]
@@ -200,7 +217,10 @@ def while_loop(cond: Function, body: Function, init: Any) -> Any:
         "sweeps": (control.Sweep(graph, len(outer), len(first)),),
     }
     packed = _apply(control.while_, operands, attrs, trace)
-    return unflatten(tree, _items(packed, [value.type for value in carry]))
+    results = _items(packed, [value.type for value in carry])
+    if has_effects:
+        trace.token = results.pop()
+    return unflatten(tree, results)
 
 
 def switch(index: Any, branches: Sequence[Function], *args: Any) -> Any:
@@ -227,9 +247,12 @@ def choose(
     inputs = _placeholders(values, trace)
     found = []
     start = len(trace.sources)
+    token = new_placeholder(effects.TOKEN, trace)
+    ends = []
     for branch in branches:
-        with trace.inside(what):
+        with effects.inside(trace, token) as happening, trace.inside(what):
             found.append(called(branch, *unflatten(tree, inputs)))
+        ends.append(happening.end)
     results = [
         _leaves(result, trace, f"a result of {name_of(branch)}")
         for branch, result in zip(branches, found if agreed is None else agreed(found), strict=True)
@@ -244,6 +267,12 @@ def choose(
                     f"{name_of(branch)} {[str(type) for type in types]}; branches must agree"
                 )
             )
+    has_effects = any(end is not token for end in ends)
+    if has_effects:
+        inputs.append(token)
+        values.append(effects.token_of(trace))
+        for (leaves, _), end in zip(results, ends, strict=True):
+            leaves.append(end)
     nodes = [value.node for value in inputs]
     every = [leaf.node for leaves, _ in results for leaf in leaves]
     # what a branch computes stays in it, where an index may be in bounds that is not elsewhere
@@ -253,7 +282,10 @@ def choose(
     graphs = tuple(_part(whole, i * count, count) for i in range(len(branches)))
     operands = [cast(choice, np.dtype(np.int64)), *(TracedArray(n, trace) for n in outer), *values]
     packed = _apply(control.switch, operands, {"branches": graphs}, trace)
-    return unflatten(first_tree, _items(packed, [leaf.type for leaf in first]))
+    chosen = _items(packed, [leaf.type for leaf in first])
+    if has_effects:
+        trace.token = chosen.pop()
+    return unflatten(first_tree, chosen)
 
 
 def _part(graph: Graph, start: int, count: int) -> Graph:

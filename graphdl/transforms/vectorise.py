@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import optree
 
 from graphdl.compiler import batch
@@ -39,9 +40,16 @@ def vmap(f: Function, in_axes: Any = 0, out_axes: Any = 0) -> Function:
             example = new_placeholder(TensorType(value.dtype, shape), trace)
             examples[example.node] = _moved(value, place, 0), True
             ones.append(example)
+        before = trace.token
         with trace.inside("vmap"):
             outputs, out_tree = results(f, called(f, *unflatten(tree, ones)), trace)
-        whole = batch.batched([output.node for output in outputs], examples, size, trace)
+        wanted = [output.node for output in outputs]
+        if trace.token is not None and trace.token is not before:
+            wanted.append(trace.token.node)
+        whole = batch.batched(wanted, examples, size, trace)
+        if len(whole) > len(outputs):
+            token, differs = whole.pop()
+            trace.token = np.max(token) if differs else token
         places = _axes_of(out_axes, unflatten(out_tree, outputs), f"out_axes of vmap({name})")
         return unflatten(
             out_tree,

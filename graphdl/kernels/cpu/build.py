@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from graphdl.kernels.callbacks import calls_python
 from graphdl.kernels.cpu import blas, control_code, cores, entry, entry_code, native
 from graphdl.kernels.cpu.entry import Tree
 from graphdl.kernels.cpu.growing import Growing
@@ -280,9 +281,9 @@ def entry_of(
         patches[:, 0] = numbers[patches[:, 0]]
         tape = replace(tape, patches=patches)
         result = _renumbered(result, places)
-    spec = entry.ProgramSpec(
-        tuple(arguments), result, tape, uses_blas(made.program), is_long=cost > LONG
-    )
+    # Python code that a program calls, from any thread, needs the lock that a short one would hold
+    is_long = cost > LONG or calls_python(made.program)
+    spec = entry.ProgramSpec(tuple(arguments), result, tape, uses_blas(made.program), is_long)
     return entry.build(spec, fallback)
 
 
