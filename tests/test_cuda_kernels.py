@@ -1,7 +1,11 @@
-"""CUDA kernels without a GPU: values of each template as Python text, and what the cubins hold."""
+"""CUDA kernels without a GPU: values of each template as Python text, and what the cubins hold.
+
+A sample of the machine code is made; GRAPHDL_TEST_ALL=1 makes all of it.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -18,6 +22,7 @@ from tests.device_programs import code_of, compiles, device_program, run_as_devi
 from tests.programs import assert_same
 from tests.scalar_kernels import Loop
 
+ALL = bool(os.environ.get("GRAPHDL_TEST_ALL"))
 RNG = np.random.default_rng(7)
 
 
@@ -133,7 +138,7 @@ RARELY_FLOAT64 = ("ndtri",)
 
 
 @compiles
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [n for i, n in enumerate(CASES) if ALL or i % 4 == 0 or n in WIDE])
 def test_machine_code_keeps_values_in_registers(name):
     f, args = CASES[name]
     for source, assembly, cubin in code_of(device_program(gd.trace(f, *args)), (9, 0)):
@@ -147,7 +152,7 @@ def test_machine_code_keeps_values_in_registers(name):
 
 @compiles
 @pytest.mark.parametrize("cc", [(8, 0), (10, 0)])
-@pytest.mark.parametrize("name", ["elements, wide", "rows, softmax", "columns", "tiles, both"])
+@pytest.mark.parametrize("name", ["rows, softmax", "tiles, both"])
 def test_kernels_compile_for_other_devices(name, cc):
     f, args = CASES[name]
     for _, _, cubin in code_of(device_program(gd.trace(f, *args)), cc):

@@ -30,7 +30,11 @@ RNG = np.random.default_rng(3)
 def tried(dtype: np.dtype) -> list[Case]:
     """Cases with operands, but those of complex numbers, which are pairs of floats in a program."""
     found = [case for op in OPS.values() for case in cases(op, dtype) if case.operands]
-    return [case for case in found if case.op.family != "complex"]
+    found = [case for case in found if case.op.family != "complex"]
+    # a kernel whose threads wait for each other takes seconds as Python
+    slow = [case for case in found if case.op.family in ("convolution", "contraction")]
+    left_out = () if ALL else set(map(id, slow[1::3] + slow[2::3]))
+    return [case for case in found if id(case) not in left_out]
 
 
 def is_covered(case: Case) -> bool:
@@ -103,7 +107,7 @@ def test_what_is_equal_is_sorted_as_it_lies():
 
 def samples() -> list[Case]:
     found = tried(F4) + tried(F8)
-    return [case for i, case in enumerate(found) if (ALL or i % 23 == 0) and is_covered(case)]
+    return [case for i, case in enumerate(found) if (ALL or i % 61 == 0) and is_covered(case)]
 
 
 #: Ops that compute in float64 by nature, or where a branch leads far from the middle of the range.

@@ -570,12 +570,7 @@ class DeviceText(NestText):
         for k in range(width):
             value = f"lane{k}({name})" if width > 1 else name
             self.add(f"lines_{name}[thread()] = {value}", "barrier()")
-            apart = y // 2
-            while apart:
-                both = f"lines_{name}[thread()], lines_{name}[thread() + {apart * x}]"
-                self.add(f"if line < {apart}:", f"    lines_{name}[thread()] = {combine}({both})")
-                self.add("barrier()")
-                apart //= 2
+            self.add(*halving(f"lines_{name}", combine, x, y))
             to = place if not k else f"{place} + {k}" if step == "1" else f"{place} + {k} * {step}"
             kept = nest.word("kept", 0)
             self.add(f"if (line == 0) & (e < {kept}):")
@@ -685,6 +680,19 @@ def _launches(
     return [first, *rest]
 
 
+def halving(shared: str, combine: str, x: int, y: int) -> list[str]:
+    """Lines that combine y lines of x values in shared memory, half of them at a time."""
+    return [
+        f"apart = {y // 2}",
+        "while apart > 0:",
+        "    if line < apart:",
+        f"        other = {shared}[thread() + apart * {x}]",
+        f"        {shared}[thread()] = {combine}({shared}[thread()], other)",
+        "    barrier()",
+        "    apart = apart >> 1",
+    ]
+
+
 def finish(node: Node, partial: Buffer, parts: int) -> DeviceLaunch:
     """out[j] = the partial results of j, combined in an order that depends on their number alone.
 
@@ -708,12 +716,7 @@ def finish(node: Node, partial: Buffer, parts: int) -> DeviceLaunch:
         "    shared[thread()] = total",
         "    barrier()",
     ]
-    apart = y // 2
-    while apart:
-        both = f"shared[thread()], shared[thread() + {apart * x}]"
-        lines += [f"    if line < {apart}:", f"        shared[thread()] = {combine}({both})"]
-        lines += ["    barrier()"]
-        apart //= 2
+    lines += ["    " + line for line in halving("shared", combine, x, y)]
     lines += [
         "    if (line == 0) & (j < width):",
         f"        {suffix}_at(out)[j] = shared[thread()]",
