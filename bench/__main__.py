@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import import_module
 from pathlib import Path
 
-from bench import report
+from bench import charts, report
 from bench.harness import Options
 from bench.peers import CONTESTANTS
 
@@ -46,11 +47,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["report"]:
+        charts.main(given[1:])
+        return
     arguments = parser()
     chosen = arguments.parse_args(argv)
     if chosen.name is None:
         print("\n".join(subject(name) for name in NAMES))
         print("\nRun one with: python -m bench NAME   (--help for the options)")
+        print("Draw what they wrote: python -m bench report runs/*.json -o report.html")
         return
     only = tuple(name for name in chosen.only.split(",") if name)
     unknown = [name for name in only if name not in CONTESTANTS]
