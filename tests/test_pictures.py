@@ -2,12 +2,17 @@
 
 from itertools import combinations, pairwise
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import graphdl as gd
 from graphdl.visualize.arrange import arrange
+from graphdl.visualize.drawing import Kernel, draw
 from graphdl.visualize.ink import strokes
 from graphdl.visualize.layered import COLUMN_GAP, Edge, layered
+from graphdl.visualize.levels import collapsed
 from graphdl.visualize.picture import PHASES, Band, Drawing, Group, Item
 
 SLACK = 1e-6
@@ -167,3 +172,21 @@ def test_rows_are_monotone_and_boxes_of_a_row_keep_their_distance(widths, pairs)
             assert gap >= COLUMN_GAP - SLACK
     for edge, bends in layers.bends.items():
         assert len(bends) == layers.rank[edge.head] - layers.rank[edge.tail] - 1
+
+
+@pytest.mark.parametrize("layout", ["training", "dag"])
+@pytest.mark.parametrize("level", ["op", "kernel", "scope"])
+def test_a_training_step_is_drawn_as_random_graphs_are(layout, level):
+    model = gd.nn.Sequential([gd.nn.Dense(6, activation="tanh"), gd.nn.Dense(4)])
+    params = model.init(0, (5,))
+    optimiser = gd.optim.adam(1e-3)
+
+    def step(params, state, x):
+        slopes = gd.grad(lambda p: np.sum(model.apply(p, x) ** 2))(params)
+        return optimiser.update(slopes, state, params)
+
+    x = gd.spec((3, 5), "float32")
+    executable = gd.compile(step).lower(params, optimiser.init(params), x)
+    kernels = [Kernel(launch.source.name, launch.nodes) for launch in executable.launches]
+    drawing = collapsed(draw(executable.optimized, kernels, layout), level)
+    check(drawing, arrange(drawing))
