@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from programs import run_in_python
+from programs import check_compiled, run_in_python
 
 import graphdl as gd
 
@@ -102,3 +102,12 @@ def test_positions_of_nan_and_infinities():
         for axis in (0, 1):
             f = gd.compile(lambda x, function=function, axis=axis: function(x, axis=axis))
             np.testing.assert_array_equal(f(x), function(x, axis=axis))
+
+
+@pytest.mark.parametrize("step", [-4, -1, 2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8"])
+def test_near_strides(step: int, dtype: str) -> None:
+    """What is read with a step along the last loop, near or far, alone and reduced."""
+    x = (100 * np.random.default_rng(0).standard_normal((7, 53))).astype(dtype)
+    check_compiled(lambda x: np.abs(x[:, ::step]) + x[:, 3:4], x)
+    check_compiled(lambda x: np.max(x[:, ::step], axis=1), x)
