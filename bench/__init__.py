@@ -10,5 +10,5 @@
 - `report`: the table, the JSON file, the picture
 - `machine`: what the figures were measured on
 - `pointwise`, `reduce`, `rows`, ...: the benchmarks, one file a question
-  (`first_result`: the process that `compile` times)
+  (`first_result`: the process that `compile` times; `starts`: its programs)
 """

@@ -1,19 +1,21 @@
-"""A process that makes one training step of `mlp` as its first deed and says how long it took.
+"""A process that makes one training step as its first deed and says how long it took.
 
-Started by `compile.py` as `python -m bench.first_result CONTESTANT THREADS SIZE BATCH OTHER_BATCH`.
-Writes a JSON line as soon as the first result is there (the parent looks at its own clock), then
-one about a second call and a first call with another batch size.
+Started by `compile.py` as `python -m bench.first_result CONTESTANT THREADS SIZE BATCH OTHER_BATCH`
+for the network of `mlp`, or with the name of one of `starts.py` for the batches. Writes a JSON line
+as soon as the first result is there (the parent looks at its own clock), then one about a second
+call and, of `mlp`, a first call with another batch size.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from time import perf_counter, sleep
 from typing import Any
 
-from bench import mlp, peers
+from bench import mlp, peers, starts
 from bench.worker import answers_apart
 
 
@@ -24,20 +26,47 @@ def timed_step(trainer: mlp.Trainer, inputs: dict[str, Any]) -> float:
     return perf_counter() - start
 
 
-def main(contestant: str, threads: int, size: str, batch: int, other: int) -> None:
-    """Import, build, step; step again; step with the other batch size when told to go on."""
+def teller() -> Callable[..., None]:
+    """A function that writes figures to standard output at once."""
     answers = answers_apart()
 
     def tell(**figures: Any) -> None:
         answers.write(json.dumps(figures) + "\n")
         answers.flush()
 
-    peers.pin(threads)
-    inputs, others = (mlp.inputs(mlp.WIDTHS[size], count) for count in (batch, other))
+    return tell
+
+
+def seconds_to_import(contestant: str, threads: int) -> float:
     start = perf_counter()
     import_module(peers.CONTESTANTS[contestant].module)
-    import_s = perf_counter() - start
+    seconds = perf_counter() - start
     peers.CONTESTANTS[contestant].prepare(threads)
+    return seconds
+
+
+def main_of_program(contestant: str, threads: int, size: str, name: str) -> None:
+    """Import, build and call one of the programs; call it again."""
+    tell = teller()
+    peers.pin(threads)
+    case = starts.programs(size)[name]
+    inputs = case.inputs()
+    import_s = seconds_to_import(contestant, threads)
+    start = perf_counter()
+    call = case.builders[contestant](inputs).call
+    call()
+    tell(import_s=import_s, first_call_s=perf_counter() - start)
+    start = perf_counter()
+    call()
+    tell(second_call_s=perf_counter() - start)
+
+
+def main(contestant: str, threads: int, size: str, batch: int, other: int) -> None:
+    """Import, build, step; step again; step with the other batch size when told to go on."""
+    tell = teller()
+    peers.pin(threads)
+    inputs, others = (mlp.inputs(mlp.WIDTHS[size], count) for count in (batch, other))
+    import_s = seconds_to_import(contestant, threads)
     start = perf_counter()
     trainer = mlp.TRAINERS[contestant](inputs["parameters"])
     timed_step(trainer, inputs)
@@ -52,4 +81,7 @@ def main(contestant: str, threads: int, size: str, batch: int, other: int) -> No
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    if len(sys.argv) == 5:
+        main_of_program(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    else:
+        main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

@@ -173,7 +173,14 @@ def test_compile_reports_both_processes() -> None:
     """graphdl and the quickest peer, if it is there, beside the floor."""
     options = harness.Options(only=("graphdl", "autograd"), quick=True, size="tiny")
     found = bench_compile.run(options)
-    for case in found.cases:
+    *networks, cold, second = found.cases
+    assert [cold.name, second.name] == [
+        "20 nodes in a row, cold",
+        "20 nodes in a row, second process",
+    ]
+    for case in (cold, second):
+        assert [outcome.name for outcome in case.timed()] == ["graphdl", "floor"]
+    for case in networks:
         graphdl, autograd, floor = case.outcomes
         assert floor.minimum > 0
         assert graphdl.note == ""
