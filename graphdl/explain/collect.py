@@ -54,8 +54,8 @@ def steps(graph: Graph) -> tuple[PassStep, ...]:
 
     >>> import graphdl as gd
     >>> graph = gd.trace(lambda x: x * 1.0, gd.spec((3,)))
-    >>> [(step.name, len(step.graph.nodes), step.rules[0].rule) for step in steps(graph)[1:2]]
-    [('simplify', 1, 'x * 1')]
+    >>> [(step.name, step.rules[0].rule) for step in steps(graph) if step.rules]
+    [('simplify', 'x * 1')]
     """
     found = [PassStep("trace", graph, (), {}, {})]
     for name, step in pipeline.PASSES:
