@@ -17,7 +17,17 @@ import numpy as np
 
 from bench import harness, report
 from bench.cases import Array, Case, Prepared
-from bench.kernels import arrays, stencils, translated
+from bench.kernels import (
+    arrays,
+    isoneutral,
+    ocean,
+    ocean_in_jax,
+    ocean_in_loops,
+    seas,
+    stencils,
+    translated,
+    turbulence,
+)
 from bench.peers import library
 
 FLOOR_LABEL = "a copy of the arguments"
@@ -30,7 +40,9 @@ class Kernel:
     """A kernel, its translations, and the shapes of its arguments by size.
 
     `numba` is what Numba compiles: the kernel itself, a simple translation, or None. `static`
-    arguments come before the arrays. A kernel that `changes` its arguments returns nothing.
+    arguments come before the arrays. Of a kernel that `changes` its arguments all of them are
+    results, or what `gives` makes of what it returns and of them. `make` makes the arguments of a
+    shape, where they have to be more than numbers between 0 and 1.
     """
 
     own: Callable[..., Any]
@@ -39,6 +51,8 @@ class Kernel:
     shapes: Mapping[str, Sequence[tuple[int, ...]]]
     static: tuple[int, ...] = ()
     changes: bool = False
+    gives: Callable[[Any, tuple[Any, ...]], Any] | None = None
+    make: Callable[[tuple[int, ...]], list[Array]] | None = None
     #: The gradient is of so many results, of all if None.
     differentiable: int | None = None
 
@@ -47,6 +61,8 @@ class Kernel:
 
         def f(*arguments: Any) -> Any:
             result = kernel(*self.static, *arguments)
+            if self.gives is not None:
+                return self.gives(result, arguments)
             return arguments if self.changes else result
 
         return f
@@ -58,6 +74,8 @@ class Kernel:
 
 
 STEPS = 10
+#: Cells of the ocean to the east, to the north and upwards.
+SEA = (104, 104, 26)
 
 
 def nbody(mass: Any, position: Any, velocity: Any) -> Any:
@@ -142,15 +160,64 @@ KERNELS: dict[str, Kernel] = {
         {"full": [(100, 1), (100, 3), (100, 3)], "tiny": [(4, 1), (4, 3), (4, 3)]},
         differentiable=1,  # the potential has no derivative where a body meets itself
     ),
+    "equation_of_state": Kernel(
+        ocean.density,
+        ocean_in_jax.density,
+        ocean.density,
+        {"full": [SEA], "tiny": [(8, 7, 6)]},
+        make=seas.density_inputs,
+    ),
+    "isoneutral_mixing": Kernel(
+        isoneutral.isoneutral_mixing,
+        ocean_in_jax.isoneutral_mixing,
+        ocean_in_loops.isoneutral_mixing,
+        {"full": [SEA], "tiny": [(8, 7, 6)]},
+        changes=True,
+        gives=lambda result, arguments: arguments[16:],
+        make=seas.isoneutral_inputs,
+    ),
+    "turbulent_kinetic_energy": Kernel(
+        turbulence.turbulent_kinetic_energy,
+        ocean_in_jax.turbulent_kinetic_energy,
+        ocean_in_loops.turbulent_kinetic_energy,
+        {"full": [SEA], "tiny": [(8, 7, 6)]},
+        changes=True,
+        gives=lambda result, arguments: (result, *arguments[-2:]),
+        make=seas.turbulence_inputs,
+    ),
 }
 
 
 def inputs(kernel: Kernel, size: str) -> dict[str, Array]:
-    """Arguments between 0 and 1, and a direction for each."""
+    """The arguments x0, x1, ..., between 0 and 1 unless the kernel makes them, and for each of
+    floats a direction d0, d1, ...
+    """
     rng = np.random.default_rng(0)
-    made = {f"x{i}": rng.random(shape) for i, shape in enumerate(kernel.shapes[size])}
-    directions = {f"d{i}": rng.normal(size=x.shape) for i, x in enumerate(made.values())}
+    if kernel.make is None:
+        taken = [rng.random(shape) for shape in kernel.shapes[size]]
+    else:
+        taken = kernel.make(kernel.shapes[size][0])
+    made = {f"x{i}": x for i, x in enumerate(taken)}
+    directions = {f"d{i}": _direction(x, rng) for i, x in enumerate(taken) if x.dtype.kind == "f"}
     return {**made, **directions}
+
+
+#: Elements that a direction has, at most. Some kernels jump (a limiter, a condition): along a
+#: direction of millions of elements a difference quotient would meet a jump.
+ELEMENTS = 300
+
+
+def _direction(x: Array, rng: np.random.Generator) -> Array:
+    """A direction of the size of the numbers, in some of the elements."""
+    found = np.zeros(x.size)
+    chosen = rng.choice(x.size, min(ELEMENTS, x.size), replace=False)
+    found[chosen] = rng.normal(size=chosen.size) * (x.std() or 1.0)
+    return found.reshape(x.shape)
+
+
+def varied(given: Mapping[str, Array]) -> tuple[int, ...]:
+    """The numbers of the arguments that the gradient is by: those of floats."""
+    return tuple(int(name[1:]) for name in given if name[0] == "d")
 
 
 def arguments(given: Mapping[str, Array], letter: str = "x") -> list[Array]:
@@ -161,9 +228,9 @@ def _leaves(result: Any) -> list[Any]:
     return list(result) if isinstance(result, (tuple, list)) else [result]
 
 
-def value(kernel: Kernel, f: Callable[..., Any], *args: Any) -> Any:
-    """What the gradient is of: the sum of squares of the results of f."""
-    return sum((y * y).sum() for y in _leaves(f(*args))[: kernel.differentiable])
+def total(kernel: Kernel, results: Any) -> Any:
+    """What the gradient is of: the sum of squares of the results."""
+    return sum((y * y).sum() for y in _leaves(results)[: kernel.differentiable])
 
 
 def expected_values(kernel: Kernel) -> Callable[[Mapping[str, Array]], list[Array]]:
@@ -174,12 +241,15 @@ def expected_slope(kernel: Kernel) -> Callable[[Mapping[str, Array]], list[Array
     """The derivative along the directions, as a quotient of NumPy's values."""
 
     def quotient(given: Mapping[str, Array]) -> list[Array]:
-        pairs = list(zip(arguments(given), arguments(given, "d"), strict=True))
+        def at(step: float) -> list[Any]:
+            moved = [x.copy() for x in arguments(given)]
+            for number, direction in zip(varied(given), arguments(given, "d"), strict=True):
+                moved[number] += step * direction
+            return _leaves(kernel.returning(kernel.own)(*moved))[: kernel.differentiable]
 
-        def at(step: float) -> Any:
-            return value(kernel, kernel.returning(kernel.own), *(x + step * d for x, d in pairs))
-
-        return [np.asarray((at(STEP) - at(-STEP)) / (2 * STEP))]
+        # differences of squares one by one: of their sum, which is large, few digits would be left
+        pairs = zip(at(STEP), at(-STEP), strict=True)
+        return [np.asarray(sum(((y - z) * (y + z)).sum() for y, z in pairs) / (2 * STEP))]
 
     return quotient
 
@@ -220,11 +290,12 @@ def gradient_builders(kernel: Kernel) -> dict[str, Callable[[Mapping[str, Any]],
         import graphdl as gd
 
         args = arguments(given)
+        own = kernel.returning(kernel.own)
 
         def loss(*args: Any) -> Any:
-            return value(kernel, kernel.returning(kernel.own), *args)
+            return total(kernel, own(*args))
 
-        f = gd.compile(gd.grad(loss, argnums=tuple(range(len(args)))))
+        f = gd.compile(gd.grad(loss, argnums=varied(given)))
         return Prepared(lambda: slope(f(*args), given), lambda: f(*args))
 
     def with_jax(given: Mapping[str, Any]) -> Prepared:
@@ -232,9 +303,9 @@ def gradient_builders(kernel: Kernel) -> dict[str, Callable[[Mapping[str, Any]],
         args = [jax.numpy.asarray(x) for x in arguments(given)]
 
         def loss(*args: Any) -> Any:
-            return value(kernel, kernel.jax, *args)
+            return total(kernel, kernel.jax(*args))
 
-        f = jax.jit(jax.grad(loss, argnums=tuple(range(len(args)))))
+        f = jax.jit(jax.grad(loss, argnums=varied(given)))
         return Prepared(lambda: slope(f(*args), given), lambda: jax.block_until_ready(f(*args)))
 
     return {"graphdl": with_graphdl, "jax": with_jax, "floor": _floor(expected_slope(kernel))}

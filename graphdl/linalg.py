@@ -21,10 +21,13 @@ import numpy as np
 from graphdl.errors import ArgumentError, GraphError, UnsupportedError
 from graphdl.numpy_functions import linalg as _numpy_linalg
 from graphdl.numpy_functions import norms as _norms
-from graphdl.numpy_functions.arguments import FLOAT, lift, refuse
+from graphdl.numpy_functions.arguments import FLOAT, integer, lift, refuse, require
 from graphdl.numpy_functions.linalg import factors, floats, matrices, square, with_right_sides
 from graphdl.ops import linalg as _ops
+from graphdl.ops import spectral as _spectral
+from graphdl.ops.pointwise import stop_gradient
 from graphdl.tracing import TracedArray, cast, locate
+from graphdl.transforms import while_loop
 from graphdl.trees import flatten
 
 #: The name of a function of scipy.linalg -> what does its work on traced values (and on arrays).
@@ -32,10 +35,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
 #: Why the other way is none, for functions that cannot be traced.
 _REFUSED = {
-    "eig": "its result is complex in general; eigh is for symmetric matrices",
-    "eigvals": "its result is complex in general; eigvalsh is for symmetric matrices",
     "schur": "it has no gradient; eigh is for symmetric matrices",
-    "sqrtm": "it needs a Schur form; for symmetric matrices write v * np.sqrt(w) @ v.T with eigh",
     "logm": "it needs a Schur form; for symmetric matrices write v * np.log(w) @ v.T with eigh",
     "funm": "it needs a Schur form; for symmetric matrices write v * f(w) @ v.T with eigh",
     "null_space": "the shape of its result depends on values; write svd(a)[2][rank:].T",
@@ -255,6 +255,120 @@ def block_diag(*arrs: Any) -> Any:
     return np.concatenate(rows, axis=0)
 
 
+@_like_scipy
+def sqrtm(A: Any) -> Any:
+    """The principal square root of square matrices, real: float[..., n, n].
+
+    Where an eigenvalue is negative there is no real one, and the result is NaN, or LinAlgError is
+    raised, as it is for singular matrices. (SciPy returns complex numbers then.)
+
+    By the product form of the iteration of Denman and Beavers: Cheng, Higham, Kenney and Laub,
+    "Approximating the logarithm of a matrix to specified accuracy" (2001); then two steps of
+    Newton's method, which leave the rounding error of a Sylvester equation, and give derivatives.
+
+    >>> import numpy as np, graphdl as gd
+    >>> root = gd.compile(gd.linalg.sqrtm)
+    >>> np.round(root(np.array([[5.0, 4.0], [4.0, 5.0]])), 6)
+    array([[2., 1.],
+           [1., 2.]])
+    """
+    a = square(A)
+    n = a.shape[-1]
+    if not a.size:
+        return a
+    fixed = stop_gradient(a)
+    unit = _ops.identity(fixed)
+    tolerance = 8 * n * np.finfo(a.dtype).eps
+
+    def unfinished(state: Any) -> Any:
+        step, m, _ = state
+        return (step < _ITERATIONS) & np.any(np.abs(m - unit) > tolerance)
+
+    def improved(state: Any) -> Any:
+        step, m, x = state
+        size = np.linalg.slogdet(m)[1][..., None, None]
+        scale = np.exp(size * np.asarray(-0.5 / n, a.dtype))
+        inverse = np.linalg.inv(m) / (scale * scale)
+        x = (scale / 2) * (x + x @ inverse)
+        return step + 1, (unit + (scale * scale * m + inverse) / 2) / 2, x
+
+    _, m, root = while_loop(unfinished, improved, (0, fixed, fixed))
+    near = np.max(np.abs(m - unit), axis=(-1, -2), keepdims=True) <= np.sqrt(tolerance)
+    root, known = np.where(near, root, unit), np.where(near, a, unit)
+    for _ in range(2):
+        root = root - _spectral.solve_sylvester(root, root, root @ root - known)
+    return np.where(near, root, np.asarray(np.nan, a.dtype))
+
+
+#: Steps of the iteration of `sqrtm`: with scaling it takes 5 to 12.
+_ITERATIONS = 40
+
+
+# --- equations ----------------------------------------------------------------------------------
+
+
+@_like_scipy
+def solve_sylvester(a: Any, b: Any, q: Any) -> Any:
+    """The x of a @ x + x @ b = q: float[..., n, n], float[..., m, m], float[..., n, m].
+
+    Raises LinAlgError where a and -b have an eigenvalue in common.
+    """
+    first, second, right = floats(a, b, q)
+    batch = np.broadcast_shapes(first.shape[:-2], second.shape[:-2], right.shape[:-2])
+    return _spectral.solve_sylvester(
+        *(
+            np.broadcast_to(x, (*batch, *x.shape[-2:]))
+            for x in (square(first), square(second), right)
+        )
+    )
+
+
+@_like_scipy
+def solve_continuous_lyapunov(a: Any, q: Any) -> Any:
+    """The x of a @ x + x @ a.T = q."""
+    return solve_sylvester(a, _ops.transposed(square(a)), q)
+
+
+@_like_scipy
+def solve_lyapunov(a: Any, q: Any) -> Any:
+    """Another name of `solve_continuous_lyapunov`."""
+    return solve_continuous_lyapunov(a, q)
+
+
+@_like_scipy
+def solve_banded(
+    l_and_u: Any,
+    ab: Any,
+    b: Any,
+    overwrite_ab: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+) -> Any:
+    """The x of a @ x = b with a banded a.
+
+    Args:
+        l_and_u: how many diagonals below the main one, and above it, are not zero.
+        ab: float[..., l + u + 1, n], the diagonals from the highest, each element in its column.
+        b: float[n] or float[..., n, k].
+
+    Raises LinAlgError where a is singular.
+
+    >>> import numpy as np, graphdl as gd
+    >>> solve = gd.compile(lambda ab, b: gd.linalg.solve_banded((1, 1), ab, b))
+    >>> solve(np.array([[0.0, 1.0], [2.0, 2.0], [1.0, 0.0]]), np.array([4.0, 5.0]))
+    array([1., 2.])
+    """
+    lower, upper = (integer(number, "l_and_u") for number in l_and_u)
+    diagonals, right = floats(ab, b)
+    require(diagonals.ndim >= 2, f"ab has the shape {diagonals.shape}; it needs two axes")
+    require(right.ndim >= 1, "the right side needs an axis")
+    if right.ndim == 1:
+        return solve_banded(l_and_u, diagonals, right[:, None])[..., 0]
+    batch = np.broadcast_shapes(diagonals.shape[:-2], right.shape[:-2])
+    operands = (np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (diagonals, right))
+    return _spectral.solve_banded(*operands, lower=lower, upper=upper)
+
+
 # --- what NumPy has too -------------------------------------------------------------------------
 
 
@@ -367,6 +481,40 @@ def eigvalsh(
         subset_by_index=subset_by_index,
         subset_by_value=subset_by_value,
     )
+
+
+@_like_scipy
+def eig(
+    a: Any,
+    b: Any = None,
+    left: bool = False,
+    right: bool = True,
+    overwrite_a: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+    homogeneous_eigvals: bool = False,
+) -> Any:
+    """The eigenvalues of square matrices, complex, and their vectors as columns.
+
+    Values alone with right=False. Generalised problems and left vectors are not traced.
+    """
+    refuse(b is not None, "b=; write np.linalg.eig(np.linalg.solve(b, a))")
+    refuse(left, "left=True; write np.linalg.eig(a.T)")
+    refuse(homogeneous_eigvals, "homogeneous_eigvals=True")
+    values, vectors = _numpy_linalg.eig(a)
+    return (values, vectors) if right else values
+
+
+@_like_scipy
+def eigvals(
+    a: Any,
+    b: Any = None,
+    overwrite_a: bool = False,
+    check_finite: bool = True,
+    homogeneous_eigvals: bool = False,
+) -> Any:
+    """The eigenvalues of square matrices, complex: see `eig`."""
+    return eig(a, b, right=False, homogeneous_eigvals=homogeneous_eigvals)
 
 
 @_like_scipy

@@ -264,6 +264,7 @@ def matrices(rng: np.random.Generator) -> dict[str, list[Case]]:
     a, b = rng.normal(size=(2, 3, 3)), rng.normal(size=(2, 3, 4))
     definite = a @ np.swapaxes(a, -1, -2) + np.eye(3)
     regular = np.eye(3) * 3 + a
+    banded = a + 3 * (np.abs(a) == np.abs(a).max(axis=-2, keepdims=True))
     factored = Case(OPS["lu"], (regular,))
     lut, pivots = factored(regular)
     flags = [
@@ -282,6 +283,12 @@ def matrices(rng: np.random.Generator) -> dict[str, list[Case]]:
         "qr": [
             Case(OPS["qr"], (x,), {"columns": columns})
             for x, columns in ((regular, 3), (np.swapaxes(b, -1, -2), 0), (b[0].T, 3))
+        ],
+        "eig": [Case(OPS["eig"], (x,)) for x in (a, definite[0] + np.diag([0, 1, 3]))],
+        "solve_sylvester": [Case(OPS["solve_sylvester"], (regular, definite, a))],
+        "solve_banded": [
+            Case(OPS["solve_banded"], (x, y), {"lower": lower, "upper": 2 - lower})
+            for x, y, lower in ((banded, b, 1), (banded[0], b[0], 0), (banded[0], b[0], 2))
         ],
         "expm": [Case(OPS["expm"], (x,)) for x in (a, a[0] * 9, a[0] * 0.01)],
         "eigh": [

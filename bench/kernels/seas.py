@@ -16,7 +16,7 @@ def _faces(wet: Any, axis: int) -> Any:
     return found
 
 
-def _grid(shape: tuple[int, int, int], rng: np.random.Generator) -> dict[str, Any]:
+def _grid(shape: tuple[int, ...], rng: np.random.Generator) -> dict[str, Any]:
     """Masks, and the sizes of the cells in metres."""
     x, y, z = shape
     bottom = np.where(rng.random((x, y)) < 0.1, 0, rng.integers(1, max(2, z // 2), (x, y)))
@@ -38,7 +38,13 @@ def _chosen(found: dict[str, Any], names: str) -> list[Any]:
     return [np.ascontiguousarray(found[name]) for name in names.split()]
 
 
-def isoneutral_inputs(shape: tuple[int, int, int]) -> list[Any]:
+def density_inputs(shape: tuple[int, ...]) -> list[Any]:
+    """The arguments of `ocean.density`."""
+    rng = np.random.default_rng(17)
+    return [rng.uniform(*ends, shape) for ends in ((30.0, 37.0), (0.0, 25.0), (0.0, 1000.0))]
+
+
+def isoneutral_inputs(shape: tuple[int, ...]) -> list[Any]:
     """The arguments of `isoneutral.isoneutral_mixing`: slopes around the centre of the taper."""
     rng = np.random.default_rng(17)
     sea = _grid(shape, rng)
@@ -58,7 +64,7 @@ def isoneutral_inputs(shape: tuple[int, int, int]) -> list[Any]:
     )
 
 
-def turbulence_inputs(shape: tuple[int, int, int]) -> list[Any]:
+def turbulence_inputs(shape: tuple[int, ...]) -> list[Any]:
     """The arguments of `turbulence.turbulent_kinetic_energy`."""
     rng = np.random.default_rng(17)
     sea = _grid(shape, rng)

@@ -16,7 +16,11 @@ from graphdl.kernels.matmul import product_launch
 from graphdl.kernels.nest_launch import nest_launches
 from graphdl.kernels.program import FAILED, Buffer, Check, Launch, Program
 from graphdl.kernels.special import SPECIAL
+from graphdl.kernels.spectral import SPECTRAL
 from graphdl.types import TensorType
+
+#: The launches of ops of matrices.
+_MATRICES = {**LINALG, **SPECTRAL}
 
 
 def array_entry(
@@ -54,7 +58,7 @@ def emit(graph: Graph, groups: Sequence[Group]) -> Program:
             if node.op.family == "control":
                 launches.append(control_launch(group.members, compiled, status))
             elif node.op.family == "linalg":
-                launches += LINALG[group.kind](node, Check(status, FAILED + len(checks)))
+                launches += _MATRICES[group.kind](node, Check(status, FAILED + len(checks)))
                 checks.append(node)
             elif node.op.family == "user":
                 check = Check(status, FAILED + len(checks))

@@ -42,18 +42,18 @@ _REPORT = """if info[0] != 0 and status[0] == 0:
 """
 
 
-def _place(operand: Node) -> Address:
+def place(operand: Node) -> Address:
     view = view_of(operand)
     assert view is not None, f"{operand!r} is no view of memory"
     return Address(view.base, view.offset * operand.dtype.itemsize)
 
 
-def _results(node: Node) -> list[Address]:
+def result_places(node: Node) -> list[Address]:
     """Where the results of an op that has several lie."""
     return [Address(node, start) for start in control.offsets(control.result_types(node))[:-1]]
 
 
-def _routine(name: str, dtype: Dtype) -> Routine:
+def routine_of(name: str, dtype: Dtype) -> Routine:
     return Routine({4: "s", 8: "d"}[dtype.itemsize] + name)
 
 
@@ -76,7 +76,7 @@ def _launch(
     """The launch of a text; `work` counts multiply-adds, `spared` operands are not read."""
     if not iterations:
         return []
-    addresses = [_place(operand).where for operand in node.inputs[spared:]]
+    addresses = [place(operand).where for operand in node.inputs[spared:]]
     reads = tuple(dict.fromkeys(addresses))
     status = (check.status,) if check is not None else ()
     moved = sum(operand.type.nbytes for operand in node.inputs[spared:]) + node.type.nbytes
@@ -100,7 +100,7 @@ def _check_words(check: Check) -> list[Word]:
     return [Address(check.status), check.number]
 
 
-def _count(type: TensorType, axes: int) -> int:
+def count_of(type: TensorType, axes: int) -> int:
     """How many single arrays of `axes` axes a stack has."""
     return math.prod(type.shape[: type.ndim - axes])
 
@@ -110,7 +110,7 @@ def _indented(text: str, spaces: int) -> str:
 
 
 #: Text that copies x, of `rows` and `columns`, to y as its transpose, by tiles of 16 x 16.
-_TRANSPOSED_COPY = """for i0 in range(0, rows, 16):
+TRANSPOSED_COPY = """for i0 in range(0, rows, 16):
     for j0 in range(0, columns, 16):
         i1, j1 = min_i64(i0 + 16, rows), min_i64(j0 + 16, columns)
         for j in range(j0, j1):
@@ -140,11 +140,11 @@ def cholesky(node: Node, check: Check) -> list[Launch]:
         info[0] = 0
         call(table[6], upper, n, y, n, info)
 {_indented(_REPORT, 8)}"""
-    count = _count(a.type, 2) if n else 0
+    count = count_of(a.type, 2) if n else 0
     return _launch(
         node,
         text,
-        [_place(a), Address(node), n, size, *_check_words(check), _routine("potrf", node.dtype)],
+        [place(a), Address(node), n, size, *_check_words(check), routine_of("potrf", node.dtype)],
         count,
         count * n**3 / 6,
         check,
@@ -171,7 +171,7 @@ def solve_triangular(node: Node, check: Check) -> list[Launch]:
     text = f"""def kernel(table, lo, hi):
     n, k, width = table[3], table[4], table[5]
     status, number = i64_at(table[6]), table[7]
-    right, side, trans, unit = {_characters("R", side, trans, unit)}
+    right, side, trans, unit = {characters("R", side, trans, unit)}
     blocks = (k + width - 1) // width
     for job in range(lo, hi):
         b = job // blocks
@@ -185,17 +185,17 @@ def solve_triangular(node: Node, check: Check) -> list[Launch]:
                 y[i * k + j] = x[i * k + j]
 {singular}        call(table[8], right, side, trans, unit, count, n, {suffix}(1.0), a, n, y, k)
 """
-    width = _columns(_count(b.type, 2), k)
-    blocks = _count(b.type, 2) * -(-k // width) if n else 0
+    width = _columns(count_of(b.type, 2), k)
+    blocks = count_of(b.type, 2) * -(-k // width) if n else 0
     return _launch(
         node,
         text,
         [
-            *(_place(a), _place(b), Address(node), n, k, width),
-            *(*_check_words(check), _routine("trsm", node.dtype)),
+            *(place(a), place(b), Address(node), n, k, width),
+            *(*_check_words(check), routine_of("trsm", node.dtype)),
         ],
         blocks,
-        _count(b.type, 2) * n * n * k / 2,
+        count_of(b.type, 2) * n * n * k / 2,
         check,
         in_place=_over(node, b),
     )
@@ -208,15 +208,15 @@ _SINGULAR = """        for i in range(n):
 """
 
 
-def _characters(*letters: str) -> str:
+def characters(*letters: str) -> str:
     """Letters as LAPACK takes them, with a comment that a person can read."""
     return ", ".join(str(ord(letter)) for letter in letters) + "  # " + ", ".join(letters)
 
 
 def _over(node: Node, operand: Node) -> tuple[tuple[Node, Node], ...]:
     """That the result may take the place of an operand, if nothing else lies there."""
-    where = _place(operand).where
-    others = {_place(other).where for other in node.inputs if other is not operand}
+    where = place(operand).where
+    others = {place(other).where for other in node.inputs if other is not operand}
     if isinstance(where, Node) and where not in others and where.type.nbytes == node.type.nbytes:
         return ((node, where),)
     return ()
@@ -235,17 +235,17 @@ def lu(node: Node, check: Check) -> list[Launch]:
     for b in range(lo, hi):
         x = {suffix}_at(table[0] + b * size)
         y = {suffix}_at(table[1] + b * size)
-{_indented(_TRANSPOSED_COPY, 8)}        given = {_integers()}_at(table[2] + b * k * 8)
+{_indented(TRANSPOSED_COPY, 8)}        given = {_integers()}_at(table[2] + b * k * 8)
         pivots = i64_at(table[2] + b * k * 8)
         call(table[6], rows, columns, y, rows, given, info)
         for back in range(k):  # from the last: integers may become wider, and count from 1
             pivots[k - 1 - back] = i64(given[k - 1 - back]) - 1
 """
-    count = _count(a.type, 2) if k else 0
+    count = count_of(a.type, 2) if k else 0
     return _launch(
         node,
         text,
-        [_place(a), *_results(node), rows, columns, k, _routine("getrf", a.dtype)],
+        [place(a), *result_places(node), rows, columns, k, routine_of("getrf", a.dtype)],
         count,
         count * k * k * (max(rows, columns) - k / 3) / 2,
     )
@@ -268,8 +268,8 @@ def permutation(node: Node, check: Check) -> list[Launch]:
             order[i] = moved
 """
     n, k = node.shape[-1], pivots.shape[-1]
-    count = _count(node.type, 1) if n else 0
-    return _launch(node, text, [_place(pivots), Address(node), n, k], count, count * n)
+    count = count_of(node.type, 1) if n else 0
+    return _launch(node, text, [place(pivots), Address(node), n, k], count, count * n)
 
 
 def solve(node: Node, check: Check) -> list[Launch]:
@@ -301,7 +301,7 @@ def solve(node: Node, check: Check) -> list[Launch]:
     text = f"""def kernel(table, lo, hi):
     n, k, width = table[4], table[5], table[6]
     status, number = i64_at(table[7]), table[8]
-    right, lower, upper, plain, turned, unit, any = {_characters(*"RLUNTUN")}
+    right, lower, upper, plain, turned, unit, any = {characters(*"RLUNTUN")}
     blocks = (k + width - 1) // width
     for job in range(lo, hi):
         b = job // blocks
@@ -315,14 +315,14 @@ def solve(node: Node, check: Check) -> list[Launch]:
             for j in lanes(0, count):
                 y[i * k + j] = x[i * k + j]
 {body}"""
-    width = _columns(_count(b.type, 2), k)
-    count = _count(b.type, 2)
+    width = _columns(count_of(b.type, 2), k)
+    count = count_of(b.type, 2)
     return _launch(
         node,
         text,
         [
-            *(_place(lut), _place(pivots), _place(b), Address(node), n, k, width),
-            *(*_check_words(check), _routine("trsm", node.dtype)),
+            *(place(lut), place(pivots), place(b), Address(node), n, k, width),
+            *(*_check_words(check), routine_of("trsm", node.dtype)),
         ],
         count * -(-k // width) if n else 0,
         count * n * n * k,
@@ -335,7 +335,7 @@ def solve(node: Node, check: Check) -> list[Launch]:
 # --- with memory to work in ----------------------------------------------------------------------
 
 
-class _Work(Struct, frozen=True, dict=True):
+class Work(Struct, frozen=True, dict=True):
     """A stack of `count` matrices, cut into `runs` that have memory of their own to work in.
 
     parts: what lies in that memory, by name: (suffix of its elements, how many).
@@ -388,7 +388,7 @@ class _Work(Struct, frozen=True, dict=True):
         return _launch(self.node, text, list(table.values()), self.runs, work, check, (memory,))
 
 
-def _wanted(work: NDArray[Any]) -> int:
+def wanted(work: NDArray[Any]) -> int:
     """The size that a routine has answered, which float32 may have rounded down."""
     return max(math.ceil(float(work[0]) * (1 + float(np.finfo(work.dtype).eps))), 1)
 
@@ -399,38 +399,38 @@ def qr(node: Node, check: Check) -> list[Launch]:
     rows, n = a.shape[-2:]
     columns: int = node["columns"]
     suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
-    geqrf, orgqr = _routine("geqrf", a.dtype), _routine("orgqr", a.dtype)
+    geqrf, orgqr = routine_of("geqrf", a.dtype), routine_of("orgqr", a.dtype)
     asked, info = np.zeros(1, a.dtype), np.zeros(1, np.int64)
     blas.call(geqrf.name, rows, n, asked, max(rows, 1), asked, asked, -1, info)
-    size = _wanted(asked)
+    size = wanted(asked)
     if columns:
         blas.call(orgqr.name, rows, columns, n, asked, max(rows, 1), asked, asked, -1, info)
-        size = max(size, _wanted(asked))
+        size = max(size, wanted(asked))
     parts = {"tau": (suffix, n), "work": (suffix, size)}
     words: dict[str, Word] = {
-        "source": _place(a), "rows": rows, "columns": n, "size": size, "geqrf": geqrf,
+        "source": place(a), "rows": rows, "columns": n, "size": size, "geqrf": geqrf,
     }  # fmt: skip
     if columns:
-        words |= dict(zip(("upper", "vectors"), _results(node), strict=True))
+        words |= dict(zip(("upper", "vectors"), result_places(node), strict=True))
         words |= {"kept": columns, "orgqr": orgqr}
         target = f"vectors + b * rows * kept * {item}"
         form = "call(orgqr, rows, kept, columns, y, rows, tau, work, size, info)\n"
     else:
-        words["upper"] = _results(node)[0]
+        words["upper"] = result_places(node)[0]
         parts["copy"] = (suffix, rows * n)
         target, form = "memory + run * stride + copy_at", ""
     body = f"""x = {suffix}_at(source + b * rows * columns * {item})
 y = {suffix}_at({target})
 r = {suffix}_at(upper + b * columns * columns * {item})
-{_TRANSPOSED_COPY}call(geqrf, rows, columns, y, rows, tau, work, size, info)
+{TRANSPOSED_COPY}call(geqrf, rows, columns, y, rows, tau, work, size, info)
 for i in range(columns):
     for j in range(i):
         r[i * columns + j] = {suffix}(0.0)
     for j in range(i, columns):
         r[i * columns + j] = y[j * rows + i]
 {form}"""
-    count = _count(a.type, 2) if a.type.size else 0
-    return _Work(node, count, parts).kernel(
+    count = count_of(a.type, 2) if a.type.size else 0
+    return Work(node, count, parts).kernel(
         words, body, check, count * n * (rows * n + rows * columns)
     )
 
@@ -440,36 +440,36 @@ def eigh(node: Node, check: Check) -> list[Launch]:
     (a,) = node.inputs
     n = a.shape[-1]
     suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
-    routine = _routine("syevd", a.dtype)
+    routine = routine_of("syevd", a.dtype)
     job, half = "V" if node["vectors"] else "N", "L" if node["lower"] else "U"
     asked, integers, info = np.zeros(1, a.dtype), np.zeros(1, np.int64), np.zeros(1, np.int64)
     lead = max(n, 1)
     blas.call(
         routine.name, job, half, n, asked, lead, asked, asked, -1, integers, -1, info
     )  # fmt: skip
-    size, more = _wanted(asked), max(int(integers[0]) & 0xFFFFFFFF, 1)
+    size, more = wanted(asked), max(int(integers[0]) & 0xFFFFFFFF, 1)
     parts = {"work": (suffix, size), "integers": ("i64", more)}
     words: dict[str, Word] = {
-        "source": _place(a), "values": _results(node)[0], "n": n, "size": size, "more": more,
+        "source": place(a), "values": result_places(node)[0], "n": n, "size": size, "more": more,
         "routine": routine,
     }  # fmt: skip
     target = f"vectors + b * n * n * {item}"
     if node["vectors"]:
-        words["vectors"] = _results(node)[1]
+        words["vectors"] = result_places(node)[1]
     else:
         parts["copy"] = (suffix, n * n)
         target = "memory + run * stride + copy_at"
     body = f"""x = {suffix}_at(source + b * n * n * {item})
 y = {suffix}_at({target})
 w = {suffix}_at(values + b * n * {item})
-job, half = {_characters(job, half)}
+job, half = {characters(job, half)}
 for i in range(n):
     for j in lanes({"0, i + 1" if node["lower"] else "i, n"}):
         y[j * n + i] = x[i * n + j]
 call(routine, job, half, n, y, n, w, work, size, integers, more, info)
 """
-    count = _count(a.type, 2) if n else 0
-    return _Work(node, count, parts).kernel(
+    count = count_of(a.type, 2) if n else 0
+    return Work(node, count, parts).kernel(
         words, body, check, count * n**3 * (9 if node["vectors"] else 2)
     )
 
@@ -480,7 +480,7 @@ def svd(node: Node, check: Check) -> list[Launch]:
     rows, columns = a.shape[-2:]
     k = min(rows, columns)
     suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
-    routine = _routine("gesdd", a.dtype)
+    routine = routine_of("gesdd", a.dtype)
     job = ("A" if node["full"] else "S") if node["vectors"] else "N"
     left, right = (rows, columns) if node["full"] else (k, k)
     asked, integers, info = np.zeros(1, a.dtype), np.zeros(8 * max(k, 1), np.int64), np.zeros(1)
@@ -488,17 +488,17 @@ def svd(node: Node, check: Check) -> list[Launch]:
         routine.name, job, rows, columns, asked, max(rows, 1), asked, asked, max(rows, 1), asked,
         max(right, 1), asked, -1, integers, info,
     )  # fmt: skip
-    size = _wanted(asked)
+    size = wanted(asked)
     parts = {
         "y": (suffix, rows * columns), "work": (suffix, size), "integers": ("i64", 8 * k),
     }  # fmt: skip
     words: dict[str, Word] = {
-        "source": _place(a), "values": _results(node)[0], "rows": rows, "columns": columns, "k": k,
-        "size": size, "routine": routine,
+        "source": place(a), "values": result_places(node)[0], "rows": rows, "columns": columns,
+        "k": k, "size": size, "routine": routine,
     }  # fmt: skip
     if node["vectors"]:
         words |= {"left": left, "right": right}
-        words |= dict(zip(("us", "vs"), _results(node)[1:], strict=True))
+        words |= dict(zip(("us", "vs"), result_places(node)[1:], strict=True))
         vectors = f"""u = {suffix}_at(us + b * left * rows * {item})
 v = {suffix}_at(vs + b * right * columns * {item})
 call(routine, job, rows, columns, y, rows, w, u, rows, v, right, work, size, integers, info)
@@ -509,11 +509,11 @@ call(routine, job, rows, columns, y, rows, w, work, one, work, one, work, size, 
 """
     body = f"""x = {suffix}_at(source + b * rows * columns * {item})
 w = {suffix}_at(values + b * k * {item})
-job = {_characters(job)}
-{_TRANSPOSED_COPY}{vectors}"""
-    count = _count(a.type, 2) if k else 0
+job = {characters(job)}
+{TRANSPOSED_COPY}{vectors}"""
+    count = count_of(a.type, 2) if k else 0
     steps = 4 * max(rows, columns) * k + 8 * k * k if node["vectors"] else 4 * rows * columns
-    return _Work(node, count, parts).kernel(words, body, check, count * k * steps)
+    return Work(node, count, parts).kernel(words, body, check, count * k * steps)
 
 
 #: Degrees of the Pade approximants of exp, and the largest norm of a matrix for which each errs by
@@ -550,7 +550,7 @@ def expm(node: Node, check: Check) -> list[Launch]:
     product = f"call(gemm, plain, plain, n, n, n, {one}, {{}}, n, {{}}, n, {zero}, {{}}, n)"
     body = f"""x = {suffix}_at(source + b * n * n * {item})
 y = {suffix}_at(target + b * n * n * {item})
-plain = {_characters("N")}
+plain = {characters("N")}
 norm = {suffix}(0.0)
 for i in range(n):
     total = {suffix}(0.0)
@@ -601,11 +601,11 @@ for step in range(squarings):
     names = ("scaled", "square", "power", "other", "odd", "even")
     parts = {**dict.fromkeys(names, (suffix, n * n)), "pivots": ("i64", n)}
     words: dict[str, Word] = {
-        "source": _place(a), "target": Address(node), "n": n,
-        "gemm": _routine("gemm", a.dtype), "gesv": _routine("gesv", a.dtype),
+        "source": place(a), "target": Address(node), "n": n,
+        "gemm": routine_of("gemm", a.dtype), "gesv": routine_of("gesv", a.dtype),
     }  # fmt: skip
-    count = _count(a.type, 2) if n else 0
-    return _Work(node, count, parts).kernel(words, body, check, 12 * count * n**3)
+    count = count_of(a.type, 2) if n else 0
+    return Work(node, count, parts).kernel(words, body, check, 12 * count * n**3)
 
 
 #: The launches of each op.

@@ -24,12 +24,13 @@ from graphdl.numpy_functions.arguments import (
     reshaped,
 )
 from graphdl.numpy_functions.manipulation import moveaxis
-from graphdl.ops import linalg, pointwise
+from graphdl.ops import complex_numbers, linalg, pointwise, spectral
 from graphdl.tracing import broadcast_shapes, broadcast_to, cast, implements
 
 #: NumPy's named tuples, which it does not export.
 _SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
 _QRResult: Any = type(np.linalg.qr(np.eye(1)))
+_EigResult: Any = type(np.linalg.eig(np.eye(1)))
 _EighResult: Any = type(np.linalg.eigh(np.eye(1)))
 _SVDResult: Any = type(np.linalg.svd(np.eye(1)))
 
@@ -243,12 +244,22 @@ def eigvalsh(a: Any, UPLO: str = "L") -> Any:
     return eigh(a, UPLO)[0]
 
 
-@implements(np.linalg.eig, np.linalg.eigvals)
+@implements(np.linalg.eig)
 def eig(a: Any) -> Any:
-    raise UnsupportedError(
-        "the eigenvalues of a matrix that is not symmetric are complex; "
-        "for a symmetric one write np.linalg.eigh or np.linalg.eigvalsh"
-    )
+    """Complex, whatever the values: NumPy gives floats where no value has an imaginary part.
+
+    In float64, also for float32, as NumPy's: the order of the values depends on rounding.
+    """
+    x = square(a)
+    found = linalg.results(spectral.eig(cast(x, FLOAT)))
+    real, imag, vt_real, vt_imag = (cast(part, x.dtype) for part in found)
+    vectors = linalg.transposed(complex_numbers.whole(vt_real, vt_imag))
+    return _EigResult(complex_numbers.whole(real, imag), vectors)
+
+
+@implements(np.linalg.eigvals)
+def eigvals(a: Any) -> Any:
+    return eig(a)[0]
 
 
 @implements(np.linalg.svd)

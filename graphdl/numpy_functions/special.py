@@ -187,6 +187,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "cosm1": _cosm1,
     "log1p": np.log1p,
     "cbrt": np.cbrt,
+    "yn": lambda n, x: _OPS["yv"](n, x),
     # distribution functions that are others under another name
     "chdtr": lambda v, x: _OPS["gammainc"](v / 2, x / 2),
     "chdtrc": lambda v, x: _OPS["gammaincc"](v / 2, x / 2),

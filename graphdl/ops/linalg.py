@@ -37,7 +37,7 @@ def failure(op: Any, where: str = "") -> GraphLinAlgError:
 # --- shapes -------------------------------------------------------------------------------------
 
 
-def _matrix(name: str, a: TensorType) -> tuple[int, int]:
+def matrix_sizes(name: str, a: TensorType) -> tuple[int, int]:
     """The sizes of the matrices of a float operand."""
     if a.dtype.kind != "f":
         raise DtypeError(f"{name}: matrices must be of floats, not {a}")
@@ -46,8 +46,8 @@ def _matrix(name: str, a: TensorType) -> tuple[int, int]:
     return a.shape[-2], a.shape[-1]
 
 
-def _square(name: str, a: TensorType) -> int:
-    rows, columns = _matrix(name, a)
+def square_size(name: str, a: TensorType) -> int:
+    rows, columns = matrix_sizes(name, a)
     if rows != columns:
         raise ShapeError(f"{name}: the matrices of {a} are not square")
     return rows
@@ -55,7 +55,7 @@ def _square(name: str, a: TensorType) -> int:
 
 def _system(name: str, a: TensorType, b: TensorType) -> TensorType:
     """The type of x in a @ x = b."""
-    n = _square(name, a)
+    n = square_size(name, a)
     if a.dtype != b.dtype:
         raise DtypeError(f"{name}: {a} with {b}")
     if b.ndim != a.ndim or b.shape[:-2] != a.shape[:-2] or b.shape[-2] != n:
@@ -63,7 +63,7 @@ def _system(name: str, a: TensorType, b: TensorType) -> TensorType:
     return b
 
 
-def _of(a: TensorType, *sizes: int) -> TensorType:
+def sized(a: TensorType, *sizes: int) -> TensorType:
     """An array of `sizes` for each matrix of a."""
     return TensorType(a.dtype, (*a.shape[:-2], *sizes))
 
@@ -71,7 +71,7 @@ def _of(a: TensorType, *sizes: int) -> TensorType:
 # --- the NumPy references -----------------------------------------------------------------------
 
 
-def _each(
+def each(
     types: Sequence[TensorType], function: Callable[..., Sequence[Any]], *stacks: tuple[Any, int]
 ) -> list[Any]:
     """What a function of single arrays returns for each of a stack.
@@ -89,11 +89,11 @@ def _each(
     return results
 
 
-def _type(x: Any) -> TensorType:
+def type_of(x: Any) -> TensorType:
     return TensorType(x.dtype, x.shape)
 
 
-def _lapack(name: str, like: Any) -> Callable[..., Any]:
+def lapack(name: str, like: Any) -> Callable[..., Any]:
     from scipy.linalg import get_lapack_funcs  # SciPy's start-up, which only the interpreter pays
 
     routine: Callable[..., Any] = get_lapack_funcs((name,), (like,))[0]
@@ -137,7 +137,7 @@ def diagonal(x: Any) -> Any:
 
 
 def _infer_cholesky(a: TensorType) -> TensorType:
-    _square("cholesky", a)
+    square_size("cholesky", a)
     return a
 
 
@@ -178,12 +178,12 @@ def _infer_triangular(
 def _solve_triangular(a: Any, b: Any, *, lower: bool, trans: bool, unit: bool) -> Any:
     if not unit and np.any(diagonal(a) == 0):
         raise failure(solve_triangular)
-    solver = _lapack("trtrs", a)
+    solver = lapack("trtrs", a)
 
     def one(a: Any, b: Any) -> Any:
         return solver(a, b, lower=lower, trans=trans, unitdiag=unit)[:1]
 
-    return _each([_type(b)], one, (a, 2), (b, 2))[0]
+    return each([type_of(b)], one, (a, 2), (b, 2))[0]
 
 
 def _triangular_rule(
@@ -219,20 +219,20 @@ def solve_upper(a: Any, b: Any, trans: bool = False, unit: bool = False) -> Any:
 
 
 def _lu_results(a: TensorType) -> list[TensorType]:
-    rows, columns = _matrix("lu", a)
+    rows, columns = matrix_sizes("lu", a)
     pivots = TensorType(_INDEX, (*a.shape[:-2], min(rows, columns)))
-    return [_of(a, columns, rows), pivots]
+    return [sized(a, columns, rows), pivots]
 
 
 def _lu(a: Any) -> Any:
-    factor = _lapack("getrf", a)
+    factor = lapack("getrf", a)
 
     def one(a: Any) -> tuple[Any, Any]:
         lu, pivots, _ = factor(a)
         return lu.T, pivots.astype(_INDEX)
 
-    types = _lu_results(_type(a))
-    return control.pack(_each(types, one, (a, 2)), types)
+    types = _lu_results(type_of(a))
+    return control.pack(each(types, one, (a, 2)), types)
 
 
 def _lu_rule(gs: Sequence[Any], outs: Sequence[Any], a: Any) -> tuple[Any]:
@@ -290,7 +290,7 @@ def _permutation(pivots: Any, *, size: int) -> Any:
             order[[i, k]] = order[[k, i]]
         return (order,)
 
-    return _each([_infer_permutation(_type(pivots), size=size)], one, (pivots, 1))[0]
+    return each([_infer_permutation(type_of(pivots), size=size)], one, (pivots, 1))[0]
 
 
 #: The rows in the order that the exchanges of `lu` give them.
@@ -338,12 +338,12 @@ def _infer_solve(
 def _solve(a: Any, lut: Any, pivots: Any, b: Any, *, trans: bool) -> Any:
     if np.any(diagonal(lut) == 0):
         raise failure(solve)
-    solver = _lapack("getrs", a)
+    solver = lapack("getrs", a)
 
     def one(lut: Any, pivots: Any, b: Any) -> Any:
         return solver(lut.T, pivots, b, trans=trans)[:1]
 
-    return _each([_type(b)], one, (lut, 2), (pivots, 1), (b, 2))[0]
+    return each([type_of(b)], one, (lut, 2), (pivots, 1), (b, 2))[0]
 
 
 def _solve_rule(
@@ -363,10 +363,10 @@ solve: Op = Op("solve", "linalg", _infer_solve, _solve, _solve_rule, failure=SIN
 
 
 def _qr_results(a: TensorType, *, columns: int) -> list[TensorType]:
-    rows, n = _matrix("qr", a)
+    rows, n = matrix_sizes("qr", a)
     if rows < n or columns not in (0, n, rows):
         raise ShapeError(f"qr: {columns} columns of the factor of {a}")
-    return [_of(a, n, n), *([_of(a, columns, rows)] if columns else [])]
+    return [sized(a, n, n), *([sized(a, columns, rows)] if columns else [])]
 
 
 def _qr(a: Any, *, columns: int) -> Any:
@@ -374,8 +374,8 @@ def _qr(a: Any, *, columns: int) -> Any:
         q, r = np.linalg.qr(a, "complete" if columns > a.shape[1] else "reduced")
         return [r[: a.shape[1]], *([q.T] if columns else [])]
 
-    types = _qr_results(_type(a), columns=columns)
-    return control.pack(_each(types, one, (a, 2)), types)
+    types = _qr_results(type_of(a), columns=columns)
+    return control.pack(each(types, one, (a, 2)), types)
 
 
 def _qr_rule(gs: Sequence[Any], outs: Sequence[Any], a: Any, *, columns: int) -> tuple[Any]:
@@ -418,12 +418,12 @@ qr: Op = Op(
 
 
 def _eigh_results(a: TensorType, *, lower: bool, vectors: bool) -> list[TensorType]:
-    n = _square("eigh", a)
-    return [_of(a, n), *([_of(a, n, n)] if vectors else [])]
+    n = square_size("eigh", a)
+    return [sized(a, n), *([sized(a, n, n)] if vectors else [])]
 
 
 def _eigh(a: Any, *, lower: bool, vectors: bool) -> Any:
-    routine = _lapack("syevd", a)
+    routine = lapack("syevd", a)
 
     def one(a: Any) -> list[Any]:
         values, v, info = routine(a, compute_v=vectors, lower=lower)
@@ -431,8 +431,8 @@ def _eigh(a: Any, *, lower: bool, vectors: bool) -> Any:
             raise failure(eigh)
         return [values, *([v.T] if vectors else [])]
 
-    types = _eigh_results(_type(a), lower=lower, vectors=vectors)
-    return control.pack(_each(types, one, (a, 2)), types)
+    types = _eigh_results(type_of(a), lower=lower, vectors=vectors)
+    return control.pack(each(types, one, (a, 2)), types)
 
 
 def _reciprocal_gaps(values: Any) -> Any:
@@ -474,19 +474,19 @@ eigh: Op = Op(
 
 
 def _svd_results(a: TensorType, *, full: bool, vectors: bool) -> list[TensorType]:
-    rows, columns = _matrix("svd", a)
+    rows, columns = matrix_sizes("svd", a)
     k = min(rows, columns)
     if not vectors:
-        return [_of(a, k)]
+        return [sized(a, k)]
     return [
-        _of(a, k),
-        _of(a, rows if full else k, rows),
-        _of(a, columns, columns if full else k),
+        sized(a, k),
+        sized(a, rows if full else k, rows),
+        sized(a, columns, columns if full else k),
     ]
 
 
 def _svd(a: Any, *, full: bool, vectors: bool) -> Any:
-    routine = _lapack("gesdd", a)
+    routine = lapack("gesdd", a)
 
     def one(a: Any) -> list[Any]:
         u, values, vh, info = routine(a, compute_uv=vectors, full_matrices=full)
@@ -494,8 +494,8 @@ def _svd(a: Any, *, full: bool, vectors: bool) -> Any:
             raise failure(svd)
         return [values, *([u.T, vh.T] if vectors else [])]
 
-    types = _svd_results(_type(a), full=full, vectors=vectors)
-    return control.pack(_each(types, one, (a, 2)), types)
+    types = _svd_results(type_of(a), full=full, vectors=vectors)
+    return control.pack(each(types, one, (a, 2)), types)
 
 
 def _svd_rule(
@@ -569,7 +569,7 @@ FIRST_ONLY: dict[str, dict[str, Any]] = {
 
 
 def _infer_expm(a: TensorType) -> TensorType:
-    _square("expm", a)
+    square_size("expm", a)
     return a
 
 

@@ -16,6 +16,7 @@ from graphdl.ops import (
     rejection,
     sorting,
     special,
+    spectral,
     update,
     windows,
 )
@@ -23,7 +24,7 @@ from graphdl.ops.op import Op
 
 _FAMILIES = (
     pointwise, special, reduction, cumulative, movement, contraction, indexing, sorting, update,
-    random, rejection, linalg, convolution, windows, complex_numbers,
+    random, rejection, linalg, spectral, convolution, windows, complex_numbers,
 )  # fmt: skip
 OPS: dict[str, Op] = {
     value.name: value

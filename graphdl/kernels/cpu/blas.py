@@ -32,7 +32,19 @@ BLAS_ROUTINES = tuple(
 )
 LAPACK_ROUTINES = tuple(
     kind + name
-    for name in ("potrf", "getrf", "gesv", "geqrf", "orgqr", "syevd", "gesdd")
+    for name in (
+        "potrf",
+        "getrf",
+        "gesv",
+        "geqrf",
+        "orgqr",
+        "syevd",
+        "gesdd",
+        "geev",
+        "gees",
+        "trsyl",
+        "gbsv",
+    )
     for kind in "sd"
 )
 ROUTINES = BLAS_ROUTINES + LAPACK_ROUTINES
