@@ -31,18 +31,6 @@ def training_step():
         executable.visualize(HERE / f"training-step-{theme}.svg", theme=theme)
 
 
-def computation_graph():
-    """Values and derivatives, as in textbooks."""
-
-    def loss(x, w, b, y):
-        return abs(x * w + b - y)
-
-    arguments = (2.0, 3.0, 1.0, 9.0)
-    graph = gd.trace(loss, *arguments)
-    for theme in ("light", "dark"):
-        graph.visualize(HERE / f"computation-graph-{theme}.svg", values=arguments, theme=theme)
-
-
 def deep_network():
     """A step of twelve equal blocks with Adam, a box for each layer."""
 
@@ -79,5 +67,4 @@ def deep_network():
 
 if __name__ == "__main__":
     training_step()
-    computation_graph()
     deep_network()
