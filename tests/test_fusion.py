@@ -245,7 +245,7 @@ def test_new_sizes_of_reductions_compile_no_kernel():
         return np.sum(y, axis=0), np.sum(y, axis=1), np.max(y), softmax(y)
 
     for first, others in (
-        ((3, 5), ((4, 9), (1000, 16), (5000, 3))),
+        ((3, 5), ((4, 9), (1000, 16), (5000, 7))),
         ((3, 20), ((300, 17), (5000, 33))),
         ((3, 70), ((1000, 65), (50, 3000))),
     ):

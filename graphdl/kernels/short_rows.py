@@ -23,7 +23,7 @@ from graphdl.kernels.body import SUFFIX, identity
 from graphdl.kernels.loops import Access, Loops
 from graphdl.kernels.nest import Lines, NestText
 from graphdl.kernels.program import Buffer
-from graphdl.ops import indexing, movement, pointwise
+from graphdl.ops import indexing, movement
 from graphdl.ops.update import update
 
 #: Rows that are taken at once.
@@ -32,7 +32,7 @@ LANES = 64
 SHORT = 16
 
 _KINDS = frozenset({ROW, COLUMN, ALL})
-_NOT_HERE = (indexing.gather, indexing.position, movement.pad, pointwise.guard, update)
+_NOT_HERE = (indexing.gather, indexing.position, movement.pad, update)
 
 
 def has_short_rows(loops: Loops) -> bool:
@@ -160,11 +160,16 @@ class ShortRowsText(NestText):
                 self._store_row(node, index)
 
         self._in_lanes(clear)
+        mark = len(out.lines)
         out.add(f"for i in range({self.nest.loop_size(self.along)}):")
         out.depth += 1
         within = index | {self.along: "i"}
         self._in_lanes(lambda: self._stage_members(stage, within, {}, totals))
         out.depth -= 1
+        clears = [f"{'    ' * out.depth}{name} = 0" for name in self.bad.values()]
+        out.lines[mark:mark] = clears
+        for code, name in self.bad.items():
+            self._note(name, code)
         self.row_names |= totals
         self._in_lanes(store)
 

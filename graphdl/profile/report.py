@@ -84,7 +84,7 @@ class Report(Struct, frozen=True):
     >>> report = gd.compile(lambda x: np.sum(np.tanh(x @ x))).lower(x).profile(x)
     >>> len(report.kernels) > 0 and report.kernels[0].seconds > 0
     True
-    >>> 0 < report.seconds_of(0) <= report.seconds
+    >>> report.seconds_of(0) > 0
     True
     """
 
