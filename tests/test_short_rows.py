@@ -131,3 +131,10 @@ def test_one_thread_or_two():
         gd.set_num_threads(before)
     assert one[0] == two[0]
     np.testing.assert_array_equal(one[1], two[1])
+
+
+def test_rows_of_a_matrix_product_start_sooner_one_by_one():
+    f = gd.compile(lambda x, w: softmax(x @ w + 1.0))
+    x, w = numbers(70, 20), numbers(20, 10)
+    assert not is_side_by_side(f.lower(x, w))
+    np.testing.assert_allclose(f(x, w), softmax(x @ w + 1.0), rtol=1e-12)

@@ -3,13 +3,13 @@
 `f32_to_lanes(tile, lanes, rows, stride, count, size)` and `f32_from_lanes` move `count` rows of
 `size` adjacent elements, `stride` elements from one row to the next; element i of row j is the
 tile's element i * lanes + j. The tile lies as scratch memory does, `lanes` is a multiple of W, the
-elements of a 512-bit register, and the tile has as many lines as the next multiple of W of `size`.
+elements of a 256-bit register, and the tile has as many lines as the next multiple of W of `size`.
 
 Element by element this takes 2.2 ns of the 3.0 that a softmax over ten classes takes an element: a
 vector that is put together from scalars costs two instructions for each.
 
-A block of W x W is transposed in log2(W) steps; step d swaps
-the parts of rows k and k + d that lie d elements apart.
+A block of W x W is transposed in log2(W) steps; step d swaps the parts of rows k and k + d that lie
+d elements apart.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numba.core import cgutils, types
 from graphdl.kernels.cpu.intrinsics import SUFFIXES, Intrinsic, Pointer
 
 _I1, _I64 = ir.IntType(1), ir.IntType(64)
-_REGISTER = 512
+_REGISTER = 256
 
 
 def _constants(kind: Any, numbers: Sequence[int]) -> Any:
@@ -122,6 +122,24 @@ class _Block:
         self.builder.call(store, [vector, place, ir.IntType(32)(1), mask])
 
 
+def _function(module: Any, name: str, direction: str, width: int, kinds: Sequence[Any]) -> Any:
+    """The function that moves all blocks: one for all arrays of a dtype, as LLVM takes 25 ms."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block())
+    _, _, _, _, count, size = function.args
+    block = _Block(builder, kinds[0].pointee, width, function.args)
+    step = _I64(width)
+    with (
+        cgutils.for_range_slice(builder, _I64(0), count, step, _I64) as (first, _),
+        cgutils.for_range_slice(builder, _I64(0), size, step, _I64) as (start, _),
+    ):
+        getattr(block, direction)(first, start)
+    builder.ret_void()
+    return function
+
+
 def _moving(direction: str) -> Callable[..., Any]:
     def define(
         typingctx: Any, tile: Any, lanes: Any, rows: Any, stride: Any, count: Any, size: Any
@@ -129,16 +147,15 @@ def _moving(direction: str) -> Callable[..., Any]:
         if not isinstance(tile, Pointer) or tile != rows:
             return None
 
+        width = _REGISTER // tile.dtype.bitwidth
+
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            element = args[0].type.pointee
-            width = _REGISTER // tile.dtype.bitwidth
-            block = _Block(builder, element, width, args)
-            step = _I64(width)
-            with (
-                cgutils.for_range_slice(builder, _I64(0), args[4], step, _I64) as (first, _),
-                cgutils.for_range_slice(builder, _I64(0), args[5], step, _I64) as (start, _),
-            ):
-                getattr(block, direction)(first, start)
+            name = f"{direction}_{tile.dtype}"
+            function = builder.module.globals.get(name)
+            if function is None:
+                kinds = [arg.type for arg in args]
+                function = _function(builder.module, name, direction, width, kinds)
+            builder.call(function, args)
             return context.get_dummy_value()
 
         number = types.int64
