@@ -7,18 +7,14 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
 import pytest
 
 from graphdl.compiler import fuse, pipeline
 from graphdl.graph import Graph
-from graphdl.kernels import memory
-from graphdl.kernels.cpu import build
 from graphdl.kernels.cuda import emit
 from graphdl.kernels.cuda.interpret import run_as_python
-from graphdl.kernels.memory import Place
 from graphdl.kernels.program import Address, Program
-from tests.programs import Grouping, _array, _leaves
+from tests.programs import Grouping, placed
 
 ALIGNMENT = 256
 
@@ -52,30 +48,11 @@ def run_as_device_python(
 ) -> list[Any]:
     """The results of the kernels' texts run thread by thread."""
     program = device_program(graph, grouping)
-    plan = memory.plan(program)
-    inputs = [_array(arg, node) for arg, node in zip(_leaves(args), graph.inputs, strict=True)]
-    results = [np.zeros(node.shape, node.dtype) for node in program.graph.outputs]
-    constants = [build._constant(node) for node in program.constants]
-    arena = np.full(plan.arena_bytes + ALIGNMENT, 0xAB, np.uint8)
-    if program.status is not None:
-        arena[plan.places[program.status].offset :][:8] = 0
-    kinds = {"argument": inputs, "result": results, "constant": constants}
-
-    def address(place: Place) -> int:
-        if place.kind == "arena":
-            return int(arena.ctypes.data) + place.offset
-        return int(kinds[place.kind][place.index].ctypes.data)
-
-    memories = [*inputs, *results, *constants, arena]
+    results, memories, address = placed(program, args, ALIGNMENT)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         for launch in program.launches:
-            words = [
-                address(plan.places[word.where]) + word.offset
-                if isinstance(word, Address)
-                else word
-                for word in launch.words
-            ]
+            words = [address(word) if isinstance(word, Address) else word for word in launch.words]
             run_as_python(
                 launch.source, words, launch.iterations, launch.threads, launch.shared, memories
             )

@@ -20,7 +20,7 @@ from graphdl.graph import Graph
 from graphdl.kernels import emit, memory
 from graphdl.kernels.cpu import blas, build, cores, entry
 from graphdl.kernels.interpret import run_as_python
-from graphdl.kernels.memory import ALIGNMENT, Memory, Place
+from graphdl.kernels.memory import ALIGNMENT, Memory
 from graphdl.kernels.program import Address, Program, Routine
 
 Grouping = Callable[[Graph], list[Group]]
@@ -46,33 +46,41 @@ def run_native(graph: Graph, args: Sequence[Any], grouping: Grouping = fuse.fuse
     return list(build.entry_of(made, takes, gives)(*leaves))
 
 
+def placed(
+    program: Program, args: Sequence[Any], alignment: int
+) -> tuple[list[Any], list[Any], Callable[[Address], int]]:
+    """Memory for a program: its results, all arrays that it may touch, where a word points to."""
+    graph, plan = program.graph, memory.plan(program)
+    inputs = [_array(arg, node) for arg, node in zip(_leaves(args), graph.inputs, strict=True)]
+    results = [np.zeros(node.shape, node.dtype) for node in graph.outputs]
+    constants = [build._constant(node) for node in program.constants]
+    arena = np.full(plan.arena_bytes + alignment, 0xAB, np.uint8)
+    if program.status is not None:
+        arena[plan.places[program.status].offset :][:8] = 0
+    kinds = {"argument": inputs, "result": results, "constant": constants}
+
+    def address(word: Address) -> int:
+        place = plan.places[word.where]
+        base = arena if place.kind == "arena" else kinds[place.kind][place.index]
+        offset = place.offset if place.kind == "arena" else 0
+        return int(base.ctypes.data) + offset + word.offset
+
+    return results, [*inputs, *results, *constants, arena], address
+
+
 def run_in_python(graph: Graph, args: Sequence[Any], grouping: Grouping = fuse.fuse) -> list[Any]:
     """The results of the generated text run as ordinary Python, each launch cut in two calls.
 
     Kernels may touch only the arrays of the program: an access outside of them raises IndexError.
     """
     program = program_of(graph, grouping)
-    plan = memory.plan(program)
-    inputs = [_array(arg, node) for arg, node in zip(_leaves(args), graph.inputs, strict=True)]
-    results = [np.zeros(node.shape, node.dtype) for node in program.graph.outputs]
-    constants = [build._constant(node) for node in program.constants]
-    arena = np.full(plan.arena_bytes + ALIGNMENT, 0xAB, np.uint8)
-    if program.status is not None:
-        arena[plan.places[program.status].offset :][:8] = 0
-    kinds = {"argument": inputs, "result": results, "constant": constants}
-
-    def address(place: Place) -> int:
-        if place.kind == "arena":
-            return int(arena.ctypes.data) + place.offset
-        return int(kinds[place.kind][place.index].ctypes.data)
-
-    memories = [*inputs, *results, *constants, arena]
+    results, memories, address = placed(program, args, ALIGNMENT)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         for launch in program.launches:
             table = np.array(
                 [
-                    address(plan.places[word.where]) + word.offset
+                    address(word)
                     if isinstance(word, Address)
                     else blas.library().addresses[word.name] if isinstance(word, Routine)
                     else word if isinstance(word, int) else 0
