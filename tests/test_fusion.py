@@ -168,6 +168,31 @@ def test_a_group_does_not_grow_without_end():
     assert max(len(group.members) for group in groups) <= fuse.MAX_MEMBERS
 
 
+def test_numbers_that_a_product_needs_are_computed_before_its_rows():
+    def step(x, w, mean, count):
+        corrected = (0.9 * mean + 0.1 * (x.T @ w)) / (1 - 0.9 ** (count + 1))
+        return corrected, np.sum(corrected)
+
+    arguments = X, normal(4, 6), normal(5, 6), np.float32(3)
+    check_compiled(step, *arguments)
+    (text,) = (
+        kernel.source
+        for kernel in gd.compile(step).lower(*arguments).kernels
+        if "power(" in kernel.source and "contract" in kernel.name
+    )
+    assert text.index("power(") < text.index("for row in")
+
+
+def test_a_product_of_one_element_and_numbers_made_of_it():
+    def f(a, b, t):
+        total = a @ b
+        return total * np.exp(t), np.sin(total) + t * total, np.sin(total.reshape(())) * total
+
+    for dtype in (np.float32, np.float64):
+        check_compiled(f, normal(7, dtype=dtype), normal(7, dtype=dtype) + 1, dtype(0.5))
+        check_compiled(f, normal(1, 7, dtype=dtype), normal(7, 1, dtype=dtype), dtype(0.5))
+
+
 def test_numbers_are_not_computed_anew_without_end():
     """A long chain of numbers is cut; each kernel computes only the last piece for itself."""
 

@@ -16,7 +16,7 @@ from graphdl.kernels.program import Address, Entry, Launch, Word
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import contraction, convolution, movement
 from graphdl.ops.convolution import axes_of
-from graphdl.types import Shape, contiguous_strides
+from graphdl.types import Dtype, Shape, contiguous_strides
 
 #: Nanoseconds a multiply-add takes one core, to decide whether threads share a product.
 MULTIPLY_ADD = 0.012
@@ -34,6 +34,11 @@ def _bytes(strides: Strides, size: int) -> Strides:
     return z * size, y * size, i * size, j * size
 
 
+def _lies(by_loop: Strides) -> str:
+    """How an array lies along the columns: see product.Operand."""
+    return {0: "same", 1: "adjacent"}.get(by_loop[3], "any")
+
+
 class _Epilogue:
     """The members of a product group as lines of an epilogue kernel."""
 
@@ -45,23 +50,37 @@ class _Epilogue:
         self.operands: list[product.Operand] = []
         self.words: list[tuple[Node, int, Strides]] = []
         self.lines: list[str] = []
+        self.numbers: list[str] = []
         self.names: dict[object, str] = {root: "c"}
+        self.varying = {"c"}
         self.reads: dict[Node, None] = {}
         self.factors: dict[Node, None] = {}
 
     def operand(self, node: Node, offset: int, strides: Shape, dtype_of: Node) -> str:
-        """An array seen from (z, y, i, j): its element as text."""
-        by_loop = along(self.root, strides)
-        assert by_loop is not None, f"{node!r} is not linear along the rows of {self.root!r}"
+        """An array to read, seen from (z, y, i, j): its element as text."""
+        by_loop = self._by_loop(strides)
         key = (node, offset, by_loop)
         if key not in self.names:
-            lies = {0: "same", 1: "adjacent"}.get(by_loop[3], "any")
-            operand = product.Operand(f"e{len(self.operands)}", SUFFIX[dtype_of.dtype], lies)
-            self.operands.append(operand)
-            size = dtype_of.dtype.itemsize
-            self.words.append((node, offset * size, _bytes(by_loop, size)))
-            self.names[key] = operand.element
+            lies = _lies(by_loop) if any(by_loop) else "number"
+            self.names[key] = self._added(node, offset, by_loop, dtype_of.dtype, lies)
         return self.names[key]
+
+    def output(self, node: Node, strides: Shape) -> str:
+        """A value to store, seen from (z, y, i, j): its element as text."""
+        by_loop = self._by_loop(strides)
+        return self._added(node, 0, by_loop, node.dtype, _lies(by_loop))
+
+    def _by_loop(self, strides: Shape) -> Strides:
+        by_loop = along(self.root, strides)
+        assert by_loop is not None, f"strides {strides} are not linear along rows of {self.root!r}"
+        return by_loop
+
+    def _added(self, node: Node, offset: int, by_loop: Strides, dtype: Dtype, lies: str) -> str:
+        operand = product.Operand(f"e{len(self.operands)}", SUFFIX[dtype], lies)
+        self.operands.append(operand)
+        size = dtype.itemsize
+        self.words.append((node, offset * size, _bytes(by_loop, size)))
+        return operand.element
 
     def value(self, operand: Node, axes: tuple[int | None, ...]) -> str:
         """The text of an operand of a member."""
@@ -98,7 +117,7 @@ class _Epilogue:
         return "i64(j0 + j)" if axis in self.walk.column else "i64(y)"
 
     def _scalar(self, node: Node) -> str:
-        """A number made from numbers; LLVM takes it out of the loop."""
+        """A number made from numbers."""
         pending = [node]
         while pending:
             at = pending[-1]
@@ -113,13 +132,18 @@ class _Epilogue:
         return self.names[node]
 
     def _assign(self, node: Node, operands: list[str]) -> None:
+        """Name the value of a node: once for the launch if no operand varies, else an element."""
         text = expression(node, operands)
         if text in operands:
             self.names[node] = text
             return
-        name = f"v{len(self.lines)}"
-        self.lines.append(f"{name} = {text}")
+        name = f"v{len(self.numbers) + len(self.lines)}"
         self.names[node] = name
+        if is_scalar(node) and self.varying.isdisjoint(operands):
+            self.numbers.append(f"{name} = {text}")
+        else:
+            self.varying.add(name)
+            self.lines.append(f"{name} = {text}")
 
     def build(self) -> product.Epilogue:
         for node in self.group.members:
@@ -132,9 +156,9 @@ class _Epilogue:
             for axis, stride in zip(self.group.axes[node], own, strict=True):
                 if axis is not None:
                     strides[axis] = stride
-            element = self.operand(node, 0, tuple(strides), node)
+            element = self.output(node, tuple(strides))
             self.lines.append(f"{element} = {self.names[node]}")
-        return product.Epilogue(tuple(self.operands), tuple(self.lines))
+        return product.Epilogue(tuple(self.operands), tuple(self.lines), tuple(self.numbers))
 
 
 def product_launch(group: Group, stored: set[Node]) -> Launch:

@@ -403,7 +403,8 @@ def finish_in_python(
 class Operand(Struct, frozen=True):
     """An array that an epilogue reads or writes, indexed by (z, y, i, j).
 
-    `along` tells how it lies along j: "adjacent", "same" (stride 0), or "any".
+    `along` tells how it lies along j: "adjacent", "same" (stride 0), or "any"; "number" is one
+    element for the whole launch, which is read once and never written.
     """
 
     name: str
@@ -416,6 +417,7 @@ class Operand(Struct, frozen=True):
         return {
             "adjacent": f"{self.name}[j]",
             "same": f"{self.name}[0]",
+            "number": self.name,
             "any": f"{self.dtype}_at({self.name}_row + j * {self.name}_j)[0]",
         }[self.along]
 
@@ -424,7 +426,9 @@ class Epilogue(Struct, frozen=True):
     """What becomes of c: lines of kernel text that run for each element.
 
     They use `c` (a scalar of the product's dtype), the `element` of each operand, and, if they
-    need them, the indices z, y, i and j0 + j. They store the outputs:
+    need them, the indices z, y, i and j0 + j. They store the outputs. `numbers` are lines that run
+    once, before the first row, and use operands along "number" only: LLVM would not take them out
+    of the loop, as it cannot know that no output overwrites what they read.
 
     >>> out, bias = Operand("out", "f32"), Operand("bias", "f32")
     >>> Epilogue((out, bias), (f"{out.element} = c + {bias.element}",)).lines
@@ -433,6 +437,7 @@ class Epilogue(Struct, frozen=True):
 
     operands: tuple[Operand, ...]
     lines: tuple[str, ...]
+    numbers: tuple[str, ...] = ()
 
 
 def epilogue_source(dtype: str, epilogue: Epilogue, name: str = "epilogue") -> KernelSource:
@@ -444,6 +449,9 @@ def epilogue_source(dtype: str, epilogue: Epilogue, name: str = "epilogue") -> K
     ]
     for position, operand in enumerate(epilogue.operands):
         address = OPERANDS + OPERAND_WORDS * position
+        if operand.along == "number":
+            lines.append(f"    {operand.name} = {operand.dtype}_at(table[{address}])[0]")
+            continue
         lines += [
             f"    {operand.name}_at = table[{address}] + z * table[{address + 1}]"
             f" + y * table[{address + 2}] + j0 * table[{address + 4}]",
@@ -451,12 +459,15 @@ def epilogue_source(dtype: str, epilogue: Epilogue, name: str = "epilogue") -> K
         ]
         if operand.along == "any":
             lines.append(f"    {operand.name}_j = table[{address + 4}]")
+    lines += ["    " + line for line in epilogue.numbers]
     lines += [
         "    for row in range(lo, hi):",
         f"        i = place[{FIRST_ROW}] + row",
         f"        sums = {dtype}_at(place[{SUMS}] + row * place[{SUMS_STRIDE}])",
     ]
     for operand in epilogue.operands:
+        if operand.along == "number":
+            continue
         lines.append(f"        {operand.name}_row = {operand.name}_at + i * {operand.name}_i")
         if operand.along != "any":
             lines.append(f"        {operand.name} = {operand.dtype}_at({operand.name}_row)")
