@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from graphdl.kernels.cuda.run import Runner
 from graphdl.kernels.program import Launch, Program
 from graphdl.trees import flatten, leaves_of, unflatten
 from graphdl.types import TensorType, as_dtype
+
+if TYPE_CHECKING:
+    from graphdl.kernels.cpu.image import Image
 
 
 def device_put(tree: Any, target: str = "cuda") -> Any:
@@ -100,6 +103,13 @@ class DeviceExecutable(Executable):
     def _build(self) -> None:
         steps = {**CONTROL_STEPS, **PRODUCT_STEPS}
         self._runner = Runner(self._program, self.memory, self.device, steps)
+
+    @property
+    def _image(self) -> Image:
+        raise UnsupportedError(
+            "a program for a GPU has no njit, address or C code: compile the function for the CPU, "
+            'target="cpu", for those'
+        )
 
     @cached_property
     def flat(self) -> Callable[..., tuple[Any, ...]]:

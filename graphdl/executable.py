@@ -17,10 +17,16 @@ from msgspec import Struct
 from graphdl import visualize
 from graphdl.compiler import fuse, pipeline
 from graphdl.compiler.guards import guarded, settled
-from graphdl.errors import GraphError, GraphIndexError, StepsMemoryError
+from graphdl.errors import (
+    GraphError,
+    GraphIndexError,
+    NonFiniteError,
+    StepsMemoryError,
+    UnsupportedError,
+)
 from graphdl.graph import Graph
 from graphdl.kernels import emit, memory
-from graphdl.kernels.callbacks import CALLBACKS
+from graphdl.kernels.callbacks import CALLBACKS, calls_python
 from graphdl.kernels.cpu import build, entry
 from graphdl.kernels.cpu.native import Kernel
 from graphdl.kernels.program import (
@@ -40,6 +46,8 @@ from graphdl.types import TensorType
 
 if TYPE_CHECKING:
     from graphdl.explain import Explanation
+    from graphdl.kernels.cpu.image import Image, LoadedImage
+    from graphdl.native.signature import Signature
     from graphdl.profile import Report
 
 #: The ops that find an index out of bounds when a program runs.
@@ -289,6 +297,145 @@ class Executable:
             given = ", ".join(_described(leaf) for leaf in leaves)
             raise TypeError(f"this executable takes ({wanted}), not ({given})")
         return results
+
+    # --- calling from native code -----------------------------------------------------------
+
+    @cached_property
+    def njit(self) -> Any:
+        """The program as a function for nopython code. Reading it imports Numba.
+
+        It takes what a call of the executable takes, and returns what that returns, but for this:
+
+        - Arrays are exactly of the dtype, the number of axes and the shape that the program was
+          made for, contiguous and aligned. A typing error says which is not, when the caller is
+          compiled; ShapeError when it runs, if only the shape differs.
+        - What has no axes is a number: as a result always, as an argument where a number was given
+          to make the program (then any number that NumPy would convert), or, of the same dtype.
+        - Lists and dicts are tuples, a dict by its sorted keys.
+        - `out=`, nested as the result, gives arrays to write to, or None for a new one. They must
+          share no memory with each other or with an argument: ArgumentError.
+        - A donated argument is written over, and returned as the result.
+
+        A call costs some tens of nanoseconds beside the kernels, and what it allocates: each result
+        that is an array and is not given by `out=`. It may be made from any thread, from many at
+        once, and in `prange`: each call that runs has tables and an arena of its own, which are
+        kept for the next one. The memory of a program whose `njit` was read is never given back.
+
+        Raises what a call raises; NonFiniteError of `checks="nan"` does not say where. Reading it
+        raises UnsupportedError for a program that calls Python (gd.debug).
+
+        >>> import numba, numpy as np, graphdl as gd
+        >>> slope = gd.compile(gd.value_and_grad(lambda x: np.sum(x * x))).lower(np.zeros(3)).njit
+        >>> @numba.njit
+        ... def descend(x):
+        ...     for _ in range(20):
+        ...         value, gradient = slope(x)
+        ...         x = x - 0.25 * gradient
+        ...     return x
+        >>> np.round(descend(np.array([1.0, 2.0, 3.0])), 5)
+        array([0.    , 0.    , 0.    ])
+        """
+        from graphdl.native import nopython  # imports Numba
+
+        return nopython.function(self._loaded, self._c_signature)
+
+    @cached_property
+    def address(self) -> int:
+        """The address of a C function: `int f(void **arguments, void **results)`.
+
+        `arguments` are the addresses of the leaves of the arguments, `results` of those of the
+        results, in order, but for results that are written over donated arguments. Each is
+        C-contiguous memory of the leaf's dtype (a Python number is float64, int64 or a bool of one
+        byte), aligned as its dtype; a result shares none with another leaf. Nothing is checked.
+
+        It returns 0, or says why there are no results: 1, an index was out of bounds; 2, there was
+        no memory; 3, a NaN or an infinity, with `checks="nan"`; from 4 on, a matrix was not fit for
+        an operation, or a function of `gd.op` has raised.
+
+        It may be called from any thread, from many at once, with or without the interpreter's lock,
+        as long as the executable lives. Raises UnsupportedError for a program that calls Python
+        (gd.debug).
+
+        >>> import ctypes, numpy as np, graphdl as gd
+        >>> executable = gd.compile(lambda x: np.cumsum(x * x)).lower(np.zeros(3))
+        >>> f = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(executable.address)
+        >>> x, y = np.array([1.0, 2.0, 3.0]), np.zeros(3)
+        >>> f((ctypes.c_void_p * 1)(x.ctypes.data), (ctypes.c_void_p * 1)(y.ctypes.data)), y
+        (0, array([ 1.,  5., 14.]))
+        """
+        from graphdl.native import pointer  # what is rarely used
+
+        return pointer.address_of(self._loaded, self._c_signature)
+
+    @cached_property
+    def _loaded(self) -> LoadedImage:
+        from graphdl.kernels.cpu import image  # what is rarely used
+
+        return image.load(self._image)
+
+    @property
+    def _image(self) -> Image:
+        from graphdl.kernels.cpu import image  # what is rarely used
+
+        if calls_python(self._program):
+            raise UnsupportedError(
+                "this program calls a Python function (gd.debug): native code cannot call it "
+                "without the interpreter's lock. Take the gd.debug calls out, or call the "
+                "executable itself"
+            )
+        return image.image_of(self._native)
+
+    @cached_property
+    def _c_signature(self) -> Signature:
+        """What callers in other languages are told."""
+        from graphdl.native import nesting, signature  # what is rarely used
+
+        graph = self.graph
+        names = [graph.label(i) for i in range(len(graph.inputs))]
+        arguments = [
+            signature.Argument(
+                names[i],
+                node.type,
+                isinstance(self._leaves[i], entry.ScalarSpec),
+                i in self.memory.donated.values(),
+            )
+            for i, node in enumerate(graph.inputs)
+        ]
+        results = [
+            signature.Result(
+                f"result{i}" if len(self._results) > 1 else "result",
+                node.type,
+                leaf.leaf if isinstance(leaf, entry.Argument) else None,
+            )
+            for i, (node, leaf) in enumerate(zip(graph.outputs, self._results, strict=True))
+        ]
+        takes = (
+            nesting.nest_of(graph.in_tree)
+            if graph.in_tree is not None
+            else nesting.flat_nest(len(arguments))
+        )
+        assert isinstance(takes, tuple)
+        return signature.Signature(
+            tuple(arguments),
+            tuple(results),
+            takes,
+            nesting.nest_of(graph.out_tree),
+            self._failures(),
+        )
+
+    def _failures(self) -> dict[int, BaseException]:
+        """The errors behind the codes that a native call may return."""
+        found: dict[int, BaseException] = {
+            OUT_OF_BOUNDS: self._failure(self._program, OUT_OF_BOUNDS),
+            OUT_OF_MEMORY: StepsMemoryError("no memory is left for what the program keeps"),
+            NOT_FINITE: NonFiniteError(
+                "a value is a NaN or an infinity; call the executable itself to learn which"
+            ),
+        }
+        for check in self._loaded.image.checks:
+            for i in range(len(check.program.checks)):
+                found[FAILED + check.first + i] = self._failure(check.program, FAILED + i)
+        return found
 
     # --- reading --------------------------------------------------------------------------
 

@@ -102,7 +102,7 @@ def build(program: Program, memory: Memory, functions: Mapping[str, int] | None 
     bodies = [[_Inner.of(body, functions) for body in launch.bodies] for launch in program.launches]
     arena = np.zeros(memory.arena_bytes + ALIGNMENT, np.uint8)
     arena_at = -(-arena.ctypes.data // ALIGNMENT) * ALIGNMENT
-    constants = [_constant(node) for node in program.constants]
+    constants = [constant_array(node) for node in program.constants]
     sizes = [len(launch.words) for launch in program.launches]
     words = np.zeros(sum(sizes), np.int64)
     tables = words.ctypes.data + 8 * np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -234,7 +234,8 @@ def _address(launch: Launch, kernel: native.Kernel | None) -> int:
     return kernel.address if launch.core is None else cores.address(launch.core)
 
 
-def _constant(node: Any) -> NDArray[Any]:
+def constant_array(node: Any) -> NDArray[Any]:
+    """The value of a constant of a program, as it lies in memory."""
     return np.ascontiguousarray(node.op.evaluate(**dict(node.attrs))).reshape(node.shape)
 
 
@@ -303,4 +304,4 @@ def array_spec(type: TensorType, donated: bool = False) -> entry.ArraySpec:
     return entry.ArraySpec(type.dtype, type.shape, donated)
 
 
-__all__ = ["Native", "Row", "array_spec", "build", "entry_of", "uses_blas"]
+__all__ = ["Native", "Row", "array_spec", "build", "constant_array", "entry_of", "uses_blas"]

@@ -16,6 +16,9 @@ from graphdl.kernels.program import OUT_OF_MEMORY
 #: Words that name a body: bases, patches, how many, launches, how many, the runner.
 BODY_WORDS = 6
 
+#: The kernels, by the names of their ops.
+FUNCTIONS = ("scan", "while", "switch")
+
 
 def _run(f: Function, body: Value) -> None:
     f.call(
@@ -58,7 +61,7 @@ def _begin(
 
 
 def _copy(f: Function, to: Value, source: Value, size: Value) -> None:
-    f.call(f.load(f.address_of("process") + 8), to, source, size)
+    f.call(f.load(f.address_of("process") + growing.MEMMOVE), to, source, size)
 
 
 def _define_scan(module: Module) -> None:
@@ -121,7 +124,7 @@ def _define_reserve(module: Module) -> None:
         with f.when(size <= held):
             f.leave(1)
         wanted = f.larger(f.larger(held * 2, size), 4096)
-        place = f.call(f.load(f.address_of("process")), f.load(stack), wanted)
+        place = f.call(f.load(f.address_of("process") + growing.REALLOC), f.load(stack), wanted)
         with f.when(place.equals(0)):
             f.leave(0)
         f.store(stack, place)
@@ -258,7 +261,8 @@ def _define_switch(module: Module) -> None:
         _run(f, body)
 
 
-def _write(module: Module) -> None:
+def write(module: Module) -> None:
+    """Write the functions of control flow; the module's process words are `growing.MEMORY`."""
     for define in (
         _define_scan,
         _define_reserve,
@@ -277,8 +281,8 @@ def addresses() -> Mapping[str, int]:
     """The addresses of the kernels by the names of their ops."""
     return assembler.load(
         "graphdl_control",
-        ["scan", "while", "switch"],
-        _write,
-        [growing.REALLOC, growing.MEMMOVE],
+        FUNCTIONS,
+        write,
+        list(growing.MEMORY.values()),
         effort=0,
     )

@@ -23,10 +23,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphdl.kernels.cpu import assembler, pool, recycle, tape
 from graphdl.kernels.cpu.assembler import Condition, Function, Module, Value
@@ -65,6 +67,8 @@ SPEC = (
 )
 
 _ROW = 8 * 6
+
+_EXPORTS = ("entry", "enter_blas", "leave_blas")
 
 
 class ArrayFields(ctypes.Structure):
@@ -613,8 +617,12 @@ def _numpy_function(index: int) -> int:
 
 
 @cache
-def entry_address() -> int:
-    """The address of the function."""
+def functions() -> Mapping[str, int]:
+    """The addresses of the native functions.
+
+    entry                    what Python calls
+    enter_blas, leave_blas   void f(int64 *spec): hold BLAS to one thread, see `blas_spec`
+    """
     addresses = {
         "run": tape.native_functions()["run"],
         "pool": pool.state_address(),
@@ -624,9 +632,18 @@ def entry_address() -> int:
         **{name: id(value) for name, value in _OBJECTS.items()},
         **dict.fromkeys(_STATE, 0),
     }
-    return assembler.load(
-        "graphdl_entry", ["entry"], _write, [addresses[name] for name in _PROCESS]
-    )["entry"]
+    return assembler.load("graphdl_entry", _EXPORTS, _write, [addresses[name] for name in _PROCESS])
+
+
+def entry_address() -> int:
+    """The address of the function that Python calls."""
+    return functions()["entry"]
+
+
+def blas_spec(get_threads: int, set_threads: int) -> NDArray[np.int64]:
+    """A spec with the words that `enter_blas` and `leave_blas` read, and no others."""
+    words = {"get_threads": get_threads, "set_threads": set_threads}
+    return np.array([words.get(name, 0) for name in SPEC], np.int64)
 
 
 def _nap() -> dict[str, int]:

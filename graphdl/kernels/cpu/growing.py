@@ -12,14 +12,21 @@ import weakref
 import numpy as np
 from numpy.typing import NDArray
 
-_realloc = ctypes.pythonapi.PyMem_RawRealloc
 _free = ctypes.pythonapi.PyMem_RawFree
 _free.argtypes, _free.restype = [ctypes.c_void_p], None
 
-#: Address of `void *realloc(void *, size_t)`.
-REALLOC: int = ctypes.cast(_realloc, ctypes.c_void_p).value or 0
-#: Address of `void *memmove(void *, const void *, size_t)`.
-MEMMOVE: int = ctypes.cast(ctypes.memmove, ctypes.c_void_p).value or 0
+#: The C functions that native code takes memory from, by the names that they have in C. It finds
+#: them in this order, a word each, at the start of its table `process`.
+MEMORY: dict[str, int] = {
+    name: ctypes.cast(function, ctypes.c_void_p).value or 0
+    for name, function in (
+        ("realloc", ctypes.pythonapi.PyMem_RawRealloc),
+        ("memmove", ctypes.memmove),
+        ("calloc", ctypes.pythonapi.PyMem_RawCalloc),
+        ("free", _free),
+    )
+}
+REALLOC, MEMMOVE, CALLOC, FREE = (8 * i for i in range(4))
 
 
 class Growing:

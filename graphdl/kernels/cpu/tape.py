@@ -29,7 +29,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 from msgspec import Struct, field
@@ -102,6 +102,22 @@ class Stopwatch(Watch):
 
 def _call_kernel(f: Function, kernel: Value, table: Value, lo: Value | int, hi: Value) -> None:
     f.call(kernel, table, lo, hi, returns="void")
+
+
+def _patch(f: Function, bases: Value, patches: Value, count: Value) -> None:
+    """Write the addresses of arguments and results where kernels read them."""
+    with f.count(0, count) as i:
+        patch = patches + i * 24
+        base = f.load(bases + f.load(patch) * 8)
+        f.store(f.load(patch + 8), base + f.load(patch + 16))
+
+
+def _run_rows(f: Function, watch: Watch, tape: Value, start: Value, stop: Value) -> None:
+    """Run rows one after the other, each as one part."""
+    with f.count(start, stop) as i:
+        row = tape + i * _ROW
+        _call_kernel(f, f.load(row + KERNEL), f.load(row + TABLE), 0, f.load(row + COUNT))
+        watch.ended(f, tape, i)
 
 
 def _define_share(module: Module) -> None:
@@ -196,11 +212,7 @@ def _define_participate(module: Module) -> None:
 def _define_run(module: Module, watch: Watch) -> None:
     """run(bases, patches, patch count, tape, row count)."""
     with module.function("run", 5) as (f, (bases, patches, patch_count, tape, rows)):
-        with f.count(0, patch_count) as i:
-            patch = patches + i * 24
-            base = f.load(bases + f.load(patch) * 8)
-            f.store(f.load(patch + 8), base + f.load(patch + 16))
-
+        _patch(f, bases, patches, patch_count)
         watch.begin(f, tape)
         state = f.load(f.address_of("process"))
         threads = f.load(state + 8 * pool.THREADS)
@@ -208,10 +220,14 @@ def _define_run(module: Module, watch: Watch) -> None:
             f.leave(
                 f.call("run_parallel", tape, rows, threads, f.load(state + 8 * pool.PARALLEL_FOR))
             )
-        with f.count(0, rows) as i:
-            row = tape + i * _ROW
-            _call_kernel(f, f.load(row + KERNEL), f.load(row + TABLE), 0, f.load(row + COUNT))
-            watch.ended(f, tape, i)
+        _run_rows(f, watch, tape, f.constant(0), rows)
+
+
+def _define_run_serial(module: Module) -> None:
+    """run_serial(bases, patches, patch count, tape, row count): all on the calling thread."""
+    with module.function("run_serial", 5) as (f, (bases, patches, patch_count, tape, rows)):
+        _patch(f, bases, patches, patch_count)
+        _run_rows(f, Watch(), tape, f.constant(0), rows)
 
 
 def _define_run_parallel(module: Module, watch: Watch) -> None:
@@ -255,10 +271,7 @@ def _define_run_parallel(module: Module, watch: Watch) -> None:
             f.narrow(threads),
             returns="void",
         )
-        with f.count(end.get(), rows) as i:
-            row = tape + i * _ROW
-            _call_kernel(f, f.load(row + KERNEL), f.load(row + TABLE), 0, f.load(row + COUNT))
-            watch.ended(f, tape, i)
+        _run_rows(f, watch, tape, end.get(), rows)
 
 
 def _define_multi(module: Module, watch: Watch) -> None:
@@ -282,6 +295,12 @@ def _define_multi(module: Module, watch: Watch) -> None:
                 _call_kernel(f, f.load(row), f.load(row + 8), begin, end)
 
 
+def write_serial(module: Module) -> None:
+    """Write run_serial and multi, which need nothing of the process."""
+    _define_run_serial(module)
+    _define_multi(module, Watch())
+
+
 def _write(module: Module, watch: Watch) -> None:
     _define_share(module)
     _define_advance(module, watch)
@@ -292,6 +311,11 @@ def _write(module: Module, watch: Watch) -> None:
     _define_multi(module, watch)
 
 
+def _write_plain(module: Module) -> None:
+    _write(module, Watch())
+    _define_run_serial(module)
+
+
 def _write_timed(module: Module) -> None:
     stopwatch = Stopwatch()
     stopwatch.define(module)
@@ -300,13 +324,14 @@ def _write_timed(module: Module) -> None:
 
 @cache
 def native_functions() -> Mapping[str, int]:
-    """The addresses of the two native functions.
+    """The addresses of the native functions.
 
-    run    void run(int64 *bases, int64 *patches, int64 count, int64 *tape, int64 rows)
-    multi  the kernel that runs many kernels as one launch
+    run         void run(int64 *bases, int64 *patches, int64 count, int64 *tape, int64 rows)
+    run_serial  the same without threads
+    multi       the kernel that runs many kernels as one launch
     """
-    write = partial(_write, watch=Watch())
-    return assembler.load("graphdl_tape", ["run", "multi"], write, [pool.state_address()])
+    names = ["run", "run_serial", "multi"]
+    return assembler.load("graphdl_tape", names, _write_plain, [pool.state_address()])
 
 
 @cache
