@@ -5,27 +5,36 @@ reaches, in which the names bound to a module of `STAND_INS`, or to a function o
 what stands in for it. A copy has the same code, so that errors, debuggers and graphs name the
 user's lines.
 
-What is followed: global names and closures; of those Python functions, functools.partial, methods
-of an object, functools.lru_cache (without its cache), tuples of these, and modules of the user's,
-whose functions are copied where they are looked up. Not followed: functions in lists and dicts,
-functions passed as arguments, classes that the function names, and code of the standard library
-and of the packages in `_LEFT_ALONE`, but for a user's function that it wraps.
+What is followed: global names, closures, defaults and imports inside of functions; of those Python
+functions, functools.partial, functools.lru_cache (without its cache), the user's classes and
+objects with their methods and attributes (see graphdl.shadows), tuples, lists, dicts and sets of
+these, and modules of the user's, whose functions are copied where they are looked up. A function
+that is passed as an argument is a copy where what passes it is one. Not followed: exceptions and
+classes that are trees of arguments, and code of the standard library and of the packages in
+`_LEFT_ALONE`, but for a user's function that it wraps.
 
-A function that assigns to a global name assigns in its copy; the value is handed over to the
-module when the trace has ended.
+A function that assigns to a global name, or changes a list, a dict or a set that was copied,
+changes its copy; the values are handed over when the trace has ended.
 """
 
 from __future__ import annotations
 
+import builtins
+import collections
+import copy
 import dis
 import functools
+import operator
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
-from graphdl.tracing import Trace
+import numpy as np
+
+from graphdl import shadows
+from graphdl.tracing import Trace, TracedArray
 
 #: A module's name -> the one to use instead while tracing: its public names (`__all__`) are used,
 #: all others are the module's own. They stand above this room, so they go by name, and are imported
@@ -90,9 +99,14 @@ class _Copies:
         #: The copy of each module's global names, by the id of the original.
         self.globals: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
         self.assigned: set[tuple[int, str]] = set()
-        #: Functions that reach nothing which is replaced.
+        #: What reaches nothing that is replaced; the copies too.
         self.plain: set[int] = set()
         self.replaced = dict(_replaced_objects())
+        #: Lists, dicts and sets: the original, its copy, and what the copy was at first.
+        self.containers: list[tuple[Any, Any, list[Any]]] = []
+        #: The shadows of classes.
+        self.classes: dict[type, type] = {}
+        self.builtins = {**vars(builtins), "__import__": self._import}
 
     def of(self, value: Any) -> Any:
         """The copy of a value; the value itself where nothing in it is replaced."""
@@ -107,9 +121,21 @@ class _Copies:
 
     def _copied(self, value: Any) -> Any:
         self.keep.append(value)
+        made = self._copy(value)
+        self.made[id(value)] = made
+        if made is not value:
+            self.keep.append(made)
+            self.plain.add(id(made))
+        return made
+
+    def _copy(self, value: Any) -> Any:
+        made: Any
         if isinstance(value, types.FunctionType):
             return self._function(value)
-        made: Any
+        if isinstance(value, type):
+            return self._class(value) if shadows.can_be_named(value) else value
+        if type(value) in _CONTAINERS:
+            return self._container(value)
         if isinstance(value, functools.partial):
             made = functools.partial(
                 self.of(value.func),
@@ -120,20 +146,40 @@ class _Copies:
             made = types.MethodType(self.of(value.__func__), self.of(value.__self__))
         elif isinstance(value, types.ModuleType):
             made = _View(value, lambda name: self.of(getattr(value, name)))
-        elif type(value) is tuple:
+        elif isinstance(value, tuple):
             made = tuple(map(self.of, value))
+            if type(value) is not tuple:
+                made = tuple.__new__(type(value), made)
+        elif type(value) is frozenset:
+            made = frozenset(map(self.of, value))
         elif isinstance(value, functools._lru_cache_wrapper):
             made = self.of(value.__wrapped__)
         else:
             made = self._object(value)
-        self.made[id(value)] = made
+        return made
+
+    def _import(self, *args: Any, **kwargs: Any) -> Any:
+        return self.of(builtins.__import__(*args, **kwargs))
+
+    def _container(self, value: Any) -> Any:
+        """A list, a dict or a set with the copies of what is in it."""
+        made = copy.copy(value)
+        self.made[id(value)] = made  # before what is in it, which may lead back
+        _fill(made, map(self.of, _items(value)))
+        if isinstance(made, collections.defaultdict):
+            made.default_factory = self.of(value.default_factory)
+        self.containers.append((value, made, _items(made)))
         return made
 
     def _function(self, f: types.FunctionType) -> types.FunctionType:
         is_users = _is_written_by_user(f)
         names = self._global_names(f) if is_users else f.__globals__
         own = f.__closure__ or ()
-        cells = tuple(types.CellType() if self._is_replaced_cell(c, is_users) else c for c in own)
+        cells = tuple(
+            # super() looks for the class itself among the bases of what it is called on
+            types.CellType() if name != "__class__" and self._is_replaced_cell(c, is_users) else c
+            for name, c in zip(f.__code__.co_freevars, own, strict=True)
+        )
         made = types.FunctionType(f.__code__, names, f.__name__, None, cells or None)
         self.made[id(f)] = made  # before what it reaches: it may reach itself
         made.__defaults__ = f.__defaults__ and tuple(map(self.of, f.__defaults__))
@@ -157,7 +203,8 @@ class _Copies:
         """The global names of the copies of functions of this module: one dict for all."""
         found = self.globals.get(id(f.__globals__))
         if found is None:
-            found = self.globals[id(f.__globals__)] = f.__globals__, dict(f.__globals__)
+            names = {**f.__globals__, "__builtins__": self.builtins}
+            found = self.globals[id(f.__globals__)] = f.__globals__, names
         return found[1]
 
     def hand_over(self) -> None:
@@ -165,22 +212,37 @@ class _Copies:
             original, copy = self.globals[number]
             if name in copy and copy[name] is not self.of(original.get(name)):
                 original[name] = copy[name]
+        back = {id(made): value for value in self.keep if (made := self.made.get(id(value)))}
+        for value, made, before in self.containers:
+            now = _items(made)
+            if len(now) != len(before) or any(map(operator.is_not, now, before)):
+                _fill(value, (back.get(id(item), item) for item in now))
+
+    def _class(self, kind: type) -> Any:
+        """The shadow of a class of the user's."""
+        if not _is_users(kind.__module__) or not shadows.can_be_shadowed(kind):
+            return kind
+        found = self.classes.get(kind)
+        if found is None:
+            bases = (self._class(base) for base in kind.__bases__ if base is not object)
+            kept = tuple(base for base in bases if shadows.is_shadow(base))
+            found = self.classes[kind] = shadows.shadow_class(kind, self.of, kept)
+            self.keep.append(kind)
+            self.made[id(kind)] = found  # before its methods: they may reach it
+            shadows.fill(found, kind, self.of)
+        return found
 
     def _object(self, value: Any) -> Any:
         """An object that shares its attributes with `value`, and whose methods are copies."""
-        kind = type(value)
-        try:
-            shadow = type(kind.__name__, (kind,), {"__module__": kind.__module__})
-            made: Any = object.__new__(shadow)
-            object.__setattr__(made, "__dict__", value.__dict__)
-        except TypeError:  # a class that cannot be derived from, such as an enumeration
+        shadow = self._class(type(value))
+        if not shadows.is_shadow(shadow):
             return value
-        self.made[id(value)] = made  # before its methods: they may reach it
-        for base in reversed(kind.__mro__[:-1]):
-            if _is_users(base.__module__):
-                for name, item in vars(base).items():
-                    if isinstance(item, types.FunctionType) and name not in _LIFE_CYCLE:
-                        setattr(shadow, name, self.of(item))
+        try:
+            made = shadows.shadow_object(value, shadow, self.of)
+        except TypeError:  # an object that only its class can make
+            return value
+        self.made[id(value)] = made  # before its attributes: they may reach it
+        shadows.watch(type(made), value, self.of)
         return made
 
     # --- what a copy is needed of ---------------------------------------------------------------
@@ -201,7 +263,9 @@ class _Copies:
             if isinstance(at, types.ModuleType):
                 if self._is_users_module(at):
                     return True
-            elif at is not None:
+            elif isinstance(at, types.FunctionType) and _imports_users(at):
+                return True
+            elif type(at) not in _DATA:
                 pending += _reached(at)
         self.plain |= seen
         self.keep.append(value)
@@ -222,8 +286,33 @@ class _Copies:
         return _is_wrapped(content) and self.is_concerned(content)
 
 
-#: Methods that objects are made and unmade by: none of a traced function's business.
-_LIFE_CYCLE = ("__new__", "__init__", "__init_subclass__", "__del__", "__getattribute__")
+#: Types of what leads nowhere.
+_DATA = frozenset(
+    {
+        type(None), type(...), bool, int, float, complex, str, bytes, slice, range, np.ndarray,
+        np.dtype, TracedArray,
+    }
+)  # fmt: skip
+_CONTAINERS = (list, dict, set, collections.OrderedDict, collections.defaultdict)
+
+
+def _items(container: Any) -> list[Any]:
+    """What is in a list, a set, or a dict: there keys and values in turn."""
+    if isinstance(container, dict):
+        return [item for pair in container.items() for item in pair]
+    return list(container)
+
+
+def _fill(container: Any, items: Iterable[Any]) -> None:
+    """Put `items`, as _items gives them, in the place of what is in a container."""
+    found = list(items)
+    container.clear()
+    if isinstance(container, list):
+        container.extend(found)
+    else:
+        container.update(
+            zip(found[::2], found[1::2], strict=True) if isinstance(container, dict) else found
+        )
 
 
 def _reached(value: Any) -> list[Any]:
@@ -234,19 +323,28 @@ def _reached(value: Any) -> list[Any]:
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, types.MethodType):
         return [value.__func__, value.__self__]
-    if type(value) is tuple:
-        return list(value)
+    if isinstance(value, (tuple, frozenset, *_CONTAINERS)):
+        items = _items(value)
+        return [] if set(map(type, items)) <= _DATA else items  # a million numbers take no time
     if isinstance(value, functools._lru_cache_wrapper):
         return [value.__wrapped__]
-    kind = type(value)
-    if isinstance(value, type) or not _is_users(kind.__module__) or not hasattr(value, "__dict__"):
+    kind = value if isinstance(value, type) else type(value)
+    if not _is_users(kind.__module__) or shadows.is_shadow(kind):
         return []
-    return [
-        item
+    if isinstance(value, type) and not shadows.can_be_named(value):
+        return []
+    parts = [
+        part
         for base in kind.__mro__
-        for name, item in vars(base).items()
-        if isinstance(item, types.FunctionType) and name not in _LIFE_CYCLE
+        if _is_users(base.__module__)
+        for name, item in shadows.own_items(base)
+        if name != "__init__" or kind is value
+        for part in shadows.inside(item)
     ]
+    if kind is not value:
+        parts += getattr(value, "__dict__", {}).values()
+        parts += (getattr(value, name, None) for name in shadows.slots_of(kind))
+    return parts
 
 
 def _is_written_by_user(f: types.FunctionType) -> bool:
@@ -279,9 +377,10 @@ def _references(f: types.FunctionType) -> Iterator[Any]:
         for name in code.co_names:
             if name in f.__globals__:
                 yield f.__globals__[name]
-    for cell in f.__closure__ or ():
+    for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
         try:
-            yield cell.cell_contents
+            if name != "__class__":
+                yield cell.cell_contents
         except ValueError:
             continue
     yield from f.__defaults__ or ()
@@ -301,6 +400,26 @@ def _assigned_names(code: types.CodeType) -> tuple[str, ...]:
     """The global names that code assigns to."""
     stores = ("STORE_GLOBAL", "DELETE_GLOBAL")
     return tuple({i.argval for i in dis.get_instructions(code) if i.opname in stores})
+
+
+def _imports_users(f: types.FunctionType) -> bool:
+    """Whether a user's function itself imports something of which there are copies."""
+    return _is_written_by_user(f) and any(
+        name in _STAND_IN_ROOTS or _is_users(name)
+        for code in _codes(f.__code__)
+        if any(name in sys.modules for name in code.co_names)  # which is sooner known
+        for name in _imported_roots(code)
+    )
+
+
+_STAND_IN_ROOTS = frozenset(name.partition(".")[0] for name in STAND_INS)
+
+
+@functools.lru_cache(1024)
+def _imported_roots(code: types.CodeType) -> tuple[str, ...]:
+    """The packages that code imports from."""
+    found = (i.argval for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME")
+    return tuple({name.partition(".")[0] for name in found if name})
 
 
 def _is_users(module: str | None) -> bool:

@@ -654,8 +654,8 @@ class TracedArray:
         self._needs_value(
             "float()",
             "Keep the 0-d array: arithmetic on it works as on a number. Where it is assigned into "
-            f"an array of NumPy: that cannot hold traced values. {CREATE_TRACED}, or build it "
-            f"with np.stack.",
+            f"an array of NumPy: that cannot hold traced values. {CREATE_TRACED}; or build the "
+            f"array with np.stack.",
         )
 
     def __int__(self) -> int:
@@ -686,7 +686,8 @@ class TracedArray:
         self._needs_value(
             "Conversion to a plain NumPy array (np.array, np.asarray, assignment into an array)",
             "Use np.stack or np.concatenate to build arrays of traced values; to index a plain "
-            "array by a traced one, make the plain array an argument of the function.",
+            "array by a traced one, make the plain array an argument of the function. An array "
+            f"that is assigned into: {CREATE_TRACED[0].lower()}{CREATE_TRACED[1:]}.",
         )
 
     def item(self, *args: Any) -> Any:
@@ -848,7 +849,7 @@ def write_out(name: str, out: Any, result: Any, where: Any = True) -> Any:
     if not isinstance(out, TracedArray):
         raise UnsupportedError(
             f"{name}: out= is an array of NumPy, which cannot hold traced values. "
-            f"{CREATE_TRACED}, or use the returned value"
+            f"{CREATE_TRACED}; or use the returned value"
         )
     result = as_traced(result, out.owner)
     if result.shape != out.shape and broadcast_shapes(name, [result.shape, out.shape]) != out.shape:
@@ -867,7 +868,8 @@ def write_out(name: str, out: Any, result: Any, where: Any = True) -> Any:
 #: What to write where an array of NumPy should take traced values.
 CREATE_TRACED = (
     "Make it inside of the traced function: there np.zeros, np.empty, np.array and the like make "
-    "traced arrays (those of graphdl.numpy)"
+    "traced arrays. Where tracing could not put graphdl.numpy in the place of numpy, write `import "
+    "graphdl.numpy as np` in that file"
 )
 
 #: The functions of NumPy whose results may be views of their arguments; all others return arrays

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 import threading
 
 import numpy as np
@@ -24,13 +25,6 @@ from graphdl.ops import pointwise
 from graphdl.tracing import HANDLERS, Trace, TracedArray, current_trace, new_input, tracing
 from graphdl.types import spec
 from tests.helpers import call_of, check, trace
-
-
-class Plain:
-    """NumPy's own functions, as code that is not traced calls them."""
-
-    asarray = np.asarray
-
 
 VALUES = {
     "x": np.ones((3, 4), np.float32),
@@ -127,7 +121,7 @@ REFUSED = [
     ("math.sin(s)", (ConcreteValueError, TypeError), "float() needs the value"),
     ("s.item()", (ConcreteValueError, TypeError), ".item() needs the value"),
     ("x.tolist()", (ConcreteValueError, TypeError), ".tolist() needs the value"),
-    ("plain.asarray(x)", (ConcreteValueError, TypeError), "np.stack or np.concatenate"),
+    ("sys.modules['numpy'].asarray(x)", (ConcreteValueError, TypeError), "np.stack or np.conc"),
     ("range(i[0, 0])", (ConcreteValueError, TypeError), "Shapes are static"),
     ("[1, 2][i[0, 0]]", (ConcreteValueError, TypeError), "index an array, not a list"),
     ("x.reshape(i[0, 0], 4)", (ConcreteValueError, TypeError), "Shapes are static"),
@@ -154,7 +148,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("text", "errors", "message"), REFUSED, ids=lambda v: str(v)[:40])
 def test_what_is_refused_says_why_and_where(text, errors, message):
-    f, args = call_of(text, VALUES, math=math, plain=Plain, Z0=np.zeros(()), Z34=np.zeros((3, 4)))
+    f, args = call_of(text, VALUES, math=math, sys=sys, Z0=np.zeros(()), Z34=np.zeros((3, 4)))
     with pytest.raises(errors[0]) as caught:
         trace(f, *args)
     for error in errors:
@@ -214,12 +208,8 @@ def test_an_assignment_into_an_array_of_numpy_says_what_to_write():
         y[0] = x[0]
         return y
 
-    with pytest.raises(ValueError, match="setting an array element") as caught:
-        trace(f, np.ones(3))  # NumPy's own message, ours is its cause
-    assert isinstance(caught.value.__cause__, ConcreteValueError)
-    assert "np.zeros, np.empty, np.array and the like make traced arrays" in str(
-        caught.value.__cause__
-    )
+    with pytest.raises(ConcreteValueError, match=r"np\.empty, np\.array and the like make"):
+        trace(f, np.ones(3))  # NumPy's own message would be in front of it
 
 
 def test_names_that_are_rebound_in_place_are_new_values():

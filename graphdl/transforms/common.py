@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.errors import GradientError
+from graphdl.errors import GradientError, GraphError
 from graphdl.ops import pointwise
 from graphdl.rebinding import rebound
 from graphdl.tracing import Trace, TracedArray, as_traced, current_trace, locate
@@ -43,7 +43,13 @@ def called(f: Function, *args: Any, **kwargs: Any) -> Any:
     leaves, tree = flatten((args, kwargs))
     own = [leaf.fresh() if isinstance(leaf, TracedArray) else leaf for leaf in leaves]
     own_args, own_kwargs = unflatten(tree, own)
-    return rebound(f, running())(*own_args, **own_kwargs)
+    try:
+        return rebound(f, running())(*own_args, **own_kwargs)
+    except ValueError as error:
+        # NumPy's "setting an array element with a sequence" comes in front of what is wrong
+        if isinstance(error.__cause__, GraphError) and not isinstance(error, GraphError):
+            raise error.__cause__ from None
+        raise
 
 
 def as_leaf(value: Any, trace: Trace, what: str) -> TracedArray:
