@@ -703,6 +703,11 @@ class NestText:
     def _pad(
         self, node: Node, index: dict[int, str], local: dict[object, str], level: Level
     ) -> str:
+        """The element inside the window, or the fill.
+
+        Where it is along the last loop is one comparison with numbers made before that loop: LLVM
+        makes a masked load of it.
+        """
         nest, out = self.nest, self.out
         x = node.inputs[0]
         fill = self._operand(node, 1, index, local, level)
@@ -715,35 +720,65 @@ class NestText:
         window = nest.window(
             access, (self.group.axes[node], node["starts"], x.shape, node["steps"])
         )
-        tests, terms = [], []
+        #: Tests and terms of the address: of the loops around the last one, and of the last.
+        around: tuple[list[str], list[str]] = [], []
+        within: tuple[list[str], list[str]] = [], []
+        stop = nest.loop_size(nest.lane) if nest.inner else "1"
         for i, axis in enumerate(self.group.axes[node]):
             if axis is None or is_whole(node, i):
                 continue
+            in_lanes = index[axis] == "j"
+            tests, terms = within if in_lanes else around
             low = nest.word(f"low{window}_{i}", node["starts"][i])
             size = nest.word(f"size{window}_{i}", x.shape[i])
             step = node["steps"][i]
-            place = f"({index[axis]} - {low})"
             if step != 1:
                 jump = nest.word(f"jump{window}_{i}", step)
+                place = f"({index[axis]} - {low})"
                 quotient = self.name("quotient")
-                out.add(f"{quotient} = {place} // {jump}")
-                tests.append(f"{quotient} * {jump} == {place}")
-                place = quotient
+                line = f"{quotient} = {place} // {jump}"
+                if in_lanes or level != 2:
+                    out.add(line)
+                else:
+                    self.before.append(line)
+                tests.append(f"({quotient} * {jump} == {place})")
+                tests += [f"({quotient} >= 0)", f"({quotient} < {size})"]
                 if view.strides[i]:
                     own = nest.word(f"own{window}_{i}", view.strides[i])
                     terms.append(f"{quotient} * {own}")
-            tests += [f"{place} >= 0", f"{place} < {size}"]
+            elif in_lanes:
+                tests.append(f"(j >= {low})")
+                stop = f"{low} + {size}"
+            else:
+                place = f"({index[axis]} - {low})"
+                tests += [f"({place} >= 0)", f"({place} < {size})"]
         for d, at_d in index.items():
             if d >= 0 and access.strides[d]:
-                terms.append(f"{at_d} * {self._any_stride(access, d)}")
-        name = self.name()
-        where = f"at{at} + ({' + '.join(terms) or '0'}) * {access.dtype.itemsize}"
+                stride = nest.stride(access, d)
+                terms = within[1] if at_d == "j" else around[1]
+                terms.append(at_d if stride == "1" else f"{at_d} * {stride}")
+        name, itemsize = self.name(), access.dtype.itemsize
+        pointer = f"{SUFFIX[access.dtype]}_at(at{at} + ({' + '.join(around[1]) or '0'}) * {itemsize})"
+        tests = [*around[0], *within[0]]
+        if level == 2:
+            self._before(f"pad{window} = {pointer}")
+            pointer = f"pad{window}"
+            if around[0]:
+                # a number, and no truth: of that LLVM would make a loop for each of its values
+                stop = f"select({' & '.join(around[0])}, {stop}, 0)"
+            self._before(f"stop{window} = {stop}")
+            tests = [*within[0], f"(j < stop{window})"]
         out.add(f"{name} = {fill}")
-        out.add(f"if {' and '.join(tests) or 'True'}:")
+        out.add(f"if {' & '.join(tests) or 'True'}:")
         out.depth += 1
-        out.add(f"{name} = {SUFFIX[access.dtype]}_at({where})[0]")
+        out.add(f"{name} = {pointer}[{' + '.join(within[1]) or '0'}]")
         out.depth -= 1
         return name
+
+    def _before(self, line: str) -> None:
+        """A line before the last loop, once."""
+        if line not in self.before:
+            self.before.append(line)
 
 
 def _behind(node: Node) -> Node:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from graphdl.compiler.fuse import ALL, COLUMN, Group
+from graphdl.compiler.fuse import ALL, COLUMN, ROW, Group, origins
 from graphdl.graph import Node
 from graphdl.kernels.body import COMBINE, SUFFIX, cost_of, identity
 from graphdl.kernels.loops import TILE_ROWS, Loops
@@ -135,13 +135,16 @@ def traffic(loops: Loops, elements: int) -> int:
 def in_place(loops: Loops) -> Iterable[tuple[Node, Node]]:
     """Pairs of a stored member and an array read once, at the same places.
 
-    Within a pass all loads of an element come before its stores. What is stored once a row comes
-    before loads of that row's pass.
+    Within a pass all loads of an element come before its stores; what is stored in the last stage
+    comes after all passes of the stages before. What is stored once a row comes before loads of
+    that row's pass: then there may be none, and whatever reads the array comes before the store.
     """
-    if loops.has_rows and any(loops.stage.values()):
-        return
+    last = max(loops.stage.values(), default=0) if loops.has_rows else 0
     for node in loops.stored:
-        if node in loops.group.reductions or loops.level(node) == 1:
+        once = loops.has_rows and loops.level(node) == 1
+        if node in loops.group.reductions or loops.stage[node] != last:
+            continue
+        if once and _passes(loops, last):
             continue
         own = loops.store_access(node)
         for access in loops.accesses:
@@ -153,8 +156,28 @@ def in_place(loops: Loops) -> Iterable[tuple[Node, Node]]:
                 and (access.offset, access.strides) == (own.offset, own.strides)
                 and other.type.size == node.type.size
                 and sum(a.where is other for a in loops.accesses) == 1
+                and not (once and _is_read_after(node, other, loops))
             ):
                 yield node, other
+
+
+def _passes(loops: Loops, stage: int) -> bool:
+    """Whether rows are walked in a stage: something varies within them, or is summed."""
+    kinds = loops.group.reductions
+    return any(
+        at == stage and (loops.level(node) == 2 or kinds.get(node, ROW) != ROW)
+        for node, at in loops.stage.items()
+    )
+
+
+def _is_read_after(node: Node, array: Node, loops: Loops) -> bool:
+    """Whether a member that comes after `node` reads an array."""
+    members = loops.group.members
+    return any(
+        array in origins(operand)
+        for member in members[members.index(node) + 1 :]
+        for operand in member.inputs
+    )
 
 
 def nest_launches(group: Group, stored: set[Node], status: Buffer) -> list[Launch]:

@@ -41,15 +41,40 @@ def kept_launches(node: Node) -> list[Launch]:
     return found
 
 
-def boxes(node: Node) -> Iterator[tuple[Shape, Shape]]:
-    """Starts and sizes of the boxes around the window of an update; else all of the array."""
-    shape = node.shape
+#: Bytes that come from memory together.
+LINE = 64
+
+
+def boxes(node: Node) -> list[tuple[Shape, Shape]]:
+    """Starts and sizes of the boxes around the window of an update.
+
+    All of the array is one box where the window has steps, or where the boxes have a part in as
+    many cache lines as the whole: the array around x[..., 0], of three, is every line of it.
+    """
+    everything = [((0,) * len(node.shape), node.shape)]
     if node.op is not update or any(
         abs(step) != 1 and size > 1
         for step, size in zip(node["steps"], node.inputs[1].shape, strict=True)
     ):
-        yield (0,) * len(shape), shape
-        return
+        return everything
+    around = list(_around(node))
+    touched = sum(_lines(sizes, node) for _, sizes in around)
+    return around if touched < node.type.nbytes // LINE else everything
+
+
+def _lines(sizes: Shape, node: Node) -> int:
+    """About how many cache lines of an array a box has a part in."""
+    run, rows = node.dtype.itemsize, math.prod(sizes)
+    for size, whole in zip(reversed(sizes), reversed(node.shape), strict=True):
+        run, rows = run * size, rows // max(size, 1)
+        if size != whole:
+            break
+    return rows * -(-run // LINE)
+
+
+def _around(node: Node) -> Iterator[tuple[Shape, Shape]]:
+    """The boxes around the window of an update."""
+    shape = node.shape
     starts, sizes = [0] * len(shape), list(shape)
     for axis, (start, step, count) in enumerate(
         zip(node["starts"], node["steps"], node.inputs[1].shape, strict=True)

@@ -665,7 +665,8 @@ def _launches(
         cost + 0.1 * moved,
         tuple(loops.reads),
         tuple(writes),
-        tuple(in_place(loops)),
+        # the threads of a row do not wait for each other within a stage
+        () if loops.has_rows and any(loops.stage.values()) else tuple(in_place(loops)),
         loops.group.members,
         moved,
         elements * len(loops.group.members),
