@@ -2,6 +2,7 @@
 
 from itertools import combinations, pairwise
 
+import networkx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -172,6 +173,60 @@ def test_rows_are_monotone_and_boxes_of_a_row_keep_their_distance(widths, pairs)
             assert gap >= COLUMN_GAP - SLACK
     for edge, bends in layers.bends.items():
         assert len(bends) == layers.rank[edge.head] - layers.rank[edge.tail] - 1
+
+
+@given(
+    st.lists(st.floats(5, 200), min_size=1, max_size=40),
+    st.lists(st.tuples(st.integers(0, 39), st.integers(0, 39)), max_size=60),
+)
+@settings(deadline=None, max_examples=40)
+def test_rows_that_would_be_too_wide_are_several(widths, pairs):
+    edges = [Edge(a, b, a) for a, b in pairs if a < b < len(widths)]
+    layers = layered(widths, edges, widest=300)
+    for tail, head, _ in edges:
+        assert layers.rank[tail] < layers.rank[head]
+    joined = networkx.Graph(edge[:2] for edge in edges)
+    joined.add_nodes_from(range(len(widths)))
+    for piece in networkx.connected_components(joined):
+        rows = {}
+        for key in piece:
+            rows.setdefault(layers.rank[key], []).append(widths[key] + COLUMN_GAP)
+        assert all(sum(row) <= 300 or len(row) == 1 for row in rows.values())
+
+
+def test_a_long_sum_and_many_results_stay_narrow():
+    for function in (
+        lambda x: sum(np.sin(x * (i + 2.5)) for i in range(40)),
+        lambda x: [x * (i + 2.5) for i in range(40)],
+    ):
+        graph = gd.trace(function, gd.spec((5,)))
+        drawing = draw(graph, [Kernel("all", graph.operations)])
+        picture = arrange(drawing)
+        boxes = {box.item.key: box.rect for box in picture.boxes}
+        assert not any(_meet(a, b) for a, b in combinations(boxes.values(), 2))
+        assert picture.width < 1600
+
+
+def test_a_kernel_that_ends_in_an_update_stands_with_the_updates():
+    def step(w, x, y):
+        slope = gd.grad(lambda w: np.sum((np.tanh(x @ w) - y) ** 2))(w)
+        return w - 0.1 * slope
+
+    executable = gd.compile(step).lower(gd.spec((40, 30)), gd.spec((50, 40)), gd.spec((50, 30)))
+    kernels = [Kernel(launch.source.name, launch.nodes) for launch in executable.launches]
+    drawing = draw(executable.optimized, kernels)
+    phases = {item.phase: group for group in drawing.groups for item in drawing.items
+              if item.group == group.key}  # fmt: skip
+    fused = phases["update"]
+    inside = [item for item in drawing.items if item.group == fused.key]
+    assert {item.phase for item in inside} == {"backward", "update"}
+    assert fused.phase == "update"
+    forward = {group.key for group in drawing.groups if group.phase == "forward"}
+    forward = {item.key for item in drawing.items if item.group in forward}
+    picture = arrange(drawing)
+    kinds = {wire.kind for wire in picture.wires if wire.head in {i.key for i in inside}
+             and wire.tail in forward}  # fmt: skip
+    assert "saved" in kinds
 
 
 @pytest.mark.parametrize("layout", ["training", "dag"])

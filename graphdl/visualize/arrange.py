@@ -24,6 +24,7 @@ from graphdl.visualize.picture import (
     BACKWARD,
     FORWARD,
     PHASES,
+    UPDATE,
     Band,
     Box,
     Drawing,
@@ -49,7 +50,7 @@ from graphdl.visualize.routing import (
     spans_of,
     width_of,
 )
-from graphdl.visualize.units import Unit, grouped, single
+from graphdl.visualize.units import WIDEST, Unit, grouped, single
 
 ROW_GAP = 26.0
 PORT_GAP = 8.0
@@ -61,8 +62,6 @@ MARGIN = 14.0
 COLUMN_SPACE = 14.0
 #: Edges over more rows than this go around the rows, through a gutter.
 LONGEST = 10
-#: Pieces of a block that are wider than this together stand below each other.
-WIDEST = 760.0
 #: What comes from the block before passes at most this many rows of the next on its way.
 NEAR = 4
 #: The picture is wrapped to be at most this many times as tall as wide, as far as bands allow.
@@ -312,6 +311,7 @@ class _Page:
     ) -> None:
         self.drawing, self.bands, self.blocks = drawing, bands, blocks
         self.unit_of, self.place_of = unit_of, place_of
+        self.phase = {item.key: item.phase for item in drawing.items}
         self.present = sorted({band for _, band in blocks})
         self.lanes = Lanes()
         self.page = self._pages()
@@ -568,7 +568,9 @@ class _Page:
         else:
             middle = self._around(self.ways[edge], tail, start[-1][0], end[0][0])
         phases = self.place_of[a.key][0], self.place_of[b.key][0]
-        kind = "saved" if phases == (FORWARD, BACKWARD) else "data"
+        # a kernel of the backward pass that ends in an update stands with the updates
+        backward = phases[1] == BACKWARD or (phases[1] == UPDATE and self.phase[head] == BACKWARD)
+        kind = "saved" if phases[0] == FORWARD and backward else "data"
         return Wire(tail, head, _straightened([*start, *middle, *end]), kind)
 
     def _through(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import optree
 from msgspec import Struct, field
@@ -22,7 +22,7 @@ from graphdl.visualize.labels import (
     title,
     type_text,
 )
-from graphdl.visualize.picture import FORWARD, PHASES, Band, Cost, Drawing, Group, Item
+from graphdl.visualize.picture import FORWARD, PHASES, UPDATE, Band, Cost, Drawing, Group, Item
 from graphdl.visualize.roles import PRODUCTS, roles_of
 
 #: Without a backward pass, an input is drawn again for a use that is more operations than this
@@ -193,16 +193,33 @@ class _Draft:
     def _group_places(self) -> dict[int, Place]:
         """The place of each group: that of most of its nodes.
 
-        A matrix product counts for more than all others: it is what its layer is about.
+        A matrix product counts for more than all others: it is what its layer is about. But one
+        that goes on to the new value of a parameter ends the way of that gradient: it stands with
+        the other updates, where new values are looked for.
         """
         counts: dict[int, Counter[Place]] = {}
         for node, group in self.group_of.items():
             weight = HEAVY if node.op.name in PRODUCTS else 1
             counts.setdefault(group, Counter())[self._place(node)] += weight
-        return {
-            group: max(places, key=lambda place: (places[place], _place_order(place)))
-            for group, places in counts.items()
+        updating = self._updating(counts)
+        found: dict[int, Place] = {}
+        for group, places in counts.items():
+            phase, band = max(places, key=lambda place: (places[place], _place_order(place)))
+            found[group] = UPDATE if group in updating else phase, band
+        return found
+
+    def _updating(self, places: Mapping[int, Iterable[Place]]) -> set[int]:
+        """The groups that hold updates, nothing forward, and nothing that goes on backward."""
+        found = {
+            group
+            for group, at in places.items()
+            if UPDATE in (phases := {phase for phase, _ in at}) and FORWARD not in phases
         }
+        for node, group in self.group_of.items():
+            others = (user for user in self.used[node] if self.group_of.get(user) != group)
+            if any(self._place(user)[0] != UPDATE for user in others):
+                found.discard(group)
+        return found
 
     def _input_place(self, key: str) -> Place:
         return self.items[key].phase, self.items[key].band
@@ -227,7 +244,7 @@ class _Draft:
             node=labels[node],
             kind=kind,
             title=cut_name(text, NAME_LIMIT) if is_input else cut(text),
-            detail="" if kind == "chip" else type_text(node.type),
+            detail="" if kind == "chip" else self._detail(node),
             phase=place[0],
             band=place[1],
             group=group,
@@ -238,6 +255,12 @@ class _Draft:
             is_output=node in self.results,
             cost=cost_of(node) if kind == "op" else Cost(),
         )
+
+    def _detail(self, node: Node) -> str:
+        """The type; of an op with several results, of which each is read by itself, the size."""
+        used = self.used[node]
+        packed = used and all(user.op.name == "item" for user in used)
+        return f"packed, {node.type.nbytes:,} B" if packed else type_text(node.type)
 
     def _output(self, node: Node, name: str) -> None:
         tail = self.graph.labels[node]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -79,6 +79,8 @@ def title(node: Node, numbers: dict[Node, str] | None = None) -> str:
         return repr(attributes["value"])
     if node.op.name == "contract":
         return _product(attributes["la"], attributes["lb"], attributes["lo"])
+    if node.op.family == "control":
+        return f"{node.op.name}{_control(attributes)}"
     given = [(numbers or {}).get(operand) for operand in node.inputs]
     if any(number is not None for number in given):
         return f"{node.op.name}({', '.join('·' if n is None else n for n in given)})"
@@ -90,6 +92,20 @@ def title(node: Node, numbers: dict[Node, str] | None = None) -> str:
         and value not in ((), False, 0)
     }
     return " ".join([node.op.name, *(f"{key}={value}" for key, value in shown.items())])
+
+
+def _control(attributes: Mapping[str, Any]) -> str:
+    """How often the body of a loop runs, or how many branches there are.
+
+    >>> _control({"length": 100, "reverse": True}), _control({"branches": ((), ())}), _control({})
+    (' 100 steps, reversed', ' 2 branches', '')
+    """
+    if "branches" in attributes:
+        return f" {len(attributes['branches'])} branches"
+    if "length" not in attributes:
+        return ""
+    steps = f" {attributes['length']:,} step" + "s" * (attributes["length"] != 1)
+    return steps + (", reversed" if attributes.get("reverse") else "")
 
 
 #: Attributes that the shapes before and after say as well.

@@ -12,12 +12,15 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
+from math import inf
 from typing import NamedTuple
 
 from msgspec import Struct
 
 COLUMN_GAP = 18.0
 BEND_WIDTH = 8.0
+#: Between two edges that pass a row: many side by side are one bundle.
+BEND_GAP = 2.0
 #: How much more a bend wants to stand straight than a box: long edges bend least.
 BEND_WEIGHT = 4.0
 #: Sweeps over the rows that order them, and that move what is in them.
@@ -60,12 +63,13 @@ def layered(
         edges: from earlier to later boxes.
         top, bottom: boxes that take the first and the last row, which no other box then does.
         widest: pieces without an edge between them stand below each other, as far as they would be
-            wider than this side by side.
+            wider than this side by side; and a row that is wider becomes several.
         longest: edges over more rows than this have no bends: they are to go another way.
     """
     edges = tuple(dict.fromkeys(edges))
     rank = ranks(len(widths), edges, top, bottom)
     if widest is not None:
+        rank = _narrowed(rank, widths, edges, top, bottom, widest)
         rank = _shelved(rank, widths, edges, top, bottom, widest)
     if longest is not None:
         edges = tuple(edge for edge in edges if rank[edge.head] - rank[edge.tail] <= longest)
@@ -83,7 +87,7 @@ def layered(
     layers = _ordered(_layers(level, below), above, below, sweeps[0])
     sizes = [*widths, *(BEND_WIDTH for _ in levels)]
     weights = [1.0] * len(widths) + [BEND_WEIGHT] * len(levels)
-    xs = _positions(layers, above, below, sizes, weights, sweeps[1])
+    xs = _positions(layers, above, below, sizes, weights, len(widths), sweeps[1], widest)
     left = min((x - w / 2 for x, w in zip(xs, sizes, strict=True)), default=0.0)
     right = max((x + w / 2 for x, w in zip(xs, sizes, strict=True)), default=0.0)
     xs = [x - left for x in xs]
@@ -124,6 +128,72 @@ def ranks(
         if hangs[key] or len(below[key]) > own:
             rank[key] = min(rank[head] for head in below[key]) - 1
     return rank
+
+
+def _narrowed(
+    rank: list[int],
+    widths: Sequence[float],
+    edges: Sequence[Edge],
+    top: Collection[int],
+    bottom: Collection[int],
+    widest: float,
+) -> list[int]:
+    """The rows, where those of a piece that are too wide are several.
+
+    First what waits in such a row for a later user moves down to it, as the terms of a long sum do;
+    what is left is broken like a line of text.
+    """
+    piece = _pieces(len(rank), edges)
+    fixed = {*top, *bottom}
+    wide = _too_wide(rank, widths, piece, fixed, widest)
+    if not wide:
+        return rank
+    sunk = list(rank)
+    below: list[list[int]] = [[] for _ in rank]
+    for tail, head, _ in edges:
+        below[tail].append(head)
+    for key in reversed(range(len(rank))):
+        if (piece[key], rank[key]) in wide and below[key] and key not in fixed:
+            sunk[key] = min(sunk[head] for head in below[key]) - 1
+    first = 1 if top else 0
+    members: dict[int, dict[int, list[int]]] = {}
+    for key in range(len(rank)):
+        if key not in fixed:
+            members.setdefault(piece[key], {}).setdefault(sunk[key], []).append(key)
+    narrow = list(rank)
+    broken = {root for root, _ in wide}
+    for root, rows in members.items():
+        if root not in broken:
+            continue
+        at = first - 1
+        for row in sorted(rows):
+            at, filled = at + 1, 0.0
+            for key in rows[row]:
+                width = widths[key] + COLUMN_GAP
+                if filled and filled + width > widest:
+                    at, filled = at + 1, 0.0
+                narrow[key] = at
+                filled += width
+    last = max((narrow[key] for key in range(len(rank)) if key not in bottom), default=-1) + 1
+    for key in bottom:
+        narrow[key] = last
+    return narrow
+
+
+def _too_wide(
+    rank: Sequence[int],
+    widths: Sequence[float],
+    piece: Sequence[int],
+    fixed: Collection[int],
+    widest: float,
+) -> set[tuple[int, int]]:
+    """The rows of pieces that are wider than they should be."""
+    width: dict[tuple[int, int], float] = {}
+    for key, row in enumerate(rank):
+        if key not in fixed:
+            at = piece[key], row
+            width[at] = width.get(at, 0.0) + widths[key] + COLUMN_GAP
+    return {at for at, found in width.items() if found > widest}
 
 
 def _shelved(
@@ -263,34 +333,62 @@ def _positions(
     below: Sequence[Sequence[int]],
     widths: Sequence[float],
     weights: Sequence[float],
+    boxes: int,
     sweeps: int,
+    widest: float | None,
 ) -> list[float]:
-    """Move everything towards its neighbours, as far as the order and the widths allow."""
+    """Move everything towards its neighbours, as far as the order and the widths allow.
+
+    What is numbered from `boxes` on are bends. Nothing moves further apart than `widest`, or than
+    the row that needs most: else a long sum would stand on a slope.
+    """
     xs = [0.0] * len(widths)
     offsets: list[list[float]] = []
     for layer in layers:
         offset, found = 0.0, []
         for index, key in enumerate(layer):
             if index:
-                offset += (widths[layer[index - 1]] + widths[key]) / 2 + COLUMN_GAP
+                before = layer[index - 1]
+                gap = BEND_GAP if before >= boxes and key >= boxes else COLUMN_GAP
+                offset += (widths[before] + widths[key]) / 2 + gap
             found.append(offset)
         offsets.append(found)
         middle = offset / 2
         for key, offset in zip(layer, found, strict=True):
             xs[key] = offset - middle
+    above, below = _trunks(above, boxes), _trunks(below, boxes)
     both = [[*a, *b] for a, b in zip(above, below, strict=True)]
-    rows = list(zip(layers, offsets, strict=True))
+    ends = [
+        (widths[layer[0]] / 2, found[-1] + widths[layer[-1]] / 2)
+        for layer, found in zip(layers, offsets, strict=True)
+    ]
+    needed = max((left + right for left, right in ends), default=0.0)
+    half = inf if widest is None else max(needed, widest) / 2
+    bounds = [(left - half, half - right) for left, right in ends]
+    rows = list(zip(layers, offsets, bounds, strict=True))
     for sweep in range(sweeps):
         down = sweep % 2 == 0
         near = both if sweep >= sweeps // 2 else above if down else below
-        for layer, offset_of in rows if down else reversed(rows):
+        for layer, offset_of, within in rows if down else reversed(rows):
             wanted = [
                 sum([xs[other] for other in near[key]]) / len(near[key]) if near[key] else xs[key]
                 for key in layer
             ]
-            for key, x in zip(layer, _apart(layer, wanted, offset_of, weights), strict=True):
+            moved = _apart(layer, wanted, offset_of, weights, within)
+            for key, x in zip(layer, moved, strict=True):
                 xs[key] = x
     return xs
+
+
+def _trunks(neighbours: Sequence[Sequence[int]], boxes: int) -> list[Sequence[int]]:
+    """A bend looks to the next bend of its net, so that branches leave a trunk that is straight.
+
+    With its branches it would move towards them, and what follows with it: row by row a little
+    further to the side.
+    """
+    trunks = [[key for key in near if key >= boxes] for near in neighbours[boxes:]]
+    kept = zip(trunks, neighbours[boxes:], strict=True)
+    return [*neighbours[:boxes], *(trunk or near for trunk, near in kept)]
 
 
 def _apart(
@@ -298,12 +396,14 @@ def _apart(
     wanted: Sequence[float],
     offsets: Sequence[float],
     weights: Sequence[float],
+    within: tuple[float, float],
 ) -> list[float]:
     """The positions nearest to those wanted that keep the order and the gaps.
 
     Least squares under an order: with the gaps subtracted it is isotonic regression, which the
-    pool-adjacent-violators algorithm solves in one pass.
+    pool-adjacent-violators algorithm solves in one pass. With bounds for all it is the same, cut.
     """
+    low, high = within
     pools: list[tuple[float, float, int]] = []  # (mean, weight, members)
     for key, want, offset in zip(layer, wanted, offsets, strict=True):
         mean, weight, members = want - offset, weights[key], 1
@@ -312,5 +412,5 @@ def _apart(
             mean = (mean * weight + left_mean * left_weight) / (weight + left_weight)
             weight, members = weight + left_weight, members + left_members
         pools.append((mean, weight, members))
-    means = [mean for mean, _, members in pools for _ in range(members)]
+    means = [min(max(mean, low), high) for mean, _, members in pools for _ in range(members)]
     return [m + o for m, o in zip(means, offsets, strict=True)]

@@ -19,6 +19,8 @@ GROUP_PADDING = 10.0
 GROUP_HEADER = 20.0
 INNER_GAP = 20.0
 PORT_GAP = 8.0
+#: Pieces that are wider than this together stand below each other, and wide rows are several.
+WIDEST = 760.0
 
 Path = tuple[Point, ...]
 
@@ -105,6 +107,7 @@ def grouped(
         [*ins.values(), *edges.values(), *outs.values()],
         top=range(ports),
         bottom=range(ports + len(items), len(widths)),
+        widest=WIDEST,
     )
     heights = [0.0] * layers.rows
     for (_, height), rank in zip(sizes, layers.rank[ports:], strict=False):
