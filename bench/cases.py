@@ -18,10 +18,13 @@ class Prepared:
 
     `results` runs once, before any timed call, and returns what is compared, in the order of
     `Case.expected`; `call` is what is timed, and returns only when its results are ready.
+    `executable` gives what graphdl runs in a call, which says how many bytes and operations that
+    takes; it is asked after `results`.
     """
 
     results: Callable[[], Sequence[Any]]
     call: Callable[[], object]
+    executable: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -147,8 +147,14 @@ def layer_with_graphdl(layer: Layer, wants: str) -> Callable[[Mapping[str, Array
             out, pull = gd.vjp(forward, x, w, b)
             return out, *pull(g)
 
-        call = _of_both(gd.compile(forward), gd.compile(gradient), wants, [*inputs.values()])
-        return Prepared(lambda: _listed(call()), call)
+        arrays = [*inputs.values()]
+        asked = gd.compile(forward if wants == "forward" else gradient)
+        given_arrays = arrays[:3] if wants == "forward" else arrays
+
+        def call() -> Any:
+            return asked(*given_arrays)
+
+        return Prepared(lambda: _listed(call()), call, lambda: asked.lower(*given_arrays))
 
     return build
 
@@ -433,6 +439,7 @@ class Trainer:
 
     step: Callable[[], Any]
     parameters: Callable[[], Sequence[Array]]
+    executable: Callable[[], Any] | None = None
 
 
 def prepared_by(
@@ -445,7 +452,7 @@ def prepared_by(
             losses = [float(trainer.step()) for _ in range(network.steps)]
             return [np.asarray(losses), *trainer.parameters()]
 
-        return Prepared(results, trainer.step)
+        return Prepared(results, trainer.step, trainer.executable)
 
     return build
 
@@ -481,7 +488,10 @@ def graphdl_trainer(network: Network, inputs: Mapping[str, Any]) -> Trainer:
         value, state = compiled(state, inputs["x"], inputs["labels"])
         return value
 
-    return Trainer(step, lambda: state)
+    def executable() -> Any:
+        return compiled.lower(state, inputs["x"], inputs["labels"])
+
+    return Trainer(step, lambda: state, executable)
 
 
 def jax_trainer(network: Network, inputs: Mapping[str, Any]) -> Trainer:

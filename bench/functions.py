@@ -111,7 +111,11 @@ def with_graphdl(definition: Definition, question: Question, inputs: Mapping[str
 
     compiled = gd.compile(asked(gd, lambda *arrays: definition(np, *arrays), question))
     arrays = list(inputs.values())
-    return Prepared(lambda: flat(compiled(*arrays)), lambda: compiled(*arrays))
+    return Prepared(
+        lambda: flat(compiled(*arrays)),
+        lambda: compiled(*arrays),
+        lambda: compiled.lower(*arrays),
+    )
 
 
 def with_numpy(definition: Definition, question: Question, inputs: Mapping[str, Any]) -> Prepared:

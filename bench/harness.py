@@ -21,7 +21,8 @@ from typing import IO, Any
 
 from bench.cases import Case
 from bench.peers import CONTESTANTS, FLOOR, environment
-from bench.report import CaseReport, Outcome, Report
+from bench.report import US, CaseReport, Outcome, Report
+from bench.work import Peak, Work, better
 
 ROOT = Path(__file__).resolve().parent.parent
 # Idle threads of most pools spin for some milliseconds before they sleep; the next contestant
@@ -149,8 +150,19 @@ def race(benchmark: str, cases: Sequence[Case], options: Options) -> Report:
             for name in names
             if CONTESTANTS[name].installed
         }
+        before = peak(workers)
         reports = [run_case(case, names, workers, options) for case in cases]
-    return Report(benchmark, options.threads, tuple(reports))
+        found = better(before, peak(workers))
+    return Report(benchmark, options.threads, tuple(reports), peak=found)
+
+
+def peak(workers: Mapping[str, Worker]) -> Peak | None:
+    """What the machine can do, measured by graphdl's worker; None where it does not take part."""
+    if US not in workers:
+        return None
+    with suppress(Failed):
+        return Peak(**workers[US].ask(do="peak"))
+    return None
 
 
 def competing(cases: Iterable[Case]) -> list[str]:
@@ -200,6 +212,8 @@ def prepare(case: Case, name: str, workers: Mapping[str, Worker]) -> Outcome:
         f"differs by {answer['difference']:.1e}"
     )
     outcome = replace(outcome, difference=answer["difference"])
+    if "work" in answer:
+        outcome = replace(outcome, work=Work(**answer["work"]))
     if not answer["agrees"]:
         note = f"wrong: differs by {answer['difference']:.1e}, allowed {case.tolerance:.0e}"
         return replace(outcome, note=note)

@@ -35,13 +35,15 @@ class Trainer:
     `place` takes a batch, x (batch, 784) float32 and labels (batch,) int64, to where the library
     wants it; `step` trains on it, waits and returns the mean loss before the update; `parameters`
     are w1, b1, w2, b2, w3, b3 as NumPy arrays, weights as (in, out). `stages` tells, after a step
-    on a batch, the seconds that each stage of making it took, where the library says so.
+    on a batch, the seconds that each stage of making it took, where the library says so;
+    `executable` what graphdl runs for a batch.
     """
 
     place: Callable[[Array, Array], Any]
     step: Callable[[Any], Any]
     parameters: Callable[[], Sequence[Array]]
     stages: Callable[[Any], dict[str, float]] = lambda batch: {}
+    executable: Callable[[Any], Any] | None = None
 
 
 def initial_parameters(widths: Sequence[int]) -> list[Array]:
@@ -99,7 +101,9 @@ def prepared_by(make: Callable[[list[Array]], Trainer]) -> Callable[[Mapping[str
             losses = [float(trainer.step(batch)) for _ in range(COMPARED_STEPS)]
             return [np.asarray(losses), *trainer.parameters()]
 
-        return Prepared(results, lambda: trainer.step(batch))
+        asked = trainer.executable
+        executable = None if asked is None else lambda: asked(batch)
+        return Prepared(results, lambda: trainer.step(batch), executable)
 
     return build
 
@@ -130,7 +134,10 @@ def graphdl_trainer(parameters: list[Array]) -> Trainer:
         gd.trace(update, parameters, *batch)
         return {"trace": perf_counter() - start, **step.lower(parameters, *batch).seconds}
 
-    return Trainer(lambda x, labels: (x, labels), train, lambda: parameters, stages)
+    def executable(batch: tuple[Array, Array]) -> Any:
+        return step.lower(parameters, *batch)
+
+    return Trainer(lambda x, labels: (x, labels), train, lambda: parameters, stages, executable)
 
 
 def jax_trainer(parameters: list[Array]) -> Trainer:

@@ -264,7 +264,7 @@ def forward_builders(kernel: Kernel) -> dict[str, Callable[[Mapping[str, Any]], 
         import graphdl as gd
 
         f, args = gd.compile(kernel.returning(kernel.own)), arguments(given)
-        return Prepared(lambda: _leaves(f(*args)), lambda: f(*args))
+        return Prepared(lambda: _leaves(f(*args)), lambda: f(*args), lambda: f.lower(*args))
 
     def with_numpy(given: Mapping[str, Any]) -> Prepared:
         f, args = kernel.copying(kernel.own), arguments(given)
@@ -296,7 +296,7 @@ def gradient_builders(kernel: Kernel) -> dict[str, Callable[[Mapping[str, Any]],
             return total(kernel, own(*args))
 
         f = gd.compile(gd.grad(loss, argnums=varied(given)))
-        return Prepared(lambda: slope(f(*args), given), lambda: f(*args))
+        return Prepared(lambda: slope(f(*args), given), lambda: f(*args), lambda: f.lower(*args))
 
     def with_jax(given: Mapping[str, Any]) -> Prepared:
         jax = _jax()

@@ -8,6 +8,7 @@ read and written, gradients read. float32.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,8 @@ def with_graphdl(kind: str, inputs: Mapping[str, Any]) -> Prepared:
         nonlocal parameters, state
         parameters, state = update(gradients, state, parameters)
 
-    return after_steps(call, lambda: parameters)
+    prepared = after_steps(call, lambda: parameters)
+    return replace(prepared, executable=lambda: update.lower(gradients, state, parameters))
 
 
 def after_steps(call: Callable[[], object], parameters: Callable[[], Sequence[Any]]) -> Prepared:

@@ -9,6 +9,7 @@ time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -46,7 +47,7 @@ def with_graphdl(inputs: Mapping[str, Array]) -> Prepared:
 
     f = gd.compile(gd.value_and_grad(rosenbrock))
     x = inputs["x"]
-    return Prepared(lambda: f(x), lambda: f(x))
+    return Prepared(lambda: f(x), lambda: f(x), lambda: f.lower(x))
 
 
 def with_jax(inputs: Mapping[str, Array]) -> Prepared:
@@ -154,7 +155,8 @@ def small_with_graphdl(definition: Small, inputs: Mapping[str, Array]) -> Prepar
     import graphdl as gd
 
     f = gd.compile(lambda *arrays: definition(np, *arrays))
-    return called(f, inputs)
+    arrays = list(inputs.values())
+    return replace(called(f, inputs), executable=lambda: f.lower(*arrays))
 
 
 def called(f: Callable[..., Any], inputs: Mapping[str, Array]) -> Prepared:

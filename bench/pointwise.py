@@ -59,7 +59,7 @@ def with_graphdl(inputs: Mapping[str, Array]) -> Prepared:
         value, gradients = f(a, x)
         return [value, *gradients]
 
-    return Prepared(results, lambda: f(a, x))
+    return Prepared(results, lambda: f(a, x), lambda: f.lower(a, x))
 
 
 def with_jax(inputs: Mapping[str, Array]) -> Prepared:

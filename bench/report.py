@@ -13,6 +13,7 @@ from typing import Any
 from bench import machine
 from bench.cases import Target
 from bench.peers import CONTESTANTS, FLOOR, PACKAGES
+from bench.work import Peak, Work
 
 US = "graphdl"
 UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
@@ -27,6 +28,7 @@ class Outcome:
     note: str = ""
     difference: float | None = None
     samples: tuple[float, ...] = ()
+    work: Work | None = None
 
     @property
     def median(self) -> float:
@@ -92,6 +94,11 @@ class CaseReport:
     what: str = ""
     measure: Measure = TIME
 
+    @property
+    def work(self) -> Work | None:
+        """What the case takes, as graphdl's program counts it."""
+        return next((o.work for o in self.outcomes if o.work is not None), None)
+
     def timed(self, names: Sequence[str] = ()) -> list[Outcome]:
         """Outcomes with samples, of the contestants named (none named: all)."""
         return [o for o in self.outcomes if o.samples and (not names or o.name in names)]
@@ -104,12 +111,13 @@ class CaseReport:
 
 @dataclass(frozen=True)
 class Report:
-    """A benchmark's cases, and remarks that are no times."""
+    """A benchmark's cases, remarks that are no times, and what the machine did at best."""
 
     benchmark: str
     threads: int
     cases: tuple[CaseReport, ...]
     remarks: tuple[str, ...] = ()
+    peak: Peak | None = None
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -243,6 +251,7 @@ def as_json(report: Report) -> dict[str, Any]:
         outcomes = []
         for outcome in case.outcomes:
             record = asdict(outcome)
+            del record["work"]  # of the case, whoever told it
             if outcome.samples:
                 record |= {"median": outcome.median, "minimum": outcome.minimum}
             record["samples"] = [round(s, 1) for s in outcome.samples]
@@ -252,6 +261,7 @@ def as_json(report: Report) -> dict[str, Any]:
                 "case": case.name,
                 "floor": case.floor_label,
                 "unit": case.measure.unit,
+                "work": None if case.work is None else asdict(case.work),
                 "outcomes": outcomes,
                 "targets": target_lines(case),
             }
@@ -261,6 +271,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "threads": report.threads,
         "machine": machine.describe(PACKAGES),
+        "peak": None if report.peak is None else asdict(report.peak),
         "cases": cases,
         "remarks": list(report.remarks),
     }

@@ -8,7 +8,7 @@ each of the first steps and the parameters after them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -129,7 +129,8 @@ def with_graphdl(
         value, state, kept = compiled(state, kept, data)
         return value
 
-    return prepared(step, lambda: state)
+    made = prepared(step, lambda: state)
+    return replace(made, executable=lambda: compiled.lower(state, kept, data))
 
 
 def with_jax(

@@ -14,11 +14,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from importlib import import_module
 from time import perf_counter, perf_counter_ns
 from typing import Any, TextIO
 
-from bench import peers
+from bench import peers, work
 from bench.cases import Case, Prepared, largest_difference
 
 # The clock costs about 50 ns a reading: a sample of shorter calls holds enough of them to hide it.
@@ -34,11 +35,14 @@ def prepare(case: Case, contestant: str) -> tuple[Prepared, dict[str, Any]]:
     results = prepared.results()
     seconds = perf_counter() - start
     difference = largest_difference(results, expected)
-    return prepared, {
+    answer: dict[str, Any] = {
         "first_call_s": seconds,
         "difference": min(difference, sys.float_info.max),
         "agrees": difference <= case.tolerance,
     }
+    if prepared.executable is not None:
+        answer["work"] = asdict(work.work_of(prepared.executable()))
+    return prepared, answer
 
 
 def sample(call: Callable[[], object], repeats: int) -> float:
@@ -105,6 +109,8 @@ def serve(benchmark: str, contestant: str, threads: int, size: str) -> None:
             if request["do"] == "prepare":
                 prepared = None  # frees what the last case held
                 prepared, answer = prepare(cases[request["case"]], contestant)
+            elif request["do"] == "peak":
+                answer = work.measured_peak()
             else:
                 assert prepared is not None
                 samples = time_calls(prepared.call, request["seconds"], request["fewest"])

@@ -24,12 +24,16 @@ def outcome(name: str, *samples: float) -> dict[str, Any]:
 
 def case(n: int) -> dict[str, Any]:
     times = [outcome("floor", 1e6 * n), outcome("graphdl", 1.5e6 * n), outcome("jax", 3e6 * n)]
-    return {"case": f"batch {n}, </svg><script>", "unit": "ns", "outcomes": [*times, outcome("x")]}
+    work = {"bytes": 4_000_000 * n, "flops": 6_000_000 * n, "dtype": "float32"}
+    name = f"batch {n}, </svg><script>"
+    return {"case": name, "unit": "ns", "work": work, "outcomes": [*times, outcome("x")]}
 
 
 def run(*sizes: int) -> dict[str, Any]:
     cases = [case(n) for n in sizes]
-    return {"benchmark": "mlp", "threads": 2, "cases": cases, "machine": {"cpu": "a <cpu>"}}
+    peak = {"bandwidth": 8e9, "flops": {"float32": 1e11, "float64": 5e10}}
+    machine = {"cpu": "a <cpu>"}
+    return {"benchmark": "mlp", "threads": 2, "cases": cases, "machine": machine, "peak": peak}
 
 
 def test_a_page_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,8 +44,9 @@ def test_a_page_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     text = page.read_text()
     assert str(page) in capsys.readouterr().out
     names = sorted(file.name for file in (tmp_path / "png").iterdir())
-    assert names == ["mlp-bars.png", "mlp-curve-0.png", "mlp-roofline.png"]
-    assert text.count("<svg") == 3
+    expected = ["mlp-bars.png", "mlp-curve-0.png", "mlp-floor.png", "mlp-roofline.png"]
+    assert names == expected
+    assert text.count("<svg") == 4
     assert "<script" not in text
     assert not re.search(r"(src|href)=\"http", text)
     assert "a &lt;cpu&gt;" in text
@@ -49,8 +54,28 @@ def test_a_page_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_one_case_makes_no_curve(tmp_path: Path) -> None:
-    assert [name for name, _ in charts.charts(run(8))] == ["bars", "roofline"]
+    assert [name for name, _ in charts.charts(run(8))] == ["bars", "roofline", "floor"]
     assert list(charts.charts({**run(8), "cases": []})) == []
+
+
+def test_the_roofline_says_what_was_measured() -> None:
+    axis = dict(charts.charts(run(1, 16)))["roofline"].axes[0]
+    roof = axis.lines[0].get_xydata()
+    assert roof[1].tolist() == [1e11 / 8e9, 1e11]  # the ridge
+    assert roof[0][1] == pytest.approx(roof[0][0] * 8e9)
+    points = [line.get_xydata()[0].tolist() for line in axis.lines if len(line.get_xdata()) == 1]
+    assert points == [[1.5, 4e9], [1.5, 2e9]] * 2  # 6 million operations in 1.5 and in 3 ms
+    texts = [text.get_text() for text in axis.texts]
+    assert {"8.0 GB/s", "100 GFLOP/s, float32"} <= set(texts)
+
+
+def test_without_work_or_a_peak_there_is_no_roofline() -> None:
+    without = run(8)
+    del without["peak"]
+    assert [name for name, _ in charts.charts(without)] == ["bars", "floor"]
+    of_bytes = run(8)
+    of_bytes["cases"][0]["work"] = None
+    assert [name for name, _ in charts.charts(of_bytes)] == ["bars", "floor"]
 
 
 def test_a_file_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,8 +104,8 @@ def _control(attributes: Mapping[str, Any]) -> str:
         return f" {len(attributes['branches'])} branches"
     if "length" not in attributes:
         return ""
-    steps = f" {attributes['length']:,} step" + "s" * (attributes["length"] != 1)
-    return steps + (", reversed" if attributes.get("reverse") else "")
+    count = f" {attributes['length']:,} step{'' if attributes['length'] == 1 else 's'}"
+    return count + (", reversed" if attributes.get("reverse") else "")
 
 
 #: Attributes that the shapes before and after say as well.
