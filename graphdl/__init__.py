@@ -36,6 +36,7 @@ from graphdl.errors import (
     DeviceError,
     DeviceMemoryError,
     DtypeError,
+    FileError,
     GradientError,
     GradientMismatch,
     GraphError,
@@ -48,7 +49,7 @@ from graphdl.errors import (
     UnrolledLoopWarning,
     UnsupportedError,
 )
-from graphdl.executable import Executable
+from graphdl.executable import Executable, load
 from graphdl.graph import Graph
 from graphdl.numpy_functions import top_k
 from graphdl.scopes import scope
@@ -72,6 +73,7 @@ __all__ = [
     "DeviceMemoryError",
     "DtypeError",
     "Executable",
+    "FileError",
     "GradientError",
     "GradientMismatch",
     "Graph",
@@ -101,6 +103,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "linalg",
+    "load",
     "losses",
     "map",
     "nn",

@@ -5,8 +5,10 @@ Imported when it is first used: `target="cuda"`, `gd.Array`, `gd.device_put`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,11 +106,17 @@ class DeviceExecutable(Executable):
         steps = {**CONTROL_STEPS, **PRODUCT_STEPS}
         self._runner = Runner(self._program, self.memory, self.device, steps)
 
-    @property
+    @cached_property
     def _image(self) -> Image:
         raise UnsupportedError(
             "a program for a GPU has no njit, address or C code: compile the function for the CPU, "
             'target="cpu", for those'
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        raise UnsupportedError(
+            "a program for a GPU cannot be saved: compile the function for the CPU, "
+            'target="cpu", for that'
         )
 
     @cached_property

@@ -118,6 +118,10 @@ class DeviceMemoryError(DeviceError, MemoryError):
     """The memory of a GPU does not suffice."""
 
 
+class FileError(GraphError, ValueError):
+    """A file that is damaged, or is none that `gd.load` reads."""
+
+
 class UnrolledLoopWarning(UserWarning):
     """A Python loop on traced values has put its body into the graph very many times."""
 

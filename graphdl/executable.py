@@ -367,13 +367,68 @@ class Executable:
 
         return pointer.address_of(self._loaded, self._c_signature)
 
+    def export_c(self, folder: str | os.PathLike[str], name: str | None = None) -> list[Path]:
+        """Write the program for C: object files, a header, and an example that calls it.
+
+        The header declares `int NAME(arguments, results)`, a pointer for each array and a number
+        for each number of Python's, and says what each is. What links with the object files needs
+        the C library and its mathematics (`-lm`), and a BLAS where the header says so; no Python,
+        no Numba, no graphdl. The program runs on the calling thread, and may be called from many at
+        once. It is compiled for this processor, and runs on those that have all its instructions.
+
+        Args:
+            folder: where to write; it is made if need be, and files of these names are replaced.
+            name: of the function and the files; by default that of the folder.
+
+        Returns:
+            The files: the header and the example, then the objects.
+
+        Raises:
+            ArgumentError: the name is none that C takes.
+            UnsupportedError: the program calls what only this process has: a function of arrays of
+                `gd.op`, gd.debug, SciPy's special functions, LAPACK. The message names it.
+
+        >>> import numpy as np, graphdl as gd, tempfile
+        >>> slope = gd.compile(gd.value_and_grad(lambda x: np.sum(np.exp(x)))).lower(np.zeros(3))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     header, *_ = slope.export_c(folder, "slope")
+        ...     print([line for line in header.read_text().splitlines() if "int slope" in line][0])
+        int slope(const double *x, double *result0, double *result1);
+        """
+        from graphdl.native import exported  # what is rarely used
+
+        return exported.export(self._image, self._c_signature, folder, name)
+
+    # --- in a file --------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the executable to a file, from which `gd.load` makes it anew, in any process.
+
+        The file holds the graph as data, with the lines that it comes from, and the object code of
+        the kernels. No trace, no import of Numba is needed to load it; on another processor, or
+        with other versions of graphdl, Numba or llvmlite, the graph is compiled again.
+
+        Returns the path. Raises UnsupportedError for a program with functions of Python (`gd.op`,
+        gd.debug), for trees of types other than tuples, lists, dicts and None, and for one of a
+        GPU; OSError where the file cannot be written.
+
+        >>> import numpy as np, graphdl as gd, tempfile
+        >>> double = gd.compile(lambda x: {"double": x * 2}).lower(np.zeros(3))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     print(gd.load(double.save(folder + "/double.graphdl"))(np.ones(3)))
+        {'double': array([2., 2., 2.])}
+        """
+        from graphdl.native import saved  # what is rarely used
+
+        return saved.save(path, self.graph, self._weak, self._donated, self._checks, _native)
+
     @cached_property
     def _loaded(self) -> LoadedImage:
         from graphdl.kernels.cpu import image  # what is rarely used
 
         return image.load(self._image)
 
-    @property
+    @cached_property
     def _image(self) -> Image:
         from graphdl.kernels.cpu import image  # what is rarely used
 
@@ -425,17 +480,17 @@ class Executable:
 
     def _failures(self) -> dict[int, BaseException]:
         """The errors behind the codes that a native call may return."""
-        found: dict[int, BaseException] = {
-            OUT_OF_BOUNDS: self._failure(self._program, OUT_OF_BOUNDS),
-            OUT_OF_MEMORY: StepsMemoryError("no memory is left for what the program keeps"),
-            NOT_FINITE: NonFiniteError(
-                "a value is a NaN or an infinity; call the executable itself to learn which"
-            ),
-        }
-        for check in self._loaded.image.checks:
+        no_memory = StepsMemoryError("no memory is left for what the program keeps while it runs")
+        found: dict[int, BaseException] = {OUT_OF_MEMORY: no_memory}
+        checks = self._image.checks
+        if checks:
+            found[OUT_OF_BOUNDS] = self._failure(self._program, OUT_OF_BOUNDS)
+        if "nan" in self._checks:
+            found[NOT_FINITE] = NonFiniteError("a value is a NaN or an infinity")
+        for check in checks:
             for i in range(len(check.program.checks)):
                 found[FAILED + check.first + i] = self._failure(check.program, FAILED + i)
-        return found
+        return dict(sorted(found.items()))
 
     # --- reading --------------------------------------------------------------------------
 
@@ -579,6 +634,44 @@ class Executable:
 
     def __repr__(self) -> str:
         return f"<Executable {self._signature}, {len(self.kernels)} kernels>"
+
+
+def load(path: str | os.PathLike[str]) -> Executable:
+    """The executable that `Executable.save` wrote to a file.
+
+    It is called and read like the one that was saved, also in a process without the function that
+    it was traced from. Nothing is traced, and Numba is not imported where the file, or the cache,
+    has object code for this processor and these versions; otherwise kernels are compiled.
+
+    A file holds machine code. Its checksum tells damage, not intent: load files that you trust.
+
+    Raises FileError for a file that is damaged or none of these; OSError where it cannot be read.
+
+    >>> import numpy as np, graphdl as gd, tempfile
+    >>> slope = gd.compile(gd.grad(lambda x: np.sum(x ** 3))).lower(np.zeros(2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     loaded = gd.load(slope.save(folder + "/slope.graphdl"))
+    >>> loaded(np.array([1.0, 2.0])), loaded
+    (array([ 3., 12.]), <Executable (float64[2]) -> (float64[2]), 1 kernels>)
+    """
+    from graphdl.native import saved  # what is rarely used
+
+    return saved.load(path, _made)
+
+
+def _made(
+    graph: Graph, weak: Sequence[bool], donated: Sequence[int], checks: frozenset[str]
+) -> Executable:
+    """The executable of a graph that nobody has traced here."""
+    types = [node.type for node in graph.inputs]
+    args = unflatten(graph.in_tree, types) if graph.in_tree is not None else ()
+    return Executable(graph, weak, args, donated, checks)
+
+
+def _native(
+    graph: Graph, weak: Sequence[bool], donated: Sequence[int], checks: frozenset[str]
+) -> build.Native:
+    return _made(graph, weak, donated, checks)._native
 
 
 def _debug_level() -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from graphdl.kernels import interpret
-from graphdl.kernels.cpu import llvm, native, product
+from graphdl.kernels.cpu import cores, llvm, native, product
 from graphdl.kernels.cpu.product import Array, Epilogue, Operand, Product
 from graphdl.kernels.cpu.tiles import Registers
 
@@ -35,7 +35,7 @@ def table_of(dtype, a, b, epilogue, operands: Sequence[np.ndarray]):
 
 def launch(dtype, a, b, epilogue, operands, pieces=1):
     table, n = table_of(dtype, a, b, epilogue, operands)
-    core = KERNEL(product.core_address(dtype))
+    core = KERNEL(cores.address(f"product {dtype}"))
     for p in range(pieces):
         core(table.ctypes.data, p * n // pieces, (p + 1) * n // pieces)
 

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
 from itertools import count
@@ -30,6 +30,9 @@ from msgspec import Struct
 
 #: Bytes that the cache may take; the entries not used for the longest time go first.
 SIZE_LIMIT = 128 << 20
+
+#: The symbol that an entry defines is this and its key.
+SYMBOL = "graphdl_"
 
 _MAGIC = b"graphdl object 1\n"
 _DIGEST_SIZE = hashlib.sha256().digest_size
@@ -107,6 +110,26 @@ def source_path(key: str) -> Path | None:
 
 def read(key: str) -> bytes | None:
     """The object of an entry; None if there is none or it is damaged. Counts as a use."""
+    code = _lent.get(key)
+    return _read(key) if code is None else code
+
+
+@contextlib.contextmanager
+def lent(objects: Mapping[str, bytes]) -> Iterator[None]:
+    """Let these be read as if they were entries, but not written to the directory."""
+    new = {key: code for key, code in objects.items() if key not in _lent}
+    _lent.update(new)
+    try:
+        yield
+    finally:
+        for key in new:
+            _lent.pop(key, None)
+
+
+_lent: dict[str, bytes] = {}
+
+
+def _read(key: str) -> bytes | None:
     folder = directory()
     if folder is None:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -31,7 +31,7 @@ def flat_nest(leaves: int) -> Nest:
     return tuple(range(leaves))
 
 
-def identifiers(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+def identifiers(names: Sequence[str], taken: Collection[str] = ()) -> list[str]:
     """Names such as "params['w']" as different identifiers, "params_w", of Python and C."""
     found: list[str] = []
     for name in names:

@@ -377,6 +377,13 @@ class Module:
         table = f"@process = internal global [{self.process} x i64] zeroinitializer, align 64\n"
         return "\n".join([table, *_PAUSE_DECLARATIONS, *self._texts, start.text("")])
 
+    def static_text(self, process: Sequence[str]) -> str:
+        """The functions as LLVM IR for a linker, which fills the table with these C functions."""
+        words = ", ".join(f"i64 ptrtoint (ptr @{name} to i64)" for name in process)
+        table = f"@process = internal constant [{len(process)} x i64] [{words}], align 64\n"
+        declared = [f"declare void @{name}(...)" for name in process]
+        return "\n".join([table, *declared, *_PAUSE_DECLARATIONS, *self._texts])
+
 
 def load(
     name: str,

@@ -123,6 +123,14 @@ def _define_call(module: Module) -> None:
         f.leave(failed.get())
 
 
+def _define_release(module: Module) -> None:
+    """release(image): drop the instances that are kept for the next call."""
+    with module.function("release", 1) as (f, (image,)), f.count(0, SLOTS) as i:
+        instance = f.exchange(_word(f, image, "slots") + i * SLOT, 0)
+        with f.when(instance.differs(0)):
+            f.call("drop", image, instance)
+
+
 def _define_overlap(module: Module) -> None:
     """overlap(rows, written, count): whether memory that is written is shared.
 
@@ -141,10 +149,11 @@ def _define_overlap(module: Module) -> None:
 
 
 def write(module: Module) -> None:
-    """Write `call`; the module's process words begin with `growing.MEMORY`."""
+    """Write `call` and `release`; the module's process words begin with `growing.MEMORY`."""
     _define_make(module)
     _define_drop(module)
     _define_call(module)
+    _define_release(module)
 
 
 def _write(module: Module) -> None:

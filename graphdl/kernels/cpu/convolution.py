@@ -14,7 +14,6 @@ Every element is one chain of multiply-adds over rising k, so cuts and threads c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -333,18 +332,6 @@ def filter_gradient_ir(dtype: str, symbol: str) -> str:
     define_find(texts)
     _define_filter_gradient(texts, r, symbol)
     return "\n".join(texts)
-
-
-@cache
-def convolve_address(dtype: str) -> int:
-    """The address of the core of `convolve`."""
-    return product.load_core(lambda symbol: convolve_ir(dtype, symbol))
-
-
-@cache
-def filter_gradient_address(dtype: str) -> int:
-    """The address of the core of `filter_gradient`."""
-    return product.load_core(lambda symbol: filter_gradient_ir(dtype, symbol))
 
 
 # -- what the cores do, by NumPy -------------------------------------------------------------------

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -268,18 +267,6 @@ def depthwise_gradient_ir(dtype: str, symbol: str) -> str:
     define_find(texts)
     _define_depthwise_gradient(texts, r, symbol)
     return "\n".join(texts)
-
-
-@cache
-def depthwise_address(dtype: str) -> int:
-    """The address of the core of a depthwise convolution."""
-    return product.load_core(lambda symbol: depthwise_ir(dtype, symbol))
-
-
-@cache
-def depthwise_gradient_address(dtype: str) -> int:
-    """The address of the core of the weights' gradient."""
-    return product.load_core(lambda symbol: depthwise_gradient_ir(dtype, symbol))
 
 
 # -- what the cores do, by NumPy -------------------------------------------------------------------

@@ -31,7 +31,6 @@ from graphdl.kernels.cpu.build import Native, constant_array, uses_blas
 from graphdl.kernels.cpu.native import Kernel
 from graphdl.kernels.program import (
     ALIGNMENT,
-    FAILED,
     Address,
     BodyWord,
     Entry,
@@ -86,13 +85,6 @@ class Image(Struct, frozen=True, eq=False):
     rows: int
     checks: Sequence[Check]
     stacks: Sequence[int]
-
-    def program_of(self, code: int) -> tuple[Program | None, int]:
-        """Which program a code from FAILED on is of, and what it is there."""
-        for check in self.checks:
-            if FAILED <= code - check.first < FAILED + len(check.program.checks):
-                return check.program, code - check.first
-        return None, code
 
 
 class _Writer:

@@ -69,7 +69,7 @@ def _load(sources: Sequence[KernelSource]) -> None:
     """Make sources known that are not."""
     target = " ".join(llvm.host())
     keys = [cache.key_of(source.text, target) for source in sources]
-    symbols = [f"graphdl_{key}" for key in keys]
+    symbols = [cache.SYMBOL + key for key in keys]
     kept = [all(user.is_kept for user in called_in(source.text)) for source in sources]
     codes = [cache.read(key) if keep else None for key, keep in zip(keys, kept, strict=True)]
     paths = [str(cache.source_path(key) or "") for key in keys]

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import llvmlite.binding as binding
@@ -324,21 +323,21 @@ def _object_code(text: str) -> bytes:
     return code
 
 
-@cache
-def core_address(dtype: str) -> int:
-    """The address of the core for "f32" or "f64", from the cache of object code if it is there."""
-    return load_core(lambda symbol: core_ir(dtype, symbol))
-
-
 def load_core(text: Callable[[str], str]) -> int:
     """The address of the C function whose LLVM IR is text(symbol), compiled or from the cache."""
+    symbol, code = core_object(text)
+    return llvm.load({symbol: code})[symbol]
+
+
+def core_object(text: Callable[[str], str]) -> tuple[str, bytes]:
+    """The symbol and the object code of the C function whose LLVM IR is text(symbol)."""
     key = object_cache.key_of(text("core"), " ".join(llvm.host()))
-    symbol = f"graphdl_{key}"
+    symbol = object_cache.SYMBOL + key
     code = object_cache.read(key)
     if code is None:
         code = _object_code(text(symbol))
         object_cache.write(key, code)
-    return llvm.load({symbol: code})[symbol]
+    return symbol, code
 
 
 class Memory:
@@ -577,7 +576,7 @@ def cores() -> int:
 def launch_table(
     product: Product, a: Array, b: Array, epilogue: int, operands: Sequence[Array]
 ) -> tuple[list[int], int]:
-    """The launch table and the number of iterations of `core_address(product.dtype)`.
+    """The launch table and the number of iterations of the core.
 
     `epilogue` is the address of the compiled epilogue, `operands` are its arrays, in its order.
     """
