@@ -236,7 +236,7 @@ def test_other_registers(monkeypatch, dtype, size, many, fused):
     symbol = f"core_{dtype}_{size}_{many}"
     code = product._object_code(product.core_ir(dtype, symbol))
     address = llvm.load({symbol: code})[symbol]
-    monkeypatch.setattr(product, "core_address", lambda _: address)
+    monkeypatch.setattr(cores, "address", lambda _: address)
     rng = np.random.default_rng(0)
     for m, n, k in [*rng.choice(SIZES, (40, 3)), (200, 300, 500), (3, 50, 2000)]:
         for left in ("rows", "columns"):
