@@ -73,8 +73,9 @@ def with_numba(written: Function, pair: bool, inputs: Mapping[str, Array]) -> Pr
     return prepared(library("numba").njit(written), pair, inputs)
 
 
-def floor(inputs: Mapping[str, Array]) -> Prepared:
-    return prepared(library("numba").njit(lambda x: x.copy()), False, inputs)
+def floor(reference: Function, pair: bool, inputs: Mapping[str, Array]) -> Prepared:
+    loop, x = driver(library("numba").njit(lambda x: x.copy()), False), inputs["x"]
+    return Prepared(lambda: expected(reference, pair, inputs), lambda: loop(x))
 
 
 def expected(reference: Function, pair: bool, inputs: Mapping[str, Array]) -> list[Array]:
@@ -132,7 +133,7 @@ def case(
         builders={
             "graphdl": partial(with_graphdl, function, pair),
             "numba": partial(with_numba, written, pair),
-            "floor": floor,
+            "floor": partial(floor, reference, pair),
         },
         tolerance=1e-11,
         floor_label=f"{CALLS} x.copy() in @njit",

@@ -3,7 +3,7 @@
 The value and gradient of the Rosenbrock function of 10 float64, what an optimiser such as SciPy's
 asks for at each step; the sum of 1, 10 and 100 arguments; 1, 10 and 100 operations in a row. All
 that is measured is the way in and out: the peers' conversions from and to NumPy are part of their
-time.
+time. Then calls of small functions from nopython code: see bench.nopython.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import harness, report
+from bench import harness, nopython, report
 from bench.cases import Array, Case, Prepared, Target
 from bench.peers import library
 
@@ -255,7 +255,31 @@ def cases(size: str) -> list[Case]:
         *rosenbrock_cases(),
         *(small_case(f"{n} argument" + "s" * (n > 1), total, n) for n in counts),
         *(small_case(f"{n} operation" + "s" * (n > 1), chain(n), 1) for n in counts),
+        *(chained_case(n) for n in counts),
+        *([slope_case()] if size == "full" else []),
     ]
+
+
+def chained_case(n: int) -> Case:
+    """`chain(n)`, called from nopython code."""
+    function = partial(chain(n), np)
+    name = f"{n} operation" + "s" * (n > 1)
+    return nopython.case(name, lambda: function, nopython.written_chain(n), function, False)
+
+
+def slope_case() -> Case:
+    """The value and the gradient of the Rosenbrock function, called from nopython code."""
+
+    def function() -> Small:
+        import graphdl as gd
+
+        return gd.value_and_grad(rosenbrock)
+
+    def on_paper(x: Array) -> list[Array]:
+        return expected({"x": x})
+
+    name = f"Rosenbrock-{SIZE} value and slope"
+    return nopython.case(name, function, nopython.written_rosenbrock, on_paper, True)
 
 
 def rosenbrock_cases() -> list[Case]:
