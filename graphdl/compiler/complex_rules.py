@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.compiler.rewrite import uniform
+from graphdl.compiler.constants import uniform
 from graphdl.errors import DtypeError
 from graphdl.ops import contraction, pointwise, update
 from graphdl.ops.complex_numbers import PART

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from graphdl.compiler.checkpoint import inlined
 from graphdl.compiler.contract import normalise
 from graphdl.compiler.convolve import lower_convolutions
+from graphdl.compiler.defer_sums import defer_sums
 from graphdl.compiler.loop_gradients import merge_scans
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.narrow import narrow
@@ -27,6 +28,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("simplify", simplify),
     ("merge scans", merge_scans),
     ("prune loops", prune),
+    ("defer sums", defer_sums),
     ("share orders", share_orders),
     ("split complex", split_complex),
     ("convolutions", lower_convolutions),

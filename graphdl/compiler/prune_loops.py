@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from msgspec import Struct
 from msgspec.structs import replace
 
+from graphdl.compiler.loop_results import Results, number_of, replaced
 from graphdl.compiler.rewrite import simplify
 from graphdl.graph import Graph, Node, rebuild, topological
 from graphdl.ops import control
@@ -71,21 +72,16 @@ def _step(body: Graph, consts: int, carries: int, results: set[int], kept: set[i
     return _Step(less, fixed, moving, [i - first for i in rows], numbers, unchanged)
 
 
-#: What each result of a loop becomes: a result of another one, by number, or a value.
-_Results = dict[int, "tuple[Node, int] | Node"]
-
-
 def prune(graph: Graph) -> Graph:
     """The graph with loops that compute only what is read."""
     used: dict[Node, set[int]] = {}
     for node in graph.operations:
         if node.op is control.item and node.inputs[0].op in (control.scan, control.while_):
             loop = node.inputs[0]
-            places = control.offsets(control.result_types(loop))
-            used.setdefault(loop, set()).add(places.index(node["offset"]))
+            used.setdefault(loop, set()).add(number_of(node))
     if not used:
         return graph
-    made: dict[Node, _Results] = {}
+    made: dict[Node, Results] = {}
 
     def moved(node: Node, inputs: tuple[Node, ...]) -> Node:
         if node in used:
@@ -93,23 +89,13 @@ def prune(graph: Graph) -> Graph:
             loop, made[node] = rule(node, inputs, used[node])
             return loop
         if node.op is control.item and node.inputs[0] in made:
-            return _item(node, made[node.inputs[0]])
+            return replaced(node, made[node.inputs[0]])
         return rebuilt(node, inputs)
 
     return rebuild(graph, moved)
 
 
-def _item(node: Node, results: _Results) -> Node:
-    places = control.offsets(control.result_types(node.inputs[0]))
-    found = results[places.index(node["offset"])]
-    if isinstance(found, Node):
-        return found
-    loop, number = found
-    offset = control.offsets(control.result_types(loop))[number]
-    return node_of(control.item, (loop,), dict(node.attrs) | {"offset": offset})
-
-
-def _scan(node: Node, operands: Sequence[Node], used: set[int]) -> tuple[Node, _Results]:
+def _scan(node: Node, operands: Sequence[Node], used: set[int]) -> tuple[Node, Results]:
     consts, carries = node["consts"], node["carries"]
     results = {k for k in used if k < carries}
     kept = {k - carries for k in used if k >= carries}
@@ -119,13 +105,13 @@ def _scan(node: Node, operands: Sequence[Node], used: set[int]) -> tuple[Node, _
     attrs = dict(node.attrs)
     attrs |= {"body": step.body, "consts": len(step.consts), "carries": len(step.carries)}
     loop = node_of(control.scan, [operands[i] for i in chosen], attrs)
-    found: _Results = {k: operands[consts + k] for k in step.unchanged}
+    found: dict[int, tuple[Node, int] | Node] = {k: operands[consts + k] for k in step.unchanged}
     found |= {k: (loop, i) for i, k in enumerate(step.carries)}
     found |= {carries + j: (loop, len(step.carries) + i) for i, j in enumerate(step.kept)}
     return loop, found
 
 
-def _while(node: Node, operands: Sequence[Node], used: set[int]) -> tuple[Node, _Results]:
+def _while(node: Node, operands: Sequence[Node], used: set[int]) -> tuple[Node, Results]:
     """Sweep by sweep from the last one, which says what it reads of those before."""
     reads, sweeps = node["condition_consts"], node["sweeps"]
     condition = _simple(node["condition"])
@@ -166,7 +152,7 @@ def _while(node: Node, operands: Sequence[Node], used: set[int]) -> tuple[Node, 
             )
         )
     loop = node_of(control.while_, values, {**attrs, "sweeps": tuple(left)})
-    found: _Results = {}
+    found: dict[int, tuple[Node, int] | Node] = {}
     at = 0
     for number in new:
         step, sweep = steps[number], sweeps[number]

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from graphdl.compiler import record, rules
+from graphdl.compiler.constants import constant, repeated, uniform
+from graphdl.compiler.joined_parts import joined
 from graphdl.compiler.stability import stabilised
 from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node, Source, rebuild, topological
@@ -177,25 +179,6 @@ def _name_of(function: Callable[..., Any]) -> str:
 
 
 # --- values that are the same everywhere ------------------------------------------------------
-
-
-def uniform(node: Node) -> np.ndarray[Any, Any] | None:
-    """The 0-d value of a node that is one constant everywhere, or None."""
-    while node.op is movement.broadcast or node.op is movement.reshape:
-        node = node.inputs[0]
-    if node.op is movement.constant and node.type.size == 1:
-        array: np.ndarray[Any, Any] = node["value"].array
-        return array.reshape(())
-    return None
-
-
-def constant(value: Any) -> Node:
-    return node_of(movement.constant, (), movement.literal(value))
-
-
-def repeated(node: Node, shape: Shape) -> Node:
-    """A 0-d node repeated to `shape`."""
-    return node_of(movement.broadcast, (node,), {"shape": shape, "dims": ()}) if shape else node
 
 
 def _empty(node: Node) -> Node | None:
@@ -610,8 +593,13 @@ def _concatenate(node: Node) -> Node | None:
     parts = tuple(operand for operand in node.inputs if operand.shape[axis])
     if len(parts) == 1:
         return parts[0]
-    if parts and len(parts) < len(node.inputs):
-        return node_of(node.op, parts, {"axis": axis})
+    flat = tuple(
+        inner
+        for part in parts
+        for inner in (part.inputs if part.op is node.op and part["axis"] == axis else (part,))
+    )
+    if parts and len(flat) != len(node.inputs):
+        return node_of(node.op, flat, {"axis": axis})
     return None
 
 
@@ -757,6 +745,6 @@ _STRUCTURAL: dict[str, Callable[[Node], Node | None]] = {
     "concatenate": _concatenate,
     "update": _update,
     "scatter": _scatter,
-    "add": _added_to,
+    "add": lambda node: joined(node) or _added_to(node),
     "contract": _contract,
 }
