@@ -196,36 +196,43 @@ def _rows(
     tables: NDArray[np.int64],
     multi: int,
 ) -> list[Row]:
-    """The rows of the tape, level by level; a level that is worth sharing is one launch."""
+    """The rows of the tape, level by level; a level that is worth sharing is one launch.
+
+    A loop whose steps are worth sharing is a launch of no parts: see `graphdl.kernels.cpu.tape`.
+    """
     rows: list[Row] = []
+
+    def words(i: int) -> tuple[int, int, int]:
+        launch = program.launches[i]
+        return _address(launch, kernels[i]), int(tables[i]), launch.iterations
+
     for level in levels(program.launches, memory):
         running = [
             i
             for i in level
             if program.launches[i].iterations and not is_idle(program.launches[i], memory)
         ]
-        if not running:
-            continue
-        launches = [
-            (
-                _address(program.launches[i], kernels[i]),
-                int(tables[i]),
-                program.launches[i].iterations,
-            )
-            for i in running
-        ]
-        cost = sum(program.launches[i].cost for i in level)
-        if cost > SHARE and len(launches) > 1:
-            table, count = multi_table(launches)
-            words = (multi, table.ctypes.data, count, min(count, PARTS * 2))
-            rows.append(Row(words, tuple(running), table))
+        loops = [i for i in running if _shares_itself(program.launches[i])]
+        others = [i for i in running if i not in loops]
+        cost = sum(program.launches[i].cost for i in others)
+        if cost > SHARE and len(others) > 1:
+            table, count = multi_table(map(words, others))
+            multi_words = (multi, table.ctypes.data, count, min(count, PARTS * 2))
+            rows.append(Row(multi_words, tuple(others), table))
         else:
             parts = PARTS if cost > SHARE else 1
-            rows += [
-                Row((*launch, min(launch[2], parts)), (i,))
-                for i, launch in zip(running, launches, strict=True)
-            ]
+            for i in others:
+                launch = words(i)
+                rows.append(Row((*launch, min(launch[2], parts)), (i,)))
+        rows += [Row((*words(i), 0), (i,)) for i in loops]
     return rows
+
+
+def _shares_itself(launch: Launch) -> bool:
+    """Whether a loop or a branch has steps that threads share."""
+    return any(
+        sum(inner.cost for inner in body.program.launches) > SHARE for body in launch.bodies
+    )
 
 
 def _address(launch: Launch, kernel: native.Kernel | None) -> int:
