@@ -53,7 +53,7 @@ def placed(
     graph, plan = program.graph, memory.plan(program)
     inputs = [_array(arg, node) for arg, node in zip(_leaves(args), graph.inputs, strict=True)]
     results = [np.zeros(node.shape, node.dtype) for node in graph.outputs]
-    constants = [build._constant(node) for node in program.constants]
+    constants = [build.constant_array(node) for node in program.constants]
     arena = np.full(plan.arena_bytes + alignment, 0xAB, np.uint8)
     if program.status is not None:
         arena[plan.places[program.status].offset :][:8] = 0
