@@ -28,8 +28,9 @@ from graphdl.types import Shape, contiguous_strides
 #: The loop of each axis of a value; None for an axis of size one, which needs none.
 Axes = tuple[int | None, ...]
 
-#: Members of a kernel. Compile time grows with them, 3 ms each; a kernel more writes and reads what
-#: lies between (the gradient of an equation of state, 240 operations: 18 arrays, four times the time).
+#: Members of a kernel. Compile time grows with them, 3 ms each; one kernel more writes and reads
+#: what lies between (the gradient of an equation of state, 240 operations: 18 arrays, and four
+#: times the time).
 MAX_MEMBERS = 384
 #: Arrays that groups of one operand become one kernel with; each keeps a pointer in a register.
 MAX_ARRAYS = 40

@@ -31,10 +31,8 @@ def copy_launch(
     size, count = node.dtype.itemsize, math.prod(shape)
     loops = _loops(shape, strides, places)
     outer = loops[: max(len(loops) - 2, 1)]
-    if len(loops) == 1:
-        iterations = -(-count // BLOCK)
-    else:
-        iterations = math.prod(loop.size for loop in outer)
+    around = math.prod(loop.size for loop in outer)
+    iterations = -(-count // BLOCK) if len(loops) == 1 else around
     return Launch(
         _text(name, SUFFIX[node.dtype], size, loops),
         (
@@ -116,7 +114,8 @@ def _text(name: str, suffix: str, size: int, loops: list[_Loop]) -> KernelSource
         return KernelSource(name, "\n".join(lines) + "\n")
     lines += ["    for r in range(lo, hi):", "        rest = r"]
     for i in reversed(range(1, around)):
-        lines += [f"        q = rest // n{i}", f"        i{i} = rest - q * n{i}", "        rest = q"]
+        lines += [f"        q = rest // n{i}", f"        i{i} = rest - q * n{i}"]
+        lines += ["        rest = q"]
     lines += ["        i0 = rest"]
     indent = " " * 8
     if around < last:

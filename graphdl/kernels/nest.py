@@ -758,7 +758,8 @@ class NestText:
                 terms = within[1] if at_d == "j" else around[1]
                 terms.append(at_d if stride == "1" else f"{at_d} * {stride}")
         name, itemsize = self.name(), access.dtype.itemsize
-        pointer = f"{SUFFIX[access.dtype]}_at(at{at} + ({' + '.join(around[1]) or '0'}) * {itemsize})"
+        start = " + ".join(around[1]) or "0"
+        pointer = f"{SUFFIX[access.dtype]}_at(at{at} + ({start}) * {itemsize})"
         tests = [*around[0], *within[0]]
         if level == 2:
             self._before(f"pad{window} = {pointer}")

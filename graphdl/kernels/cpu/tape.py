@@ -18,8 +18,9 @@ step of a small network has dozens. So one parallel loop serves a whole stretch 
 participants take parts from queues, one queue for each participant (so that it meets the same rows
 again, in its cache) and others' queues when its own is empty; whoever ends the last part of a
 launch begins the next. It ends before a launch of no parts, which starts parallel loops of its own:
-participants that waited for it would be missing there. Nobody waits for a participant that has not started: a thread that comes
-late finds less to do, and a launch ends when its parts are done. Then a launch costs about 0.2 us.
+participants that waited for it would be missing there. Nobody waits for a participant that has not
+started: a thread that comes late finds less to do, and a launch ends when its parts are done. Then
+a launch costs about 0.2 us.
 
 A profile runs the same tape by a second runner, written from the same text with a `Stopwatch` in
 it: it adds the time of each launch to a word that lies before the tape, and that of each kernel of
