@@ -230,9 +230,7 @@ def _rows(
 
 def _shares_itself(launch: Launch) -> bool:
     """Whether a loop or a branch has steps that threads share."""
-    return any(
-        sum(inner.cost for inner in body.program.launches) > SHARE for body in launch.bodies
-    )
+    return any(sum(inner.cost for inner in body.program.launches) > SHARE for body in launch.bodies)
 
 
 def _address(launch: Launch, kernel: native.Kernel | None) -> int:
