@@ -320,6 +320,8 @@ class Executable:
         that is an array and is not given by `out=`. It may be made from any thread, from many at
         once, and in `prange`: each call that runs has tables and an arena of its own, which are
         kept for the next one. The memory of a program whose `njit` was read is never given back.
+        Numba takes longer the more arrays there are, as for any function of many: about a second
+        for 10, 15 for 40.
 
         Raises what a call raises; NonFiniteError of `checks="nan"` does not say where. Reading it
         raises UnsupportedError for a program that calls Python (gd.debug).

@@ -57,11 +57,10 @@ def test_a_loop_in_nopython_code_gets_value_and_gradient(slope):
 def test_dtypes_go_in_and_out_as_they_are():
     dtypes = (np.float32, np.uint8, np.complex64, np.bool_)
     given = [np.array([[0, 1, 2], [3, 4, 5]]).astype(dtype) for dtype in dtypes]
-    executable = made(lambda *xs: [(x.T, np.max(x.real)) for x in xs], *given)
-    for x, (transposed, largest) in zip(given, executable.njit(*given), strict=True):
+    executable = made(lambda *xs: [x.T for x in xs], *given)
+    for x, transposed in zip(given, executable.njit(*given), strict=True):
         np.testing.assert_array_equal(transposed, x.T)
         assert transposed.dtype == x.dtype
-        assert largest == x.real.max()
 
 
 def test_python_numbers_and_single_elements_are_numbers():
@@ -91,9 +90,9 @@ def test_trees_are_tuples():
     np.testing.assert_array_equal(out, [4.0, 13.0])
     assert total == 17.0
     assert none is None
-    with pytest.raises(TypingError, match=r"argument \[0\] must be a tuple of 2, not .*array"):
+    with pytest.raises(TypingError, match="argument parameters must be a tuple of 2, not arr"):
         program(parameters["w"], np.ones(3))
-    with pytest.raises(TypingError, match=r"argument \[0\]\[0\] must have 2 items, not 1"):
+    with pytest.raises(TypingError, match=r"argument parameters\[0\] must have 2 items, not"):
         program(((np.ones(2),), parameters["w"]), np.ones(3))
 
 

@@ -3,12 +3,13 @@
 What `function` returns is an ordinary Numba function of generated text:
 
     def program(x, y, out=None):
-        return call((x, y), out)
+        return call(x, y, out)
 
 `call` is typed by an overload, which compares Numba's types of the arguments with those that the
 program was made for, and says in a typing error what differs. The body that it hands to Numba
 checks the shapes, allocates the results, and calls the program's image by an intrinsic that puts
 the addresses of all arrays on the stack. So LLVM sees a call of a C function, and little else.
+Arguments are passed one by one all the way: Numba compiles tuples of many arrays slowly.
 
 The address of an image is of this process: Numba is told so, and does not write such code to disk.
 """
@@ -50,14 +51,21 @@ def function(image: LoadedImage, signature: Signature) -> Any:
             roots[i] = signature.arguments[leaf].name.partition("[")[0]
     names = identifiers(roots, ("out",))
 
-    def call(arguments: Any, out: Any) -> Any:
-        raise NotImplementedError("only nopython code calls this")
-
-    overload(call, strict=False)(_typed(image, signature))
     given = "".join(f"{name}, " for name in names)
-    text = f"def program({given}out=None):\n    return call(({given}), out)\n"
-    scope: dict[str, Any] = {"call": call}
+    text = (
+        f"def call({given}out):\n    raise NotImplementedError('only nopython code calls this')\n"
+        f"def program({given}out=None):\n    return call({given}out)\n"
+        f"def typed({given}out):\n    return body_of(({given}), out)\n"
+    )
+
+    def body_of(arguments: tuple[types.Type, ...], out: types.Type) -> Any:
+        body = _Body(image, signature, names)
+        exec(body.text(arguments, out), body.scope)
+        return body.scope["body"]
+
+    scope: dict[str, Any] = {"body_of": body_of}
     exec(text, scope)
+    overload(scope["call"], strict=False)(scope["typed"])
     program = scope["program"]
     program.__doc__ = _described(signature)
     return numba.njit(program)
@@ -82,34 +90,40 @@ def _first(nest: Nest) -> int | None:
 class _Body:
     """The text of the function of (arguments, out) for arguments of certain Numba types."""
 
-    def __init__(self, image: LoadedImage, signature: Signature) -> None:
+    def __init__(self, image: LoadedImage, signature: Signature, names: Sequence[str]) -> None:
         self._signature = signature
         self._lines: list[str] = []
         self._leaves: dict[int, str] = {}
         self._made: dict[int, str] = {}
         self._scalars: list[int] = []
         self._image = image
-        self.scope: dict[str, Any] = {"empty": np.empty, "disjoint": _disjoint}
+        self._names = names
+        self.scope: dict[str, Any] = {"empty": np.empty}
 
-    def text(self, arguments: types.Type, out: types.Type) -> str:
+    def text(self, arguments: Sequence[types.Type], out: types.Type) -> str:
+        """The text; TypingError where the types are not what the program takes."""
         signature = self._signature
-        self._take(signature.takes, arguments, "arguments")
+        for nest, type, name in zip(signature.takes, arguments, self._names, strict=True):
+            self._take(nest, type, name)
         outs = {} if isinstance(out, (types.NoneType, types.Omitted)) else self._outs(out)
         self._make(outs)
-        self.scope["run"] = _runner(self._image, signature, frozenset(self._scalars))
-        given = self._tuple(self._leaves[i] for i in range(len(signature.arguments)))
+        given = [self._leaves[i] for i in range(len(signature.arguments))]
         written = [
             self._made[i]
             for i, result in enumerate(signature.results)
             if result.argument is None and i not in self._scalars
         ]
+        scalars = frozenset(self._scalars)
+        self.scope["run"] = _flat(
+            _runner(self._image, signature, scalars), len(given), len(written)
+        )
         self._check_sharing(set(outs))
-        self._lines.append(f"    found = run({given}, {self._tuple(written)})")
+        self._lines.append(f"    found = run({', '.join([*given, *written])})")
         self._lines += ["    if found[0] != 0:", *self._failures()]
         for place, i in enumerate(self._scalars):
             self._made[i] = f"found[{place + 1}]"
         self._lines.append(f"    return {self._nested(signature.gives)}")
-        return "def body(arguments, out):\n" + "\n".join(self._lines)
+        return f"def body({', '.join([*self._names, 'out'])}):\n" + "\n".join(self._lines)
 
     def _tuple(self, items: Any) -> str:
         return "(" + "".join(f"{item}, " for item in items) + ")"
@@ -120,9 +134,9 @@ class _Body:
         """Check the types of a tree of arguments, and name its leaves."""
         if nest is None:
             if not isinstance(type, (types.NoneType, types.Omitted)):
-                raise TypingError(f"{self._spoken(path)} is None for this program, not {type}")
+                raise TypingError(f"argument {path} is None for this program, not {type}")
         elif isinstance(nest, tuple):
-            self._open(nest, type, path)
+            self._open(nest, type, f"argument {path}")
             for i, item in enumerate(nest):
                 self._take(item, type[i], f"{path}[{i}]")
         else:
@@ -137,17 +151,14 @@ class _Body:
                         f"{type} cannot be written to"
                     )
 
-    def _spoken(self, path: str) -> str:
-        return path.replace("arguments[", "argument [", 1)
-
-    def _open(self, nest: tuple[Nest, ...], type: types.Type, path: str) -> None:
+    def _open(self, nest: tuple[Nest, ...], type: types.Type, what: str) -> None:
         if not isinstance(type, types.BaseTuple):
             raise TypingError(
-                f"{self._spoken(path)} must be a tuple of {len(nest)}, not {type} (lists and dicts "
+                f"{what} must be a tuple of {len(nest)}, not {type} (lists and dicts "
                 f"are tuples in nopython code, a dict by its sorted keys)"
             )
         if len(type) != len(nest):
-            raise TypingError(f"{self._spoken(path)} must have {len(nest)} items, not {len(type)}")
+            raise TypingError(f"{what} must have {len(nest)} items, not {len(type)}")
 
     def _is_number(self, argument: Argument, type: types.Type) -> bool:
         """Whether a leaf is given as a number, as it may be; an error where it must be."""
@@ -244,7 +255,8 @@ class _Body:
             "out= and donated arguments must not share memory with each other or with other "
             "arguments"
         )
-        self._raise(f"    if not disjoint({self._tuple(written)}, {self._tuple(read)}):", error)
+        self.scope["disjoint"] = _flat(_disjoint, len(written), len(read))
+        self._raise(f"    if not disjoint({', '.join(written + read)}):", error)
 
     def _failures(self) -> list[str]:
         lines = []
@@ -260,23 +272,24 @@ class _Body:
         return self._made[nest]
 
 
-def _typed(image: LoadedImage, signature: Signature) -> Any:
-    """The typing of `call(arguments, out)`, and what it does."""
-
-    def typed(arguments: types.Type, out: types.Type) -> Any:
-        body = _Body(image, signature)
-        text = body.text(arguments, out)
-        exec(text, body.scope)
-        return body.scope["body"]
-
-    return typed
+def _flat(typing: Any, first: int, second: int) -> Any:
+    """The intrinsic of so many arguments that `typing` and its lowering see as two tuples."""
+    names = "".join(f"x{i}, " for i in range(first + second))
+    text = (
+        f"def flat(typing_context, {names}):\n"
+        f"    given = ({names})\n"
+        f"    return typing(given[:{first}], given[{first}:])\n"
+    )
+    scope: dict[str, Any] = {"typing": typing}
+    exec(text, scope)
+    return intrinsic(scope["flat"])
 
 
 # --------------------------------------------------------------------------------------- lowering
 
 
 def _runner(image: LoadedImage, signature: Signature, scalars: frozenset[int]) -> Any:
-    """The intrinsic (arguments, results that are arrays) -> (code, results that are numbers).
+    """The typing of (arguments, results that are arrays) -> (code, results that are numbers).
 
     `scalars` says which results are returned as numbers.
     """
@@ -288,20 +301,20 @@ def _runner(image: LoadedImage, signature: Signature, scalars: frozenset[int]) -
     ]
     numbers = [kind for kind, is_array in new if not is_array]
 
-    def run(typing_context: Any, arguments: Any, written: Any) -> Any:
+    def run(arguments: Sequence[types.Type], written: Sequence[types.Type]) -> Any:
         returned = types.Tuple([types.int64, *numbers])
 
         def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
             places = [
-                _place(context, builder, type, builder.extract_value(values[0], i), argument)
-                for i, (type, argument) in enumerate(
-                    zip(arguments, signature.arguments, strict=True)
+                _place(context, builder, type, value, argument)
+                for type, value, argument in zip(
+                    arguments, values[: len(arguments)], signature.arguments, strict=True
                 )
             ]
             arrays = iter(
                 [
-                    _data(context, builder, type, builder.extract_value(values[1], i))
-                    for i, type in enumerate(written)
+                    _data(context, builder, type, value)
+                    for type, value in zip(written, values[len(arguments) :], strict=True)
                 ]
             )
             slots = []
@@ -319,9 +332,9 @@ def _runner(image: LoadedImage, signature: Signature, scalars: frozenset[int]) -
                 items.append(model.from_data(builder, builder.load(slot)))
             return context.make_tuple(builder, returned, items)
 
-        return returned(arguments, written), codegen
+        return returned(*arguments, *written), codegen
 
-    return intrinsic(run)
+    return run
 
 
 #: Images that compiled code may call: they are never dropped, as such code is not.
@@ -361,15 +374,13 @@ def _call(context: Any, builder: Any, image: LoadedImage, places: Sequence[Any])
     return builder.call(function, arguments)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _disjoint(typing_context: Any, written: Any, read: Any) -> Any:
+def _disjoint(written: Sequence[types.Type], read: Sequence[types.Type]) -> Any:
     """Whether arrays that are written share no memory with each other, nor with those read."""
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         pairs = [
-            (type, builder.extract_value(value, i))
-            for value, kinds in zip(values, (written, read), strict=True)
-            for i, type in enumerate(kinds)
+            (type, value)
+            for type, value in zip((*written, *read), values, strict=True)
             if isinstance(type, types.Array)
         ]
         rows = cgutils.alloca_once(builder, _WORD, 2 * len(pairs))
@@ -388,4 +399,4 @@ def _disjoint(typing_context: Any, written: Any, read: Any) -> Any:
         )
         return builder.icmp_signed("==", found, _WORD(0))
 
-    return types.boolean(written, read), codegen
+    return types.boolean(*written, *read), codegen
