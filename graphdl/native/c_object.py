@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
@@ -147,8 +148,12 @@ def _address(symbol: str, beyond: int = 0) -> str:
     return f"i64 add (i64 {address}, i64 {beyond})" if beyond else f"i64 {address}"
 
 
+#: Each byte as LLVM writes it in a string.
+_BYTES = np.array([f"\\{byte:02X}" for byte in range(256)], "S3")
+
+
 def _constant(number: int, array: NDArray[Any]) -> str:
-    content = "".join(f"\\{byte:02X}" for byte in array.tobytes())
+    content = _BYTES[np.frombuffer(array.tobytes(), np.uint8)].tobytes().decode()
     return f'@constant_{number} = internal constant [{array.nbytes} x i8] c"{content}", align 64'
 
 
