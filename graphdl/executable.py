@@ -570,7 +570,7 @@ class Executable:
         """Draw what runs: the graph after the passes, with a box around what runs as one kernel.
 
         The ending of `path` says in which format; it and the options (layout, level, color, theme,
-        profile, values) are those of `Graph.visualize`.
+        profile, values, compare) are those of `Graph.visualize`.
 
         >>> import graphdl as gd, tempfile
         >>> executable = gd.compile(lambda x: x * x).lower(gd.spec((3,)))

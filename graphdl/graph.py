@@ -374,6 +374,7 @@ class Graph(Struct, frozen=True, eq=False, dict=True, weakref=True):
         theme: str = "light",
         profile: Any = None,
         values: Sequence[Any] | None = None,
+        compare: Any = None,
     ) -> Path:
         """Draw the graph into a file, without running anything.
 
@@ -394,6 +395,8 @@ class Graph(Struct, frozen=True, eq=False, dict=True, weakref=True):
             values: arguments, for a picture of a small graph as in textbooks: the value at each
                 node, and where the result is one number, its derivative by each, and on each edge
                 the factor of the chain rule.
+            compare: another graph or executable: the page, an `.html`, opens with both side by
+                side, and marks what only one of them has.
 
         Returns:
             The path.
@@ -408,8 +411,9 @@ class Graph(Struct, frozen=True, eq=False, dict=True, weakref=True):
         ...     print(graph.visualize(folder + "/square.svg").name)
         square.svg
         """
-        options = {"layout": layout, "level": level, "color": color, "theme": theme}
-        made: Path = PICTURES["save"](self, path, groups, **options, profile=profile, values=values)
+        options: dict[str, Any] = {"layout": layout, "level": level, "color": color, "theme": theme}
+        options |= {"profile": profile, "values": values, "compare": compare}
+        made: Path = PICTURES["save"](self, path, groups, **options)
         return made
 
     def _repr_svg_(self) -> str:

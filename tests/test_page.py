@@ -1,8 +1,10 @@
 """The interactive page, in a real Chromium without a network: what is drawn, and what it does."""
 
+import base64
 import json
 import re
 import shutil
+import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -116,6 +118,12 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("pages")
 
 
+def _unpacked(text: str) -> list[dict[str, Any]]:
+    """The documents in a page."""
+    packed = re.search(r'<script id="packed"[^>]*>(.*?)</script>', text, re.DOTALL)
+    return json.loads(zlib.decompress(base64.b64decode(packed[1])))["documents"]
+
+
 def _written(folder, name: str, graph: Graph, found: Compiled | None = None) -> Drawn:
     facts = document(graph, name, compiled=found)
     path = folder / f"{name}.html"
@@ -179,6 +187,7 @@ def opened(browser):
         page.on("pageerror", lambda error: found.troubles.append(str(error)))
         page.on("request", lambda request: found.troubles.append(request.url))
         page.goto(drawn.path)
+        page.wait_for_function("window.graphdl !== undefined")
         assert found.troubles.pop(0) == drawn.path
         all_opened.append((context, found))
         return found
@@ -486,6 +495,22 @@ def test_two_graphs_side_by_side(mlp, teaching, opened, folder):
     assert page.run("() => document.querySelectorAll('#other-pane .box').length") == 0
 
 
+def test_a_page_that_was_asked_to_compare_opens_with_both(opened, tmp_path):
+    graph = gd.trace(lambda x: np.sum(np.tanh(x)), gd.spec(3))
+    executable = gd.compile(lambda x: np.sum(np.tanh(x) ** 2)).lower(gd.spec(3))
+    graph.visualize(tmp_path / "both.html", compare=executable)
+    facts = document(graph, "both")
+    page = opened(Drawn((tmp_path / "both.html").as_uri(), graph, facts))
+    boxes = "pane => [...document.querySelectorAll(pane + ' .title')].map(t => t.textContent)"
+    assert "tanh" in page.run(boxes, "#main-pane")
+    assert "square" in page.run(boxes, "#other-pane")
+    assert "only right" in page.page.inner_text("#difference")
+    for name, what in (("x.svg", executable), ("x.html", lambda x: x), ("x.json", graph)):
+        with pytest.raises(gd.ArgumentError, match=r"compare= (shows two graphs|takes a graph)"):
+            graph.visualize(tmp_path / name, compare=what)
+        assert not (tmp_path / name).exists()
+
+
 def test_an_overview_leads_into_its_parts(transformer, opened):
     page = opened(transformer)
     cells = len(transformer.document["graphs"][-1]["overview"]["boxes"])
@@ -545,7 +570,6 @@ def test_hostile_names_are_text(opened, folder):
         page.run("node => graphdl.select({node})", node)
     assert "x" * 10_000 in page.run("() => document.getElementById('panel').textContent")
     page.run("() => graphdl.svgText()")
-    embedded = re.search(
-        r'<script id="document"[^>]*>(.*?)</script>', to_html(drawn.document), re.DOTALL
-    )
-    assert json.loads(embedded[1]) == drawn.document
+    assert _unpacked(to_html(drawn.document)) == [drawn.document]
+    text = to_html(drawn.document)
+    assert all(name not in text for name in HOSTILE if not name.startswith("%"))

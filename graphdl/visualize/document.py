@@ -38,6 +38,8 @@ VERSION = 1
 #: Of larger graphs only the last is drawn: the passes between would make the file several times
 #: as large, and nobody finds what is new among so many nodes by looking.
 DRAWN_PASSES = 2_000
+#: What a graph that is shown beside another is called.
+OTHER = "compared with"
 #: What is done to the last graph, which is drawn with the kernels that it becomes.
 FUSED = "fuse"
 #: The kinds of boxes that are ops: not inputs, nor what is drawn again, nor the names of results.
@@ -86,6 +88,28 @@ def document_of(request: Request) -> Document:
     asked = {name: getattr(request, name) for name in usual}
     found["begin"] = {name: value for name, value in asked.items() if value != usual[name]}
     return found
+
+
+def compared_of(request: Request) -> Document | None:
+    """The document of what someone wants to see beside the first; None where they do not.
+
+    Raises:
+        ArgumentError: it is neither a graph nor an executable.
+    """
+    other = request.compare
+    if other is None:
+        return None
+    if isinstance(other, Graph):
+        beside = Request(other, layout=request.layout, title=OTHER)
+    elif isinstance(getattr(other, "optimized", None), Graph):
+        graph: Graph = other.optimized
+        beside = Request(graph, layout=request.layout, title=OTHER, executable=other)
+    else:
+        raise ArgumentError(
+            f"compare= takes a graph, gd.trace(f, *args), or an executable, "
+            f"gd.compile(f).lower(*args), not {other!r:.60}"
+        )
+    return document_of(beside)
 
 
 def _compiled(request: Request) -> Compiled:

@@ -12,7 +12,7 @@ from graphdl.errors import ArgumentError
 from graphdl.graph import Graph, Groups, Node
 from graphdl.profile.report import Report
 from graphdl.visualize.arrange import arrange
-from graphdl.visualize.document import document_of, to_json
+from graphdl.visualize.document import compared_of, document_of, to_json
 from graphdl.visualize.dot import to_dot
 from graphdl.visualize.drawing import Kernel, draw
 from graphdl.visualize.graphml import to_graphml
@@ -33,6 +33,8 @@ from graphdl.visualize.theme import THEMES
 
 #: What can hold a picture with numbers at the nodes and edges.
 NUMBERED = (*FORMATS, ".html", ".json")
+#: What can show two graphs.
+COMPARING = (".html",)
 #: In a notebook graphs of more nodes than these have a box for each kernel, or for each layer.
 LARGE, LARGEST = 150, 2000
 
@@ -68,7 +70,7 @@ WRITERS: dict[str, Writer] = {
     ".dot": lambda request: to_dot(drawing_of(request), THEMES[request.theme]),
     ".mmd": lambda request: to_mermaid(drawing_of(request), THEMES[request.theme]),
     ".graphml": lambda request: to_graphml(drawing_of(request)),
-    ".html": lambda request: to_html(document_of(request)),
+    ".html": lambda request: to_html(document_of(request), compared_of(request)),
     ".json": lambda request: to_json(document_of(request)),
 }
 
@@ -96,6 +98,11 @@ def save(
         raise ArgumentError(
             f"values= draws a picture with numbers, which {path.name!r} cannot hold; the name has "
             f"to end in one of {' '.join(NUMBERED)}"
+        )
+    if options.get("compare") is not None and path.suffix not in COMPARING:
+        raise ArgumentError(
+            f"compare= shows two graphs side by side in a page, which {path.name!r} is not; the "
+            f"name has to end in {' or '.join(COMPARING)}"
         )
     profile = options.get("profile")
     if profile is not None:

@@ -23,14 +23,15 @@ CHOICES = {
     "color": COLOURS,
     "theme": tuple(THEMES),
 }
-OPTIONS = ("layout", "level", "color", "theme", "profile", "values")
+OPTIONS = ("layout", "level", "color", "theme", "profile", "values", "compare")
 
 
 class Request(Struct, frozen=True):
     """A picture that someone wants.
 
     kernels: what runs as one, or the groups that the user gave. values: the arguments of a teaching
-    picture, None for another. executable: what is drawn, where it is one and not a graph.
+    picture, None for another. executable: what is drawn, where it is one and not a graph. compare:
+    a graph or an executable to show beside it.
     """
 
     graph: Graph
@@ -41,6 +42,7 @@ class Request(Struct, frozen=True):
     theme: str = "light"
     profile: Mapping[Any, float] | None = None
     values: Sequence[Any] | None = None
+    compare: Any = None
     title: str = ""
     executable: Any = None
 

@@ -1,29 +1,38 @@
 """The interactive page: a document, a script and two style sheets in one HTML file.
 
-The parts are files beside this one, so that they can be read and checked as what they are. Nothing
-is built: they are put into `page.html` as they stand. The page loads nothing, and its content
-policy says so: it names the hashes of its own script and styles and forbids all else.
+The parts are files beside this one, so that they can be read and checked as what they are. They
+lie in `page.html` compressed, with the document, which makes it a sixth as large; the browser
+unpacks them (`unpack.js`). The page loads nothing, and its content policy says so: it names the
+hashes of its own scripts and styles and forbids all else.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import re
+import zlib
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from string import Template
+from typing import Any
 
-from graphdl.visualize.document import Document, to_json
+from graphdl.visualize.document import Document
 from graphdl.visualize.theme import THEMES, Theme
 
 #: In the order in which they need each other.
 SCRIPTS = (
     "format.js", "model.js", "fold.js", "heat.js", "view.js", "panel.js", "charts.js", "page.js",
 )  # fmt: skip
+UNPACK = "unpack.js"
 
 
-def to_html(document: Document) -> str:
+def to_html(document: Document, compared: Document | None = None) -> str:
     """One file that shows the document, in any browser, without a network.
+
+    With `compared` the page opens with both side by side.
 
     >>> import graphdl as gd
     >>> from graphdl.visualize.document import document
@@ -32,14 +41,19 @@ def to_html(document: Document) -> str:
     (2, True)
     """
     script = "\n".join(_part(name) for name in SCRIPTS)
-    styles = [_colours() + _part("page.css"), _part("drawing.css")]
+    unpack = _part(UNPACK)
+    styles = {"page-style": _colours() + _part("page.css"), "drawing-style": _part("drawing.css")}
+    documents = [document] if compared is None else [document, compared]
+    content = {"styles": styles, "script": script, "documents": documents}
     return Template(_part("page.html")).substitute(
-        policy=_policy(script, styles),
-        page_style=styles[0],
-        drawing_style=styles[1],
-        document=_embedded(to_json(document)),
-        script=script,
+        policy=_policy((unpack, script), styles.values()), packed=_packed(content), unpack=unpack
     )
+
+
+def _packed(content: dict[str, Any]) -> str:
+    """JSON, deflated, in base64: letters and digits, which end no element of the page."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 @cache
@@ -66,22 +80,25 @@ def _named(theme: Theme) -> dict[str, str]:
 
 @cache
 def _part(name: str) -> str:
-    return files(__name__).joinpath(name).read_text(encoding="utf-8")
+    """A file beside this one; a script without its indentation and comments of whole lines."""
+    text = files(__name__).joinpath(name).read_text(encoding="utf-8")
+    if not name.endswith(".js"):
+        return text
+    lines = (line.strip() for line in _COMMENT.sub("", text).splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
-def _policy(script: str, styles: list[str]) -> str:
-    hashes = " ".join(_hash(style) for style in styles)
+#: A comment that begins a line. No text of the scripts goes over several lines.
+_COMMENT = re.compile(r"^\s*/\*.*?\*/$", re.DOTALL | re.MULTILINE)
+
+
+def _policy(scripts: Iterable[str], styles: Iterable[str]) -> str:
     return (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {hashes}; "
+        f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes(styles)}; "
         "base-uri 'none'; form-action 'none'"
     )
 
 
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _embedded(json: str) -> str:
-    """JSON that ends no script element, whatever the names in it: still the same JSON."""
-    return json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _hashes(texts: Iterable[str]) -> str:
+    digests = (hashlib.sha256(text.encode()).digest() for text in texts)
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)

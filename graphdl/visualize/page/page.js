@@ -11,9 +11,11 @@ const KEYS = [
 ];
 
 class Page {
-  constructor(doc) {
+  /** The first document is shown; with another one, they are compared. */
+  constructor(documents) {
+    const [doc] = documents;
     this.$ = (id) => document.getElementById(id);
-    this.documents = [modelOf(doc)];
+    this.documents = documents.map(modelOf);
     this.model = this.documents[0];
     this.selected = undefined;
     this.coloured = doc.begin?.color ?? "phase";
@@ -26,6 +28,7 @@ class Page {
     this.keys();
     this.go(this.model.stages.length - 1);
     this.view.fit();
+    if (documents.length > 1) this.compare(true);
   }
 
   viewIn(pane) {
@@ -335,8 +338,8 @@ class Page {
     if (!file) return;
     try {
       const text = await file.text();
-      const page = new DOMParser().parseFromString(text, "text/html").getElementById("document");
-      const doc = JSON.parse(page ? page.textContent : text);
+      const page = new DOMParser().parseFromString(text, "text/html").getElementById("packed");
+      const [doc] = page ? (await unpacked(page.textContent)).documents : [JSON.parse(text)];
       if (doc.format !== "graphdl") throw new Error("it is no document of graphdl");
       this.documents.push(modelOf(doc));
       this.compare(false);
@@ -514,4 +517,4 @@ function centreOf(element) {
   return [rect.left + rect.width / 2, rect.top + rect.height / 2];
 }
 
-window.graphdl = new Page(JSON.parse(document.getElementById("document").textContent));
+window.graphdl = new Page(window.documents);

@@ -26,6 +26,9 @@ class View {
     this.closed = new Map(); // stage -> the closed groups of its picture
     this.levels = new Map(); // stage -> what is shown of it
     this.countsOf = new Map();
+    new ResizeObserver(() => {
+      this.measured = undefined;
+    }).observe(pane);
     this.listen();
   }
 
@@ -348,8 +351,10 @@ class View {
     this.on.moved?.();
   }
 
+  /** Kept, because to ask would have the browser lay out at the old scale what has just changed. */
   get size() {
-    return { width: this.pane.clientWidth, height: this.pane.clientHeight };
+    this.measured ??= { width: this.pane.clientWidth, height: this.pane.clientHeight };
+    return this.measured;
   }
 
   zoom(factor, cx = this.size.width / 2, cy = this.size.height / 2) {
