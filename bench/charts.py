@@ -203,7 +203,7 @@ def _roofline(peak: Mapping[str, Any], cases: Sequence[Case], looks: _Looks) -> 
     rates = {case["work"]["dtype"]: peak["flops"][case["work"]["dtype"]] for case in cases}
     intensity = [case["work"]["flops"] / case["work"]["bytes"] for case in cases]
     ridges = [rate / bandwidth for rate in rates.values()]
-    low, high = min(intensity + ridges) / 3, max(intensity + ridges) * 3
+    low, high = min(intensity + ridges) / 6, max(intensity + ridges) * 3
     figure, axis = pyplot.subplots(figsize=(8, max(4.5, 1.2 + 0.17 * len(cases))))
     for dtype, rate in rates.items():
         axis.plot(

@@ -595,7 +595,7 @@ class Executable:
         calls run is as it was before. The kernels' times add up to that of a call, but for what it
         takes to read the arguments and make the results (`report.overhead`). Kernels that run side
         by side divide the time that they take together. Kernels in the bodies of loops and
-        branches are listed below these.
+        branches are listed below these; what it takes to read the clock for them is taken off.
 
         Args:
             args: as for a call. Arrays that a call would overwrite are copied.

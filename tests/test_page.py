@@ -480,6 +480,19 @@ def test_save_as_svg(mlp, opened):
     assert "var(--" not in text
 
 
+def test_texts_of_a_large_picture_are_there_when_they_can_be_read(transformer, opened):
+    page = opened(transformer)
+    page.run("() => { graphdl.setLevel('op'); graphdl.view.scale = 0.1; graphdl.view.render(); }")
+    boxes = page.run("() => document.querySelectorAll('#main-pane .box').length")
+    texts = "() => document.querySelectorAll('#main-pane .title').length"
+    assert boxes > 2000
+    assert page.run(texts) == 0
+    assert page.run("() => graphdl.svgText().match(/class=.title/g).length") == boxes
+    page.run("() => graphdl.view.render()")
+    page.run("() => graphdl.view.zoom(10)")
+    assert page.run(texts) == boxes
+
+
 def test_two_graphs_side_by_side(mlp, teaching, opened, folder):
     page = opened(mlp)
     page.page.keyboard.press("b")

@@ -114,6 +114,17 @@ def test_loops_list_the_kernels_of_their_bodies() -> None:
     )
 
 
+def test_reading_the_clock_in_a_loop_of_numbers_does_not_count() -> None:
+    def wander(w: Any, xs: Any) -> Any:
+        return gd.scan(lambda c, x: (np.tanh(c * w + x), None), 0.0, xs)[0] + np.sum(xs)
+
+    args = 0.5, np.linspace(0, 1, 5000)
+    report = gd.compile(wander).lower(*args).profile(*args)
+    assert 0 < sum(kernel.seconds for kernel in report.kernels) <= 1.001 * report.seconds
+    (scan,) = (kernel for kernel in report.kernels if kernel.body)
+    assert 0 < sum(inner.seconds for inner in scan.body) <= 1.01 * scan.seconds
+
+
 def test_launches_that_run_as_one_divide_their_time() -> None:
     """Updates of two arrays of which one has four times the elements."""
 

@@ -49,6 +49,7 @@ for (const frame of frames) {
 }
 document.addEventListener("keydown", event => { if (event.key === "Escape") zoom(frames[0]); });
 zoom(frames[0]);
+what.textContent = frames[0].element.title;
 """
 
 _ROW = 24  # pixels

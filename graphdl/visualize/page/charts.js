@@ -85,7 +85,7 @@ function roofsOf(across, up, peak, bandwidth) {
   return [
     draw("path", { class: "roof", d: `M${across(start)} ${up(start * bandwidth)}L${across(ridge)} ${up(peak)}H${across(end)}` }),
     draw("text", { class: "tick strong", x: across(end), y: up(peak) - 8, "text-anchor": "end" }, asRate(peak, "FLOP")),
-    draw("text", { class: "tick strong", x: across(start) + 4, y: up(start * bandwidth) - 6 }, asRate(bandwidth, "B")),
+    draw("text", { class: "tick strong", x: across(start) + 9, y: up(start * bandwidth) + 11 }, asRate(bandwidth, "B")),
   ];
 }
 

@@ -32,7 +32,7 @@ class Page {
   }
 
   viewIn(pane) {
-    return new View(pane, {
+    const view = new View(pane, {
       select: (what) => this.select(what),
       toggle: (frame) => this.toggle(frame),
       toggleBand: (band) => {
@@ -41,7 +41,12 @@ class Page {
       },
       hover: (what, event) => this.hover(what, event),
       moved: () => this.hover(undefined),
+      grown: () => {
+        view.render();
+        this.refresh();
+      },
     });
+    return view;
   }
 
   // --- passes -----------------------------------------------------------------------------
@@ -359,6 +364,10 @@ class Page {
 
   /** The picture as it is now, complete, as an SVG file that needs no other. */
   svgText() {
+    if (!this.view.hasText) {
+      this.view.render(false, true);
+      this.refresh();
+    }
     const { shape, svg } = this.view;
     const copy = svg.cloneNode(true);
     const margin = 20;
@@ -439,9 +448,8 @@ class Page {
   }
 
   setLevel(level) {
-    this.view.setLevel(level);
+    this.view.setLevel(level, true, true);
     this.$("level").value = level;
-    this.view.fit();
     this.refresh();
   }
 

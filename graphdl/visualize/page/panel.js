@@ -50,7 +50,8 @@ class Panel {
       : what?.frame !== undefined ? this.scope(what.frame)
       : this.overview();
     this.element.replaceChildren(...content.filter(Boolean));
-    this.element.scrollTop = 0;
+    // later, because now it would have the browser lay out everything that is still to change
+    requestAnimationFrame(() => this.element.scrollTo(0, 0));
   }
 
   // --- links ------------------------------------------------------------------------------

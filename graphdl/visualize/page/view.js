@@ -7,6 +7,8 @@ const ZOOM_STEP = 1.2;
 /** Below this scale only titles are readable, below the next one nothing is. */
 const SMALL = 0.45;
 const TINY = 0.22;
+/** Of a picture with more boxes than this, texts are made only when they can be read. */
+const MANY = 2000;
 /** What the legend takes at the lower border. */
 const LEGEND_ROOM = 52;
 /** What counts as an op: not the names of results, nor what is drawn again. */
@@ -41,7 +43,7 @@ class View {
   }
 
   /** What is closed: with an overview, scopes are a picture of their own. */
-  setLevel(level, anew = true) {
+  setLevel(level, anew = true, fit = false) {
     const { stage } = this;
     this.levels.set(stage, level);
     this.isOverview = level === "scope" && stage.overview !== undefined;
@@ -49,7 +51,7 @@ class View {
     if (this.isOverview) this.closedGroups = new Set();
     else if (anew || !this.closed.has(stage)) this.closed.set(stage, closedAt(stage, level));
     if (!this.isOverview) this.closedGroups = this.closed.get(stage);
-    this.render();
+    this.render(fit);
   }
 
   /** The widest a closed group may be: its name and the line below it. */
@@ -92,9 +94,15 @@ class View {
     return this.countsOf.get(this.stage);
   }
 
-  render() {
+  /**
+   * Draw anew what is open; with `fit`, at the scale that fits, which is cheaper than to fit after.
+   * With `text`, all texts, however small.
+   */
+  render(fit = false, text = false) {
     const shape = folded(this.picture, this.closedGroups, (at) => this.closedWidth(at));
     this.shape = shape;
+    if (fit) this.scaleToFit();
+    this.hasText = text || this.picture.boxes.length < MANY || this.scale >= TINY;
     this.boxElements = [];
     this.groupElements = [];
     this.edgeElements = [];
@@ -157,8 +165,8 @@ class View {
       "data-box": at,
     },
     draw("rect", { width: w, height: h, rx: round ? h / 2 : 6 }),
-    draw("text", { class: "title", x: w / 2, y: second ? h / 2 - 3 : h / 2 + 4 }, first),
-    second && draw("text", { class: "detail", x: w / 2, y: h / 2 + 12 }, second));
+    this.hasText && draw("text", { class: "title", x: w / 2, y: second ? h / 2 - 3 : h / 2 + 4 }, first),
+    this.hasText && second && draw("text", { class: "detail", x: w / 2, y: h / 2 + 12 }, second));
     return element;
   }
 
@@ -345,6 +353,7 @@ class View {
 
   place() {
     const { x, y, scale } = this;
+    if (!this.hasText && scale >= TINY) this.on.grown();
     this.world.setAttribute("transform", `translate(${x} ${y}) scale(${scale})`);
     this.svg.classList.toggle("small", scale < SMALL);
     this.svg.classList.toggle("tiny", scale < TINY);
@@ -368,6 +377,11 @@ class View {
 
   /** The whole picture if that is readable, otherwise its whole width from the top. */
   fit() {
+    this.scaleToFit();
+    this.place();
+  }
+
+  scaleToFit() {
     const { width, height } = this.size;
     const margin = 20;
     const room = height - LEGEND_ROOM;
@@ -376,7 +390,6 @@ class View {
     this.scale = Math.min(1.25, Math.min(across, down) >= SMALL ? Math.min(across, down) : across);
     this.x = (width - this.shape.width * this.scale) / 2;
     this.y = Math.max(margin, (room + margin - this.shape.height * this.scale) / 2);
-    this.place();
   }
 
   /** Fill the window with a part of the picture. */
