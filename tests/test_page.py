@@ -171,6 +171,14 @@ class Opened:
     def run(self, script: str, argument: Any = None) -> Any:
         return self.page.evaluate(script, argument)
 
+    def wait(self, script: str) -> None:
+        """Until it gives true; Playwright's own way evaluates text, which pages forbid."""
+        for _ in range(2000):
+            if self.run(script):
+                return
+            self.page.wait_for_timeout(10)
+        raise AssertionError(f"never: {script}")
+
 
 @pytest.fixture
 def opened(browser):
@@ -187,7 +195,7 @@ def opened(browser):
         page.on("pageerror", lambda error: found.troubles.append(str(error)))
         page.on("request", lambda request: found.troubles.append(request.url))
         page.goto(drawn.path)
-        page.wait_for_function("window.graphdl !== undefined")
+        found.wait("() => window.graphdl !== undefined")
         assert found.troubles.pop(0) == drawn.path
         all_opened.append((context, found))
         return found
@@ -501,7 +509,7 @@ def test_two_graphs_side_by_side(mlp, teaching, opened, folder):
     page.run("() => graphdl.select({node: graphdl.stage.nodes[0]})")
     assert page.run("() => document.querySelectorAll('#other-pane .selected').length") > 0
     page.page.set_input_files("#other-pane input[type=file]", folder / "teaching.html")
-    page.page.wait_for_function("graphdl.documents.length === 2")
+    page.wait("() => graphdl.documents.length === 2")
     shown = page.run("() => document.querySelectorAll('#other-pane .box').length")
     assert shown == len(teaching.document["graphs"][0]["picture"]["boxes"])
     page.page.keyboard.press("b")
