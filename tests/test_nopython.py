@@ -7,6 +7,7 @@ import threading
 
 import numba
 import numpy as np
+import optree
 import pytest
 from numba.core.errors import NumbaError, TypingError
 
@@ -27,6 +28,14 @@ def rosenbrock_gradient(x):
 
 def made(f, *args, **options):
     return gd.compile(f, **options).lower(*args)
+
+
+def pointers(arrays):
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+
+
+def c_function(executable):
+    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(executable.address)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +61,9 @@ def test_a_loop_in_nopython_code_gets_value_and_gradient(slope):
     assert type(found) is float
     np.testing.assert_allclose(found, value, rtol=1e-12)
     np.testing.assert_allclose(moved, expected, rtol=1e-12)
+    # what Numba asks before it writes code to disk, where the address of a process is no use
+    (compiled,) = descend.overloads.values()
+    assert compiled.library.has_dynamic_globals
 
 
 def test_dtypes_go_in_and_out_as_they_are():
@@ -165,20 +177,24 @@ def recurrence(x):
     ids=["product", "scan", "while", "switch", "solve", "constant", "large"],
 )
 def test_many_threads_at_once_compute_what_one_does(f, args):
+    """Through the C function: ctypes lets go of the interpreter's lock."""
     executable = made(f, *args)
-    program = executable.njit
-    call = numba.njit(nogil=True)(lambda *args: program(*args))
+    call = c_function(executable)
     given = [
-        tuple(a * a.dtype.type(1 + 0.01 * k) if isinstance(a, np.ndarray) else a for a in args)
+        [a * a.dtype.type(1 + 0.01 * k) if isinstance(a, np.ndarray) else np.array(a) for a in args]
         for k in range(4)
     ]
-    wanted = [executable(*one) for one in given]
-    call(*given[0])
+    wanted = [
+        optree.tree_leaves(executable(*(a if a.ndim else a.item() for a in one))) for one in given
+    ]
     wrong = []
 
     def work(k):
         for _ in range(25):
-            for got, want in zip(leaves(call(*given[k])), leaves(wanted[k]), strict=True):
+            found = [np.empty_like(want) for want in wanted[k]]
+            if call(pointers(given[k]), pointers(found)) != 0:
+                wrong.append(k)
+            for got, want in zip(found, wanted[k], strict=True):
                 if not np.array_equal(got, want):
                     wrong.append(k)
 
@@ -190,10 +206,6 @@ def test_many_threads_at_once_compute_what_one_does(f, args):
     assert not wrong
 
 
-def leaves(tree):
-    return [leaf for item in tree for leaf in leaves(item)] if isinstance(tree, tuple) else [tree]
-
-
 def test_prange_calls_it_side_by_side():
     program = made(gd.value_and_grad(rosenbrock), np.zeros(10)).njit
 
@@ -201,9 +213,7 @@ def test_prange_calls_it_side_by_side():
     def all_rows(x):
         values, gradients = np.empty(len(x)), np.empty_like(x)
         for i in numba.prange(len(x)):
-            value, gradient = program(x[i])
-            values[i] = value
-            gradients[i] = gradient
+            values[i], _ = program(x[i], out=(None, gradients[i]))
         return values, gradients
 
     x = np.random.default_rng(1).standard_normal((500, 10))
@@ -261,14 +271,6 @@ def test_a_program_that_calls_python_is_refused():
         _ = executable.address
 
 
-def pointers(arrays):
-    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
-
-
-def c_function(executable):
-    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(executable.address)
-
-
 def test_the_address_is_a_c_function(slope):
     f = c_function(slope)
     x, value, gradient = np.linspace(-1, 1, 10), np.zeros(()), np.zeros(10)
@@ -286,26 +288,6 @@ def test_the_address_reports_failures_by_a_code():
     assert out == 3.0
 
 
-def test_many_threads_call_the_address_at_once(slope):
-    f = c_function(slope)
-    seen = []
-
-    def work(k):
-        x, value, gradient = np.full(10, 0.1 * k), np.zeros(()), np.zeros(10)
-        expected = rosenbrock_gradient(x)
-        for _ in range(300):
-            f(pointers([x]), pointers([value, gradient]))
-            seen.append(np.allclose(gradient, expected, rtol=1e-12))
-
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(seen) == 1200
-    assert all(seen)
-
-
 def test_the_address_imports_no_numba():
     text = """
 import sys, numpy as np, graphdl as gd
@@ -316,20 +298,3 @@ print(executable.address > 0, "numba" in sys.modules)
         run = [sys.executable, "-c", text]
         done = subprocess.run(run, check=True, capture_output=True, text=True)
     assert done.stdout == "True False\n"
-
-
-def test_numba_does_not_cache_what_holds_an_address(tmp_path, monkeypatch):
-    """Code on disk would call an address of a process that has ended."""
-    path = tmp_path / "user.py"
-    path.write_text(
-        "import numba, numpy as np, graphdl as gd\n"
-        "program = gd.compile(lambda x: x * 2).lower(np.ones(3)).njit\n"
-        "@numba.njit(cache=True)\n"
-        "def f(x):\n    return program(x)\n"
-        "print(f(np.ones(3)))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "always", str(path)], capture_output=True, text=True, check=True
-    )
-    assert "[2. 2. 2.]" in done.stdout
-    assert "dynamic globals" in done.stderr
