@@ -112,6 +112,8 @@ def argument_of(text: str) -> Any:
     TensorType(dtype=dtype('float32'), shape=(128, 784))
     >>> argument_of("{'w': float64[3], 'rate': 0.1}")["rate"]
     0.1
+    >>> argument_of('{"w": "f64[3]"}')
+    {'w': TensorType(dtype=dtype('float64'), shape=(3,))}
     """
     try:
         return _value(ast.parse(text.strip(), mode="eval").body)
@@ -138,6 +140,8 @@ def _value(node: ast.expr) -> Any:
         case ast.Subscript(ast.Name(name), index):
             sizes = ast.literal_eval(index)
             return _spec(name, sizes if isinstance(sizes, tuple) else (sizes,))
+        case ast.Constant(str(quoted)):  # as JSON has to write a type
+            return _value(ast.parse(quoted.strip(), mode="eval").body)
         case ast.Constant(bool() | int() | float() | complex() | None):
             return node.value
         case ast.UnaryOp(ast.USub()) | ast.BinOp():

@@ -206,6 +206,15 @@ def test_from_a_shell(module: Path) -> None:
     assert "users_module.py:3" in done.stdout
 
 
+def test_what_reads_it_may_stop_early(module: Path) -> None:
+    command = [sys.executable, "-m", "graphdl.explain", "users_module:loss", *ARGS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        running.stdout.close()
+        assert running.stderr is not None
+        assert running.stderr.read() == b""
+
+
 def test_one_graph(module: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([f"{module}:loss", *ARGS, "--after", "simplify"]) == 0
     assert "log1p" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -40,5 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _in_a_pipe() -> int:
+    """The command where what reads it may stop early, as `head` does: then it ends in silence."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # what is still buffered would fail again when Python ends: see the documentation of SIGPIPE
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_in_a_pipe())
