@@ -22,7 +22,13 @@ from graphdl.errors import ArgumentError, GraphError, UnsupportedError
 from graphdl.numpy_functions import linalg as _numpy_linalg
 from graphdl.numpy_functions import norms as _norms
 from graphdl.numpy_functions.arguments import FLOAT, integer, lift, refuse, require
-from graphdl.numpy_functions.linalg import factors, floats, matrices, square, with_right_sides
+from graphdl.numpy_functions.linalg import (
+    factors,
+    floats,
+    with_right_sides,
+)
+from graphdl.numpy_functions.linalg import real_matrices as matrices
+from graphdl.numpy_functions.linalg import real_square as square
 from graphdl.ops import linalg as _ops
 from graphdl.ops import spectral as _spectral
 from graphdl.ops.pointwise import stop_gradient

@@ -19,6 +19,7 @@ from graphdl.errors import VerificationError
 from graphdl.graph import Graph, Node, intern
 from graphdl.ops import control
 from graphdl.ops.complex_numbers import PART
+from graphdl.ops.linalg import PAIRED
 from graphdl.ops.op import node_of
 from graphdl.ops.table import OPS
 from graphdl.tracing import Trace, TracedArray, as_traced
@@ -103,6 +104,8 @@ class _Split:
             offset = node["offset"]
             made = control.item(packed, offset=offset, dtype=type.dtype, shape=type.shape)
             self._lies_at(node, made)
+        elif node.op.family == "linalg" and any(map(_is_concerned, node.inputs)):
+            self._linalg(node)
         elif node.type.is_complex or any(operand.type.is_complex for operand in node.inputs):
             self.values[node] = self._by_rule(node)
         else:
@@ -110,6 +113,13 @@ class _Split:
             made = node_of(node.op, inputs, dict(node.attrs)) if inputs else node
             self.trace.record(made)
             self.values[node] = TracedArray(made, self.trace)
+
+    def _linalg(self, node: Node) -> None:
+        """A call of LAPACK, which takes complex matrices as they lie in memory."""
+        inputs = tuple(self.whole(operand).node for operand in node.inputs)
+        made = node_of(PAIRED[node.op.name], inputs, dict(node.attrs))
+        self.trace.record(made)
+        self._lies_at(node, TracedArray(made, self.trace))
 
     def _by_rule(self, node: Node) -> Any:
         attrs = dict(node.attrs)

@@ -7,6 +7,9 @@ threads can take at once, and each run has its own.
 LAPACK has matrices column by column. A matrix that lies row by row is its transpose to LAPACK; each
 kernel either asks for what makes that right (the other triangle, the product from the other side)
 or copies the transpose.
+
+A complex number is two numbers one behind the other: `width` says how many numbers of memory an
+element is, and texts step over elements by it.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from graphdl.kernels.cpu import blas
 from graphdl.kernels.program import Address, Buffer, Check, Launch, Routine, Word
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import control
-from graphdl.types import Dtype, TensorType
+from graphdl.ops.linalg import PAIRED
+from graphdl.types import Dtype, Shape, TensorType
 
 #: Nanoseconds a multiply-add of LAPACK takes one core, and a call of it, at the least.
 MULTIPLY_ADD, CALL = 0.05, 500.0
@@ -53,8 +57,32 @@ def result_places(node: Node) -> list[Address]:
     return [Address(node, start) for start in control.offsets(control.result_types(node))[:-1]]
 
 
-def routine_of(name: str, dtype: Dtype) -> Routine:
+def routine_of(name: str, dtype: Dtype, width: int = 1) -> Routine:
+    if width == 2:
+        return Routine({4: "c", 8: "z"}[dtype.itemsize] + _OF_COMPLEX.get(name, name))
     return Routine({4: "s", 8: "d"}[dtype.itemsize] + name)
+
+
+#: Routines whose names are others for complex matrices.
+_OF_COMPLEX = {"orgqr": "ungqr", "syevd": "heevd"}
+
+
+def width_of(node: Node) -> int:
+    """How many numbers of memory an element is: two for complex ones."""
+    return 2 if node.op is PAIRED.get(node.op.name) else 1
+
+
+def shape_of(operand: Node, width: int) -> Shape:
+    """The shape of the elements."""
+    return operand.shape if width == 1 else operand.shape[:-1]
+
+
+def _unit(suffix: str, width: int) -> tuple[str, str]:
+    """The number 1 as BLAS takes it, and the line of text that makes it."""
+    if width == 1:
+        return f"{suffix}(1.0)", ""
+    line = f"    one = {suffix}_scratch(2)\n    one[0], one[1] = {suffix}(1.0), {suffix}(0.0)\n"
+    return "one", line
 
 
 def _integers() -> str:
@@ -79,6 +107,7 @@ def _launch(
     addresses = [place(operand).where for operand in node.inputs[spared:]]
     reads = tuple(dict.fromkeys(addresses))
     status = (check.status,) if check is not None else ()
+    work *= width_of(node) ** 2  # of a complex product
     moved = sum(operand.type.nbytes for operand in node.inputs[spared:]) + node.type.nbytes
     return [
         Launch(
@@ -109,21 +138,28 @@ def _indented(text: str, spaces: int) -> str:
     return "".join(" " * spaces + line + "\n" for line in text.splitlines())
 
 
-#: Text that copies x, of `rows` and `columns`, to y as its transpose, by tiles of 16 x 16.
-TRANSPOSED_COPY = """for i0 in range(0, rows, 16):
+def transposed_copy(width: int = 1) -> str:
+    """Text that copies x, of `rows` and `columns`, to y as its transpose, by tiles of 16 x 16."""
+    moves = "y[j * rows + i] = x[i * columns + j]"
+    if width == 2:
+        moves = """y[2 * (j * rows + i)] = x[2 * (i * columns + j)]
+                y[2 * (j * rows + i) + 1] = x[2 * (i * columns + j) + 1]"""
+    return f"""for i0 in range(0, rows, 16):
     for j0 in range(0, columns, 16):
         i1, j1 = min_i64(i0 + 16, rows), min_i64(j0 + 16, columns)
         for j in range(j0, j1):
             for i in lanes(i0, i1):
-                y[j * rows + i] = x[i * columns + j]
+                {moves}
 """
 
 
 def cholesky(node: Node, check: Check) -> list[Launch]:
     """The lower triangle of rows is the upper one of columns: potrf of that, in place."""
     (a,) = node.inputs
-    n, suffix = a.shape[-1], SUFFIX[node.dtype]
-    size = n * n * node.dtype.itemsize
+    w = width_of(node)
+    n, suffix = shape_of(a, w)[-1], SUFFIX[node.dtype]
+    size = w * n * n * node.dtype.itemsize
+    times = "" if w == 1 else "2 * "
     text = f"""def kernel(table, lo, hi):
     n, size = table[2], table[3]
     status, number = i64_at(table[4]), table[5]
@@ -133,18 +169,19 @@ def cholesky(node: Node, check: Check) -> list[Launch]:
         x = {suffix}_at(table[0] + b * size)
         y = {suffix}_at(table[1] + b * size)
         for i in range(n):
-            for j in lanes(0, i + 1):
-                y[i * n + j] = x[i * n + j]
-            for j in lanes(i + 1, n):
-                y[i * n + j] = {suffix}(0.0)
+            for j in lanes({times}i * n, {times}(i * n + i + 1)):
+                y[j] = x[j]
+            for j in lanes({times}(i * n + i + 1), {times}(i * n + n)):
+                y[j] = {suffix}(0.0)
         info[0] = 0
         call(table[6], upper, n, y, n, info)
 {_indented(_REPORT, 8)}"""
-    count = count_of(a.type, 2) if n else 0
+    count = count_of(a.type, 1 + w) if n else 0
+    potrf = routine_of("potrf", node.dtype, w)
     return _launch(
         node,
         text,
-        [place(a), Address(node), n, size, *_check_words(check), routine_of("potrf", node.dtype)],
+        [place(a), Address(node), n, size, *_check_words(check), potrf],
         count,
         count * n**3 / 6,
         check,
@@ -162,17 +199,19 @@ def _columns(count: int, columns: int) -> int:
 def solve_triangular(node: Node, check: Check) -> list[Launch]:
     """Rows are columns to BLAS: the transposed equation x.T @ a.T = b.T, from the right."""
     a, b = node.inputs
-    n, k = b.shape[-2:]
-    suffix, item = SUFFIX[node.dtype], node.dtype.itemsize
+    w = width_of(node)
+    n, k = shape_of(b, w)[-2:]
+    suffix, item = SUFFIX[node.dtype], w * node.dtype.itemsize
+    one, make_one = _unit(suffix, w)
     side = "U" if node["lower"] else "L"
     trans = "T" if node["trans"] else "N"
     unit = "U" if node["unit"] else "N"
-    singular = "" if node["unit"] else _SINGULAR
+    singular = "" if node["unit"] else _singular(w)
     text = f"""def kernel(table, lo, hi):
     n, k, width = table[3], table[4], table[5]
     status, number = i64_at(table[6]), table[7]
     right, side, trans, unit = {characters("R", side, trans, unit)}
-    blocks = (k + width - 1) // width
+{make_one}    blocks = (k + width - 1) // width
     for job in range(lo, hi):
         b = job // blocks
         start = (job - b * blocks) * width
@@ -180,31 +219,41 @@ def solve_triangular(node: Node, check: Check) -> list[Launch]:
         a = {suffix}_at(table[0] + b * n * n * {item})
         x = {suffix}_at(table[1] + (b * n * k + start) * {item})
         y = {suffix}_at(table[2] + (b * n * k + start) * {item})
-        for i in range(n):
-            for j in lanes(0, count):
-                y[i * k + j] = x[i * k + j]
-{singular}        call(table[8], right, side, trans, unit, count, n, {suffix}(1.0), a, n, y, k)
+{_copied_rows(w)}{singular}        call(table[8], right, side, trans, unit, count, n, {one}, a, n, y, k)
 """
-    width = _columns(count_of(b.type, 2), k)
-    blocks = count_of(b.type, 2) * -(-k // width) if n else 0
+    stacked = count_of(b.type, 1 + w)
+    width = _columns(stacked, k)
+    blocks = stacked * -(-k // width) if n else 0
     return _launch(
         node,
         text,
         [
             *(place(a), place(b), Address(node), n, k, width),
-            *(*_check_words(check), routine_of("trsm", node.dtype)),
+            *(*_check_words(check), routine_of("trsm", node.dtype, w)),
         ],
         blocks,
-        count_of(b.type, 2) * n * n * k / 2,
+        stacked * n * n * k / 2,
         check,
         in_place=_over(node, b),
     )
 
 
-#: Text that reports a zero on the diagonal of a.
-_SINGULAR = """        for i in range(n):
-            if a[i * n + i] == 0 and status[0] == 0:
+def _singular(width: int) -> str:
+    """Text that reports a zero on the diagonal of a."""
+    at, first, second = "i * n + i", "2 * (i * n + i)", "2 * (i * n + i) + 1"
+    zero = f"a[{at}] == 0" if width == 1 else f"a[{first}] == 0 and a[{second}] == 0"
+    return f"""        for i in range(n):
+            if {zero} and status[0] == 0:
                 status[0] = number
+"""
+
+
+def _copied_rows(width: int) -> str:
+    """Text that copies `count` columns of x to y, of n rows of k elements."""
+    times = "" if width == 1 else "2 * "
+    return f"""        for i in range(n):
+            for j in lanes({times}i * k, {times}(i * k + count)):
+                y[j] = x[j]
 """
 
 
@@ -225,8 +274,9 @@ def _over(node: Node, operand: Node) -> tuple[tuple[Node, Node], ...]:
 def lu(node: Node, check: Check) -> list[Launch]:
     """The transpose of rows is what LAPACK wants: copied, factored where it lies."""
     (a,) = node.inputs
-    rows, columns = a.shape[-2:]
-    suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
+    w = width_of(node)
+    rows, columns = shape_of(a, w)[-2:]
+    suffix, item = SUFFIX[a.dtype], w * a.dtype.itemsize
     k = min(rows, columns)
     text = f"""def kernel(table, lo, hi):
     rows, columns, k = table[3], table[4], table[5]
@@ -235,17 +285,17 @@ def lu(node: Node, check: Check) -> list[Launch]:
     for b in range(lo, hi):
         x = {suffix}_at(table[0] + b * size)
         y = {suffix}_at(table[1] + b * size)
-{_indented(TRANSPOSED_COPY, 8)}        given = {_integers()}_at(table[2] + b * k * 8)
+{_indented(transposed_copy(w), 8)}        given = {_integers()}_at(table[2] + b * k * 8)
         pivots = i64_at(table[2] + b * k * 8)
         call(table[6], rows, columns, y, rows, given, info)
         for back in range(k):  # from the last: integers may become wider, and count from 1
             pivots[k - 1 - back] = i64(given[k - 1 - back]) - 1
 """
-    count = count_of(a.type, 2) if k else 0
+    count = count_of(a.type, 1 + w) if k else 0
     return _launch(
         node,
         text,
-        [place(a), *result_places(node), rows, columns, k, routine_of("getrf", a.dtype)],
+        [place(a), *result_places(node), rows, columns, k, routine_of("getrf", a.dtype, w)],
         count,
         count * k * k * (max(rows, columns) - k / 3) / 2,
     )
@@ -275,20 +325,23 @@ def permutation(node: Node, check: Check) -> list[Launch]:
 def solve(node: Node, check: Check) -> list[Launch]:
     """By the factors of a, from the right, as the transposed equation: rows are columns to BLAS."""
     _, lut, pivots, b = node.inputs
-    n, k = b.shape[-2:]
-    suffix, item = SUFFIX[node.dtype], node.dtype.itemsize
+    w = width_of(node)
+    n, k = shape_of(b, w)[-2:]
+    suffix, item = SUFFIX[node.dtype], w * node.dtype.itemsize
+    one, make_one = _unit(suffix, w)
     steps = [
-        f"call(table[9], right, upper, {{t}}, any, count, n, {suffix}(1.0), a, n, y, k)",
-        f"call(table[9], right, lower, {{t}}, unit, count, n, {suffix}(1.0), a, n, y, k)",
+        f"call(table[9], right, upper, {{t}}, any, count, n, {one}, a, n, y, k)",
+        f"call(table[9], right, lower, {{t}}, unit, count, n, {one}, a, n, y, k)",
     ]
-    swap = """for step in range(n):
-            i = {i}
+    row, numbers = ("k", "count") if w == 1 else ("2 * k", "2 * count")
+    swap = f"""for step in range(n):
+            i = {{i}}
             other = pivots[i]
             if other != i:
-                for j in lanes(0, count):
-                    kept = y[i * k + j]
-                    y[i * k + j] = y[other * k + j]
-                    y[other * k + j] = kept"""
+                for j in lanes(0, {numbers}):
+                    kept = y[i * {row} + j]
+                    y[i * {row} + j] = y[other * {row} + j]
+                    y[other * {row} + j] = kept"""
     if node["trans"]:
         order = [
             steps[0].format(t="plain"),
@@ -302,7 +355,7 @@ def solve(node: Node, check: Check) -> list[Launch]:
     n, k, width = table[4], table[5], table[6]
     status, number = i64_at(table[7]), table[8]
     right, lower, upper, plain, turned, unit, any = {characters(*"RLUNTUN")}
-    blocks = (k + width - 1) // width
+{make_one}    blocks = (k + width - 1) // width
     for job in range(lo, hi):
         b = job // blocks
         start = (job - b * blocks) * width
@@ -311,18 +364,15 @@ def solve(node: Node, check: Check) -> list[Launch]:
         pivots = i64_at(table[1] + b * n * 8)
         x = {suffix}_at(table[2] + (b * n * k + start) * {item})
         y = {suffix}_at(table[3] + (b * n * k + start) * {item})
-{_SINGULAR}        for i in range(n):
-            for j in lanes(0, count):
-                y[i * k + j] = x[i * k + j]
-{body}"""
-    width = _columns(count_of(b.type, 2), k)
-    count = count_of(b.type, 2)
+{_singular(w)}{_copied_rows(w)}{body}"""
+    count = count_of(b.type, 1 + w)
+    width = _columns(count, k)
     return _launch(
         node,
         text,
         [
             *(place(lut), place(pivots), place(b), Address(node), n, k, width),
-            *(*_check_words(check), routine_of("trsm", node.dtype)),
+            *(*_check_words(check), routine_of("trsm", node.dtype, w)),
         ],
         count * -(-k // width) if n else 0,
         count * n * n * k,
@@ -393,20 +443,26 @@ def wanted(work: NDArray[Any]) -> int:
     return max(math.ceil(float(work[0]) * (1 + float(np.finfo(work.dtype).eps))), 1)
 
 
+def _elements(move: str, width: int) -> str:
+    """Text that moves all numbers of an element, in a loop in a loop."""
+    return "".join(f"        {move.format(width, i, width, i)}\n" for i in range(width))
+
+
 def qr(node: Node, check: Check) -> list[Launch]:
     """Householder reflections of the transpose of rows, then the columns of q made from them."""
     (a,) = node.inputs
-    rows, n = a.shape[-2:]
+    w = width_of(node)
+    rows, n = shape_of(a, w)[-2:]
     columns: int = node["columns"]
-    suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
-    geqrf, orgqr = routine_of("geqrf", a.dtype), routine_of("orgqr", a.dtype)
-    asked, info = np.zeros(1, a.dtype), np.zeros(1, np.int64)
+    suffix, item = SUFFIX[a.dtype], w * a.dtype.itemsize
+    geqrf, orgqr = routine_of("geqrf", a.dtype, w), routine_of("orgqr", a.dtype, w)
+    asked, info = np.zeros(w, a.dtype), np.zeros(1, np.int64)
     blas.call(geqrf.name, rows, n, asked, max(rows, 1), asked, asked, -1, info)
     size = wanted(asked)
     if columns:
         blas.call(orgqr.name, rows, columns, n, asked, max(rows, 1), asked, asked, -1, info)
         size = max(size, wanted(asked))
-    parts = {"tau": (suffix, n), "work": (suffix, size)}
+    parts = {"tau": (suffix, w * n), "work": (suffix, w * size)}
     words: dict[str, Word] = {
         "source": place(a), "rows": rows, "columns": n, "size": size, "geqrf": geqrf,
     }  # fmt: skip
@@ -417,19 +473,18 @@ def qr(node: Node, check: Check) -> list[Launch]:
         form = "call(orgqr, rows, kept, columns, y, rows, tau, work, size, info)\n"
     else:
         words["upper"] = result_places(node)[0]
-        parts["copy"] = (suffix, rows * n)
+        parts["copy"] = (suffix, w * rows * n)
         target, form = "memory + run * stride + copy_at", ""
     body = f"""x = {suffix}_at(source + b * rows * columns * {item})
 y = {suffix}_at({target})
 r = {suffix}_at(upper + b * columns * columns * {item})
-{TRANSPOSED_COPY}call(geqrf, rows, columns, y, rows, tau, work, size, info)
+{transposed_copy(w)}call(geqrf, rows, columns, y, rows, tau, work, size, info)
 for i in range(columns):
-    for j in range(i):
-        r[i * columns + j] = {suffix}(0.0)
+    for j in range({w} * i):
+        r[{w} * i * columns + j] = {suffix}(0.0)
     for j in range(i, columns):
-        r[i * columns + j] = y[j * rows + i]
-{form}"""
-    count = count_of(a.type, 2) if a.type.size else 0
+{_elements("r[{} * (i * columns + j) + {}] = y[{} * (j * rows + i) + {}]", w)}{form}"""
+    count = count_of(a.type, 1 + w) if a.type.size else 0
     return Work(node, count, parts).kernel(
         words, body, check, count * n * (rows * n + rows * columns)
     )
@@ -438,37 +493,43 @@ for i in range(columns):
 def eigh(node: Node, check: Check) -> list[Launch]:
     """One triangle of rows, copied to that of columns, where the vectors take its place."""
     (a,) = node.inputs
-    n = a.shape[-1]
-    suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
-    routine = routine_of("syevd", a.dtype)
+    w = width_of(node)
+    n = shape_of(a, w)[-1]
+    suffix, item = SUFFIX[a.dtype], w * a.dtype.itemsize
+    routine = routine_of("syevd", a.dtype, w)
     job, half = "V" if node["vectors"] else "N", "L" if node["lower"] else "U"
-    asked, integers, info = np.zeros(1, a.dtype), np.zeros(1, np.int64), np.zeros(1, np.int64)
-    lead = max(n, 1)
+    asked, integers, info = np.zeros(w, a.dtype), np.zeros(1, np.int64), np.zeros(1, np.int64)
+    real = np.zeros(1, a.dtype)
+    lead, and_real = max(n, 1), (real, -1) if w == 2 else ()
     blas.call(
-        routine.name, job, half, n, asked, lead, asked, asked, -1, integers, -1, info
+        routine.name, job, half, n, asked, lead, asked, asked, -1, *and_real, integers, -1, info
     )  # fmt: skip
     size, more = wanted(asked), max(int(integers[0]) & 0xFFFFFFFF, 1)
-    parts = {"work": (suffix, size), "integers": ("i64", more)}
+    parts = {"work": (suffix, w * size), "integers": ("i64", more)}
     words: dict[str, Word] = {
         "source": place(a), "values": result_places(node)[0], "n": n, "size": size, "more": more,
         "routine": routine,
     }  # fmt: skip
+    room = ""
+    if w == 2:
+        parts["reals"], words["much"] = (suffix, wanted(real)), wanted(real)
+        room = "reals, much, "
     target = f"vectors + b * n * n * {item}"
     if node["vectors"]:
         words["vectors"] = result_places(node)[1]
     else:
-        parts["copy"] = (suffix, n * n)
+        parts["copy"] = (suffix, w * n * n)
         target = "memory + run * stride + copy_at"
+    move = "y[{} * (j * n + i) + {}] = x[{} * (i * n + j) + {}]"
     body = f"""x = {suffix}_at(source + b * n * n * {item})
 y = {suffix}_at({target})
-w = {suffix}_at(values + b * n * {item})
+w = {suffix}_at(values + b * n * {a.dtype.itemsize})
 job, half = {characters(job, half)}
 for i in range(n):
     for j in lanes({"0, i + 1" if node["lower"] else "i, n"}):
-        y[j * n + i] = x[i * n + j]
-call(routine, job, half, n, y, n, w, work, size, integers, more, info)
+{_elements(move, w)}call(routine, job, half, n, y, n, w, work, size, {room}integers, more, info)
 """
-    count = count_of(a.type, 2) if n else 0
+    count = count_of(a.type, 1 + w) if n else 0
     return Work(node, count, parts).kernel(
         words, body, check, count * n**3 * (9 if node["vectors"] else 2)
     )
@@ -477,21 +538,27 @@ call(routine, job, half, n, y, n, w, work, size, integers, more, info)
 def svd(node: Node, check: Check) -> list[Launch]:
     """Of the transpose of rows, in memory of its own: LAPACK destroys it."""
     (a,) = node.inputs
-    rows, columns = a.shape[-2:]
+    width = width_of(node)
+    rows, columns = shape_of(a, width)[-2:]
     k = min(rows, columns)
-    suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
-    routine = routine_of("gesdd", a.dtype)
+    suffix, item = SUFFIX[a.dtype], width * a.dtype.itemsize
+    routine = routine_of("gesdd", a.dtype, width)
     job = ("A" if node["full"] else "S") if node["vectors"] else "N"
     left, right = (rows, columns) if node["full"] else (k, k)
-    asked, integers, info = np.zeros(1, a.dtype), np.zeros(8 * max(k, 1), np.int64), np.zeros(1)
+    asked, integers, info = np.zeros(width, a.dtype), np.zeros(8 * max(k, 1), np.int64), np.zeros(1)
     blas.call(
         routine.name, job, rows, columns, asked, max(rows, 1), asked, asked, max(rows, 1), asked,
-        max(right, 1), asked, -1, integers, info,
+        max(right, 1), asked, -1, *([asked] if width == 2 else []), integers, info,
     )  # fmt: skip
     size = wanted(asked)
     parts = {
-        "y": (suffix, rows * columns), "work": (suffix, size), "integers": ("i64", 8 * k),
+        "y": (suffix, width * rows * columns), "work": (suffix, width * size),
+        "integers": ("i64", 8 * k),
     }  # fmt: skip
+    room = ""
+    if width == 2:
+        parts["reals"] = (suffix, _real_room(rows, columns, job))
+        room = "reals, "
     words: dict[str, Word] = {
         "source": place(a), "values": result_places(node)[0], "rows": rows, "columns": columns,
         "k": k, "size": size, "routine": routine,
@@ -501,19 +568,27 @@ def svd(node: Node, check: Check) -> list[Launch]:
         words |= dict(zip(("us", "vs"), result_places(node)[1:], strict=True))
         vectors = f"""u = {suffix}_at(us + b * left * rows * {item})
 v = {suffix}_at(vs + b * right * columns * {item})
-call(routine, job, rows, columns, y, rows, w, u, rows, v, right, work, size, integers, info)
+call(routine, job, rows, columns, y, rows, w, u, rows, v, right, work, size, {room}integers, info)
 """
     else:
-        vectors = """one = 1  # the leading dimensions of no matrices
-call(routine, job, rows, columns, y, rows, w, work, one, work, one, work, size, integers, info)
+        vectors = f"""one = 1  # the leading dimensions of no matrices
+call(routine, job, rows, columns, y, rows, w, work, one, work, one, work, size, {room}integers, info)
 """
     body = f"""x = {suffix}_at(source + b * rows * columns * {item})
-w = {suffix}_at(values + b * k * {item})
+w = {suffix}_at(values + b * k * {a.dtype.itemsize})
 job = {characters(job)}
-{TRANSPOSED_COPY}{vectors}"""
-    count = count_of(a.type, 2) if k else 0
+{transposed_copy(width)}{vectors}"""
+    count = count_of(a.type, 1 + width) if k else 0
     steps = 4 * max(rows, columns) * k + 8 * k * k if node["vectors"] else 4 * rows * columns
     return Work(node, count, parts).kernel(words, body, check, count * k * steps)
+
+
+def _real_room(rows: int, columns: int, job: str) -> int:
+    """How many real numbers cgesdd and zgesdd work in, as their documentation has it."""
+    k, most = min(rows, columns), max(rows, columns)
+    if job == "N":
+        return max(7 * k, 1)
+    return max(k * max(5 * k + 7, 2 * most + 2 * k + 1), 1)
 
 
 #: Degrees of the Pade approximants of exp, and the largest norm of a matrix for which each errs by

@@ -10,13 +10,13 @@ from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX
 from graphdl.kernels.cpu import blas
 from graphdl.kernels.linalg import (
-    TRANSPOSED_COPY,
     Work,
     characters,
     count_of,
     place,
     result_places,
     routine_of,
+    transposed_copy,
     wanted,
 )
 from graphdl.kernels.program import Address, Check, Launch, Word
@@ -46,7 +46,7 @@ vt_real = {suffix}_at(vt_real_at + b * n * n * {item})
 vt_imag = {suffix}_at(vt_imag_at + b * n * n * {item})
 no, yes = {characters("N", "V")}
 rows, columns = n, n
-{TRANSPOSED_COPY}known = {suffix}(0.0)
+{transposed_copy()}known = {suffix}(0.0)
 for i in range(n * n):
     known = add(known, multiply(x[i], {suffix}(0.0)))
 if known == {suffix}(0.0):  # LAPACK may not return from what is not finite

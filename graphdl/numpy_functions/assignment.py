@@ -286,7 +286,7 @@ VIEWING_FUNCTIONS.update(
         "transpose", "permute_dims", "matrix_transpose", "swapaxes", "moveaxis", "rollaxis",
         "reshape", "ravel", "expand_dims", "squeeze", "atleast_1d", "atleast_2d", "atleast_3d",
         "array_split", "split", "hsplit", "vsplit", "dsplit", "flip", "fliplr", "flipud", "rot90",
-        "real", "unstack",
+        "real", "unstack", "diagonal", "diag", "einsum",
     )
     if hasattr(np, name)
 )  # fmt: skip

@@ -1,7 +1,14 @@
 """np.linalg on traced values: systems, determinants, factorisations, powers, inverses.
 
 What NumPy raises as LinAlgError, compiled programs raise when they have ended; it names the line.
-Integers become float64, as in NumPy.
+Integers become float64, as in NumPy. Matrices may be complex, but for eig and eigvals.
+
+Gradients are those of what is computed. cholesky and eigh read one triangle, so the gradient lies
+in that triangle, and counts what the other one mirrors twice: g + g^H with the diagonal halved is
+that of a Hermitian matrix. Eigenvectors and singular vectors that belong to equal values have
+none (it comes out infinite or NaN), eigenvalues and what is made of whole eigenspaces do where it
+is written without these vectors. The signs and phases of vectors are arbitrary: gradients are right
+for what does not depend on them.
 """
 
 from __future__ import annotations
@@ -38,25 +45,42 @@ _SVDResult: Any = type(np.linalg.svd(np.eye(1)))
 # --- operands -----------------------------------------------------------------------------------
 
 
-def floats(*values: Any) -> tuple[Any, ...]:
-    """The values in the dtype in which NumPy computes with them: float64, if not all have less."""
+def inexact(*values: Any) -> tuple[Any, ...]:
+    """The values in the dtype in which NumPy computes with them: in double precision, if not all
+    have less; complex, if one is."""
     lifted = lift(*values)
-    if any(x.dtype.kind == "c" for x in lifted):
-        raise DtypeError("takes no complex numbers; solve for the real and imaginary parts")
-    all_float = all(x.dtype.kind == "f" for x in lifted)
-    dtype = np.result_type(*(x.dtype for x in lifted)) if all_float else FLOAT
+    dtypes = [x.dtype if x.dtype.kind in "fc" else FLOAT for x in lifted]
+    dtype = np.result_type(*dtypes)
     return tuple(cast(x, dtype) for x in lifted)
 
 
-def matrices(value: Any) -> Any:
+def floats(*values: Any) -> tuple[Any, ...]:
+    """The values in the dtype in which NumPy computes with them, which must not be complex."""
+    lifted = inexact(*values)
+    if lifted[0].dtype.kind == "c":
+        raise DtypeError("takes no complex numbers; solve for the real and imaginary parts")
+    return lifted
+
+
+def real_matrices(value: Any) -> Any:
     """An operand of floats with two axes or more."""
-    (x,) = floats(value)
+    return matrices(*floats(value))
+
+
+def matrices(value: Any) -> Any:
+    """An operand of floats or complex numbers with two axes or more."""
+    (x,) = inexact(value)
     require(x.ndim >= 2, f"takes matrices, with two axes or more, not shape {x.shape}")
     return x
 
 
-def square(value: Any) -> Any:
+def real_square(value: Any) -> Any:
     """An operand of square matrices of floats."""
+    return square(*floats(value))
+
+
+def square(value: Any) -> Any:
+    """An operand of square matrices of floats or complex numbers."""
     x = matrices(value)
     require(x.shape[-1] == x.shape[-2], f"the last two axes of shape {x.shape} must be equal")
     return x
@@ -105,7 +129,7 @@ def solved(a: Any, b: Any) -> Any:
 
 @implements(np.linalg.solve)
 def solve(a: Any, b: Any) -> Any:
-    matrix, right = floats(a, b)
+    matrix, right = inexact(a, b)
     return with_right_sides(square(matrix), right, solved)
 
 
@@ -117,7 +141,7 @@ def inv(a: Any) -> Any:
 
 @implements(np.linalg.tensorinv)
 def tensorinv(a: Any, ind: Any = 2) -> Any:
-    (x,) = floats(a)
+    (x,) = inexact(a)
     count = integer(ind, "ind")
     require(count > 0, f"ind must be positive, not {count}")
     left, right = x.shape[:count], x.shape[count:]
@@ -131,7 +155,7 @@ def tensorinv(a: Any, ind: Any = 2) -> Any:
 
 @implements(np.linalg.tensorsolve)
 def tensorsolve(a: Any, b: Any, axes: Any = None) -> Any:
-    x, right = floats(a, b)
+    x, right = inexact(a, b)
     if axes is not None:
         last = list(range(x.ndim))
         for axis in integers(axes, "axes"):
@@ -172,7 +196,9 @@ def matrix_power(a: Any, n: Any) -> Any:
 def slogdet(a: Any) -> Any:
     x = square(a)
     lut, pivots = factors(x)
-    sign, size = linalg.sign_and_log_det(_without_gradient(lut), pivots)
+    # a sign does not change with a matrix, but a phase does
+    known = lut if x.dtype.kind == "c" else _without_gradient(lut)
+    sign, size = linalg.sign_and_log_det(known, pivots)
     return _SlogdetResult(sign, linalg.log_det(size, x, lut, pivots))
 
 
@@ -195,7 +221,7 @@ def _without_gradient(x: Any) -> Any:
 def cholesky(a: Any, /, *, upper: bool = False) -> Any:
     x = square(a)
     if upper:
-        return linalg.transposed(linalg.cholesky(linalg.transposed(x)))
+        return linalg.adjoint(linalg.cholesky(linalg.adjoint(x)))
     return linalg.cholesky(x)
 
 
@@ -207,7 +233,7 @@ def qr(a: Any, mode: str = "reduced") -> Any:
     rows, columns = x.shape[-2:]
     if rows < columns:  # the factors of the square part, and what q makes of the columns beside it
         q, own = _tall_qr(x[..., :, :rows], rows)
-        r = np.concatenate([own, linalg.transposed(q) @ x[..., :, rows:]], axis=-1)
+        r = np.concatenate([own, linalg.adjoint(q) @ x[..., :, rows:]], axis=-1)
     else:
         q, r = _tall_qr(x, rows if mode == "complete" else columns)
         if mode == "complete":
@@ -250,7 +276,7 @@ def eig(a: Any) -> Any:
 
     In float64, also for float32, as NumPy's: the order of the values depends on rounding.
     """
-    x = square(a)
+    x = real_square(a)
     found = linalg.results(spectral.eig(cast(x, FLOAT)))
     real, imag, vt_real, vt_imag = (cast(part, x.dtype) for part in found)
     vectors = linalg.transposed(complex_numbers.whole(vt_real, vt_imag))
@@ -282,13 +308,13 @@ def _svd(x: Any, full: bool) -> tuple[Any, Any, Any]:
 
 
 def _hermitian_svd(x: Any) -> tuple[Any, Any, Any]:
-    """Of symmetric matrices, by their eigenvalues in the order of their sizes."""
+    """Of Hermitian matrices, by their eigenvalues in the order of their sizes."""
     signed, v = eigh(x)
     order = np.argsort(np.abs(signed), axis=-1)[..., ::-1]
     signed = np.take_along_axis(signed, order, axis=-1)
     v = np.take_along_axis(v, order[..., None, :], axis=-1)
     signs = np.copysign(np.ones((), signed.dtype), signed)
-    return v, np.abs(signed), linalg.transposed(v * signs[..., None, :])
+    return v, np.abs(signed), linalg.adjoint(v * signs[..., None, :])
 
 
 @implements(np.linalg.svdvals)

@@ -21,7 +21,7 @@ from graphdl.numpy_functions.arguments import (
     transposed,
     with_ones,
 )
-from graphdl.numpy_functions.linalg import factors, floats, matrices, square, svd, svdvals
+from graphdl.numpy_functions.linalg import factors, inexact, matrices, square, svd, svdvals
 from graphdl.numpy_functions.manipulation import moveaxis
 from graphdl.ops import linalg
 from graphdl.tracing import TracedArray, broadcast_to, cast, implements
@@ -56,7 +56,8 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = _NO_
     weights = _weights(values, given)
     unit = linalg.identity(x @ linalg.transposed(x))
     if hermitian:
-        x = np.tril(x) + linalg.transposed(np.tril(x, -1))
+        half = linalg.lower_half(x)
+        x = half + linalg.adjoint(half)
     ut, v = linalg.transposed(u), linalg.transposed(vh)
     return linalg.least_squares(x, ut, weights, v, unit)
 
@@ -68,7 +69,7 @@ def _rounding(x: Any) -> float:
 
 @implements(np.linalg.lstsq)
 def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
-    x, right = floats(a, b)
+    x, right = inexact(a, b)
     require(x.ndim == 2, f"takes one matrix, not shape {x.shape}")
     require(
         right.ndim in (1, 2) and right.shape[0] == x.shape[0],
@@ -82,7 +83,7 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
         x, linalg.transposed(u), weights, linalg.transposed(vh), columns
     )
     errors = columns - x @ solution
-    residuals = np.sum(errors * errors, axis=0)[: columns.shape[1] if rows > n else 0]
+    residuals = np.sum(squared_magnitude(errors), axis=0)[: columns.shape[1] if rows > n else 0]
     rank = cast(np.sum(weights != 0), np.dtype(np.int32))
     return solution if right.ndim == 2 else solution[:, 0], residuals, rank, values
 
@@ -91,7 +92,7 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
 def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, rtol: Any = None) -> Any:
     if tol is not None and rtol is not None:
         raise ArgumentError("tol and rtol cannot both be given")
-    (x,) = floats(A)
+    (x,) = inexact(A)
     if x.ndim < 2:
         return cast(np.any(x != 0), INDEX)
     if x.size == 0:

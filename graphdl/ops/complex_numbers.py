@@ -102,5 +102,7 @@ TAKE_COMPLEX = frozenset(
         "sum", "prod", "cumsum", "contract", "reshape", "transpose", "broadcast", "slice", "pad",
         "concatenate", "gather", "scatter_add", "scatter", "update", "item", "after", "constant",
         "iota", "extent",
+        # linear algebra
+        "cholesky", "solve_triangular", "lu", "solve", "qr", "eigh", "svd",
     }
 )  # fmt: skip

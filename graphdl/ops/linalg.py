@@ -10,6 +10,12 @@ and for the Cholesky factor Murray, "Differentiation of the Cholesky decompositi
 function reads one triangle of a matrix, so does the gradient lie in that triangle: it is the
 derivative of what is computed. The gradient of vectors that belong to equal eigenvalues or singular
 values does not exist, and is not finite here.
+
+Matrices may be complex. The cotangent c of a value z stands for the change Re(c dz), so rules of
+what depends on z by products alone are those of real matrices, with plain transposes; the others
+have conjugates besides, which are nothing for real numbers. Complex eigenvectors and singular
+vectors have phases that LAPACK chooses: gradients are right for what does not depend on them
+(Wan and Zhang, "Automatic differentiation for complex valued SVD" (2019)).
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ import numpy as np
 
 from graphdl.errors import DtypeError, GraphLinAlgError, ShapeError
 from graphdl.ops import control, indexing, movement, pointwise
+from graphdl.ops.complex_numbers import PART, WHOLE
 from graphdl.ops.op import Op, Rule
 from graphdl.types import TensorType
 
@@ -38,9 +45,9 @@ def failure(op: Any, where: str = "") -> GraphLinAlgError:
 
 
 def matrix_sizes(name: str, a: TensorType) -> tuple[int, int]:
-    """The sizes of the matrices of a float operand."""
-    if a.dtype.kind != "f":
-        raise DtypeError(f"{name}: matrices must be of floats, not {a}")
+    """The sizes of the matrices of an operand of floats or complex numbers."""
+    if a.dtype.kind not in "fc":
+        raise DtypeError(f"{name}: matrices must be of floats or complex numbers, not {a}")
     if a.ndim < 2:
         raise ShapeError(f"{name}: {a} has no two axes")
     return a.shape[-2], a.shape[-1]
@@ -66,6 +73,11 @@ def _system(name: str, a: TensorType, b: TensorType) -> TensorType:
 def sized(a: TensorType, *sizes: int) -> TensorType:
     """An array of `sizes` for each matrix of a."""
     return TensorType(a.dtype, (*a.shape[:-2], *sizes))
+
+
+def real_sized(a: TensorType, *sizes: int) -> TensorType:
+    """A real array of `sizes` for each matrix of a."""
+    return TensorType(PART.get(a.dtype, a.dtype), (*a.shape[:-2], *sizes))
 
 
 # --- the NumPy references -----------------------------------------------------------------------
@@ -113,8 +125,18 @@ def transposed(x: Any) -> Any:
     return np.swapaxes(x, -1, -2)
 
 
-def _lower_half(x: Any) -> Any:
-    """The lower triangle with its diagonal halved; of s + s.T it is the triangle of a symmetric s
+def conjugated(x: Any) -> Any:
+    """The conjugate of complex numbers; real ones as they are."""
+    return np.conjugate(x) if x.dtype.kind == "c" else x
+
+
+def adjoint(x: Any) -> Any:
+    """The matrices of x transposed and conjugated."""
+    return conjugated(transposed(x))
+
+
+def lower_half(x: Any) -> Any:
+    """The lower triangle with its diagonal halved; of s + s^H it is the triangle of a Hermitian s
     with all that is off the diagonal counted twice."""
     return np.tril(x) - 0.5 * _diagonal_only(x)
 
@@ -149,13 +171,14 @@ def _cholesky(a: Any) -> Any:
 
 
 def _cholesky_rule(g: Any, lower: Any, a: Any) -> tuple[Any]:
-    inner = _lower_half(transposed(lower) @ np.tril(g))
+    inner = lower_half(transposed(lower) @ np.tril(g))
+    # the conjugates of L^-H @ inner^H and of that @ L^-1
     left = solve_lower(lower, inner, trans=True)
-    both = transposed(solve_lower(lower, transposed(left), trans=True))
-    return (_lower_half(both + transposed(both)),)
+    both = transposed(conjugated(solve_lower(lower, adjoint(left), trans=True)))
+    return (lower_half(both + adjoint(both)),)
 
 
-#: The lower triangular factor L of a = L @ L.T; reads the lower triangle of a.
+#: The lower triangular factor L of a = L @ L^H; reads the lower triangle of a.
 cholesky = Op(
     "cholesky",
     "linalg",
@@ -379,7 +402,7 @@ def _qr(a: Any, *, columns: int) -> Any:
 
 
 def _qr_rule(gs: Sequence[Any], outs: Sequence[Any], a: Any, *, columns: int) -> tuple[Any]:
-    """da = (dq + q @ symmetric(r @ dr.T - dq.T @ q)) @ r^-T.
+    """da = (dq + q @ hermitian(r @ dr^H - dq^H @ q)) @ r^-H, with a real diagonal of r.
 
     Columns of q beyond those of a may be any basis of what a does not reach. They turn with the
     others: the rule is right for whatever does not depend on the choice.
@@ -393,17 +416,20 @@ def _qr_rule(gs: Sequence[Any], outs: Sequence[Any], a: Any, *, columns: int) ->
         inner = inner + r @ transposed(np.triu(of_r))
     if of_qt is not None:
         inner = inner - of_qt[..., :n, :] @ transposed(own)
-    total = (np.tril(inner) + transposed(np.tril(inner, -1))) @ own  # transposed, as qt is
+    below = np.tril(inner, -1)
+    middle = _diagonal_only(inner)
+    middle = (middle + conjugated(middle)) / 2 if inner.dtype.kind == "c" else middle
+    total = (below + middle + adjoint(below)) @ conjugated(own)  # transposed, as qt is
     if of_qt is not None:
         total = total + of_qt[..., :n, :]
         if columns > n:
             beyond = of_qt[..., n:, :]
-            total = total - (own @ transposed(beyond)) @ qt[..., n:, :]
+            total = total - conjugated((own @ transposed(beyond)) @ qt[..., n:, :])
     return (transposed(solve_upper(r, total)),)
 
 
 #: a = q @ r with orthonormal columns of q, at least as many rows as columns of a, and an upper
-#: triangular r. Results: r, then qt with as many rows as `columns`, unless that is 0.
+#: triangular r, whose diagonal is real. Results: r, then qt with as many rows as `columns`, unless that is 0.
 qr: Op = Op(
     "qr",
     "linalg",
@@ -419,11 +445,11 @@ qr: Op = Op(
 
 def _eigh_results(a: TensorType, *, lower: bool, vectors: bool) -> list[TensorType]:
     n = square_size("eigh", a)
-    return [sized(a, n), *([sized(a, n, n)] if vectors else [])]
+    return [real_sized(a, n), *([sized(a, n, n)] if vectors else [])]
 
 
 def _eigh(a: Any, *, lower: bool, vectors: bool) -> Any:
-    routine = lapack("syevd", a)
+    routine = lapack("heevd" if a.dtype.kind == "c" else "syevd", a)
 
     def one(a: Any) -> list[Any]:
         values, v, info = routine(a, compute_v=vectors, lower=lower)
@@ -444,7 +470,7 @@ def _reciprocal_gaps(values: Any) -> Any:
 def _eigh_rule(
     gs: Sequence[Any], outs: Sequence[Any], a: Any, *, lower: bool, vectors: bool
 ) -> tuple[Any]:
-    """da = v @ (diag(dw) + (v.T @ dv) / gaps) @ v.T, of which one triangle is read."""
+    """da = v @ (diag(dw) + (v^H @ dv) / gaps) @ v^H, of which one triangle is read."""
     values, vt = outs if vectors else results(eigh(a, lower=lower, vectors=True))
     of_values, of_vt = gs if vectors else (gs[0], None)
     inner = np.zeros_like(vt)
@@ -452,12 +478,12 @@ def _eigh_rule(
         inner = inner + identity(vt) * of_values[..., None]
     if of_vt is not None:
         inner = inner + (vt @ transposed(of_vt)) * _reciprocal_gaps(values)
-    whole = transposed(vt) @ inner @ vt
-    half = _lower_half(whole + transposed(whole))
-    return (half if lower else transposed(half),)
+    whole = adjoint(vt) @ inner @ vt
+    half = lower_half(whole + adjoint(whole))
+    return (half if lower else adjoint(half),)
 
 
-#: The eigenvalues of a symmetric a in ascending order, of which the lower triangle is read or the
+#: The eigenvalues of a symmetric or Hermitian a in ascending order, of which the lower triangle is read or the
 #: upper one, and as the rows of vt its eigenvectors. Results: values, then vt if `vectors`.
 eigh: Op = Op(
     "eigh",
@@ -477,9 +503,9 @@ def _svd_results(a: TensorType, *, full: bool, vectors: bool) -> list[TensorType
     rows, columns = matrix_sizes("svd", a)
     k = min(rows, columns)
     if not vectors:
-        return [sized(a, k)]
+        return [real_sized(a, k)]
     return [
-        sized(a, k),
+        real_sized(a, k),
         sized(a, rows if full else k, rows),
         sized(a, columns, columns if full else k),
     ]
@@ -501,10 +527,12 @@ def _svd(a: Any, *, full: bool, vectors: bool) -> Any:
 def _svd_rule(
     gs: Sequence[Any], outs: Sequence[Any], a: Any, *, full: bool, vectors: bool
 ) -> tuple[Any]:
-    """da = u @ ((j + j.T) @ s + s @ (k + k.T) + diag(ds)) @ v.T, where j and k are u.T @ du and
-    v.T @ dv over the differences of squares, and what leads out of the spans of u and of v.
+    """da = u @ ((j + j^H) @ s + s @ (k + k^H) + diag(ds)) @ v^H, where j and k are u^H @ du and
+    v^H @ dv over the differences of squares, and what leads out of the spans of u and of v.
 
-    Of full matrices, the vectors beyond are any basis: see the rule of `qr`.
+    Of full matrices, the vectors beyond are any basis: see the rule of `qr`. The phases of complex
+    u and v turn together: the phase of v is that of LAPACK, and what u turns more is in the
+    diagonal. What is named v here is the conjugate.
     """
     if not vectors:
         outs = results(svd(a, full=False, vectors=True))
@@ -523,29 +551,37 @@ def _svd_rule(
             values[..., None, :] + values[..., :, None] + identity(inner) * (values[..., None] == 0)
         )
     if of_ut is not None:
-        turned = gaps * (own_u @ transposed(of_ut[..., :k, :]))
-        inner = inner + (turned + transposed(turned)) * values[..., None, :]
+        turned = own_u @ transposed(of_ut[..., :k, :])
+        if turned.dtype.kind == "c":
+            phases = (_diagonal_only(turned) - conjugated(_diagonal_only(turned))) / 2
+            inner = inner + phases / values[..., None, :]
+        turned = gaps * turned
+        inner = inner + (turned + adjoint(turned)) * values[..., None, :]
         if rows > columns:
-            beyond_u = of_ut[..., :k, :] - of_ut[..., :k, :] @ transposed(own_u) @ own_u
+            along = transposed(own_u) @ conjugated(own_u)
+            beyond_u = of_ut[..., :k, :] - of_ut[..., :k, :] @ along
             if full:
-                beyond_u = beyond_u - own_u @ transposed(of_ut[..., k:, :]) @ ut[..., k:, :]
+                beyond = own_u @ transposed(of_ut[..., k:, :]) @ ut[..., k:, :]
+                beyond_u = beyond_u - conjugated(beyond)
     if of_v is not None:
-        turned = gaps * (transposed(own_v) @ of_v[..., :, :k])
-        inner = inner + values[..., :, None] * (turned + transposed(turned))
+        turned = gaps * (adjoint(own_v) @ conjugated(of_v[..., :, :k]))
+        inner = inner + values[..., :, None] * (turned + adjoint(turned))
         if columns > rows:
-            beyond_v = of_v[..., :, :k] - own_v @ (transposed(own_v) @ of_v[..., :, :k])
+            along = conjugated(own_v) @ (transposed(own_v) @ of_v[..., :, :k])
+            beyond_v = of_v[..., :, :k] - along
             if full:
-                beyond_v = beyond_v - v[..., :, k:] @ (transposed(of_v[..., :, k:]) @ own_v)
-    total = inner @ transposed(own_v)
+                beyond = v[..., :, k:] @ (transposed(of_v[..., :, k:]) @ own_v)
+                beyond_v = beyond_v - conjugated(beyond)
+    total = inner @ adjoint(own_v)
     if beyond_v is not None:
         total = total + transposed(beyond_v / values[..., None, :])
-    total = transposed(own_u) @ total
+    total = adjoint(own_u) @ total
     if beyond_u is not None:
-        total = total + transposed(beyond_u / values[..., :, None]) @ transposed(own_v)
+        total = total + transposed(beyond_u / values[..., :, None]) @ adjoint(own_v)
     return (total,)
 
 
-#: a = u @ diag(values) @ v.T, the values in descending order. Results: values, then ut and v if
+#: a = u @ diag(values) @ v.T (so v is the conjugate of what is usually named so), the values in descending order. Results: values, then ut and v if
 #: `vectors`: square ones if `full`, else as many vectors as values.
 svd: Op = Op(
     "svd",
@@ -615,12 +651,15 @@ def _of_factors(name: str, vjp: Rule) -> Op:
 
 
 def sign_and_log_det(lut: Any, pivots: Any) -> tuple[Any, Any]:
-    """The sign of the determinant and the logarithm of its size, without gradients."""
+    """The sign of the determinant, or its phase, and the logarithm of its size."""
     factors = diagonal(lut)
     exchanges = np.sum(pivots != np.arange(pivots.shape[-1]), axis=-1)
     parity = 1 - 2 * (exchanges % 2)
-    sign = np.prod(np.sign(factors), axis=-1) * parity.astype(lut.dtype)
-    return sign, np.sum(np.log(np.abs(factors)), axis=-1)
+    sizes = np.abs(factors)
+    signs = factors / np.where(sizes == 0, 1, sizes) if factors.dtype.kind == "c" else None
+    signs = np.sign(factors) if signs is None else signs
+    sign = np.prod(signs, axis=-1) * parity.astype(lut.dtype)
+    return sign, np.sum(np.log(sizes), axis=-1)
 
 
 def _log_det_rule(g: Any, out: Any, value: Any, a: Any, lut: Any, pivots: Any) -> tuple[Any, ...]:
@@ -658,10 +697,10 @@ det = _of_factors("det", _det_rule)
 def least_squares(a: Any, ut: Any, weights: Any, v: Any, b: Any) -> Any:
     """The x of least size among those with the least size of a @ x - b.
 
-    It is v @ diag(weights) @ ut @ b, where the weights are the reciprocals of the singular values
-    of a, or 0 for those that count as zero.
+    It is conj(v) @ diag(weights) @ conj(ut) @ b, with u and v as `svd` gives them, where the
+    weights are the reciprocals of the singular values of a, or 0 for those that count as zero.
     """
-    x = v @ (weights[..., :, None] * (ut @ b))
+    x = conjugated(v) @ (weights[..., :, None] * (conjugated(ut) @ b))
     return lstsq(x, a, ut, weights, v, b)
 
 
@@ -670,7 +709,7 @@ def _lstsq_rule(
 ) -> tuple[Any, ...]:
     """Of the pseudo-inverse p of a matrix whose rank stays as it is: Golub and Pereyra, "The
     differentiation of pseudo-inverses and nonlinear least squares problems" (1973):
-    dx = p @ (db - da @ x) + p @ p.T @ da.T @ (b - a @ x) + (1 - p @ a) @ da.T @ p.T @ x.
+    dx = p @ (db - da @ x) + p @ p^H @ da^H @ (b - a @ x) + (1 - p @ a) @ da^H @ p^H @ x.
     """
 
     def inverse(y: Any) -> Any:
@@ -680,10 +719,58 @@ def _lstsq_rule(
         return least_squares(transposed(a), transposed(v), weights, transposed(ut), y)
 
     of_b = turned_inverse(g)
-    of_a = (b - a @ x) @ transposed(inverse(of_b)) - of_b @ transposed(x)
-    of_a = of_a + turned_inverse(x) @ transposed(g - inverse(a @ g))
+    of_a = conjugated(b - a @ x) @ transposed(inverse(conjugated(of_b))) - of_b @ transposed(x)
+    rest = conjugated(g)
+    of_a = of_a + turned_inverse(conjugated(x)) @ transposed(rest - inverse(a @ rest))
     return None, of_a, None, None, None, of_b
 
 
 #: A least-squares solution, as computed by singular values.
 lstsq = _of_factors("lstsq", _lstsq_rule)
+
+
+# --- complex matrices as they lie in memory -----------------------------------------------------
+
+
+def _paired(op: Op) -> Op:
+    """The op on complex numbers as programs have them: real arrays with one more axis, of 2."""
+
+    def pair(type: TensorType) -> TensorType:
+        is_complex = type.dtype in PART
+        return TensorType(PART[type.dtype], (*type.shape, 2)) if is_complex else type
+
+    def whole(type: TensorType) -> TensorType:
+        is_pair = type.dtype in WHOLE
+        return TensorType(WHOLE[type.dtype], type.shape[:-1]) if is_pair else type
+
+    def infer(*types: TensorType, **attrs: Any) -> TensorType:
+        return pair(op.infer(*map(whole, types), **attrs))
+
+    def evaluate(*arrays: Any, **attrs: Any) -> Any:
+        given = (
+            np.ascontiguousarray(x).view(WHOLE[x.dtype])[..., 0] if x.dtype in WHOLE else x
+            for x in arrays
+        )
+        result = op.evaluate(*given, **attrs)
+        if op.results is not None:  # packed: the bytes are the same
+            return result
+        type = pair(type_of(result))
+        return np.ascontiguousarray(result).view(type.dtype).reshape(type.shape)
+
+    def result_types(*types: TensorType, **attrs: Any) -> list[TensorType]:
+        assert op.results is not None
+        return [pair(type) for type in op.results(*map(whole, types), **attrs)]
+
+    return Op(
+        op.name,
+        op.family,
+        infer,
+        evaluate,
+        results=result_types if op.results is not None else None,
+        failure=op.failure,
+        no_gradient="gradients are taken before complex numbers become pairs",
+    )
+
+
+#: The name of an op -> the op of that name on pairs of real numbers.
+PAIRED = {op.name: _paired(op) for op in (cholesky, solve_triangular, lu, solve, qr, eigh, svd)}

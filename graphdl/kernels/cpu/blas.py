@@ -26,7 +26,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-#: What programs use of BLAS and of LAPACK, for float32 and float64.
+#: What programs use of BLAS and of LAPACK, for float32 and float64, complex64 and complex128.
 BLAS_ROUTINES = tuple(
     kind + name for name in ("gemm", "gemv", "ger", "syrk", "trsm") for kind in "sd"
 )
@@ -47,7 +47,12 @@ LAPACK_ROUTINES = tuple(
     )
     for kind in "sd"
 )
-ROUTINES = BLAS_ROUTINES + LAPACK_ROUTINES
+COMPLEX_ROUTINES = tuple(
+    kind + name
+    for name in ("trsm", "potrf", "getrf", "geqrf", "ungqr", "heevd", "gesdd", "geev")
+    for kind in "cz"
+)
+ROUTINES = BLAS_ROUTINES + LAPACK_ROUTINES + COMPLEX_ROUTINES
 
 
 class Blas(Struct, frozen=True):
