@@ -1,4 +1,4 @@
-"""np.linalg of complex matrices: against NumPy, as slopes, to second order, in stacks and batches."""
+"""np.linalg of complex matrices: values as NumPy's, gradients to second order, stacks, batches."""
 
 from __future__ import annotations
 

@@ -219,7 +219,8 @@ def solve_triangular(node: Node, check: Check) -> list[Launch]:
         a = {suffix}_at(table[0] + b * n * n * {item})
         x = {suffix}_at(table[1] + (b * n * k + start) * {item})
         y = {suffix}_at(table[2] + (b * n * k + start) * {item})
-{_copied_rows(w)}{singular}        call(table[8], right, side, trans, unit, count, n, {one}, a, n, y, k)
+{_copied_rows(w)}{singular}        trsm = table[8]
+        call(trsm, right, side, trans, unit, count, n, {one}, a, n, y, k)
 """
     stacked = count_of(b.type, 1 + w)
     width = _columns(stacked, k)
@@ -555,7 +556,7 @@ def svd(node: Node, check: Check) -> list[Launch]:
         "y": (suffix, width * rows * columns), "work": (suffix, width * size),
         "integers": ("i64", 8 * k),
     }  # fmt: skip
-    room = ""
+    given, room = "job, rows, columns, y, rows, w", ""
     if width == 2:
         parts["reals"] = (suffix, _real_room(rows, columns, job))
         room = "reals, "
@@ -568,11 +569,11 @@ def svd(node: Node, check: Check) -> list[Launch]:
         words |= dict(zip(("us", "vs"), result_places(node)[1:], strict=True))
         vectors = f"""u = {suffix}_at(us + b * left * rows * {item})
 v = {suffix}_at(vs + b * right * columns * {item})
-call(routine, job, rows, columns, y, rows, w, u, rows, v, right, work, size, {room}integers, info)
+call(routine, {given}, u, rows, v, right, work, size, {room}integers, info)
 """
     else:
         vectors = f"""one = 1  # the leading dimensions of no matrices
-call(routine, job, rows, columns, y, rows, w, work, one, work, one, work, size, {room}integers, info)
+call(routine, {given}, work, one, work, one, work, size, {room}integers, info)
 """
     body = f"""x = {suffix}_at(source + b * rows * columns * {item})
 w = {suffix}_at(values + b * k * {a.dtype.itemsize})

@@ -429,7 +429,8 @@ def _qr_rule(gs: Sequence[Any], outs: Sequence[Any], a: Any, *, columns: int) ->
 
 
 #: a = q @ r with orthonormal columns of q, at least as many rows as columns of a, and an upper
-#: triangular r, whose diagonal is real. Results: r, then qt with as many rows as `columns`, unless that is 0.
+#: triangular r, whose diagonal is real. Results: r, then qt with as many rows as `columns`, unless
+#: that is 0.
 qr: Op = Op(
     "qr",
     "linalg",
@@ -483,8 +484,9 @@ def _eigh_rule(
     return (half if lower else adjoint(half),)
 
 
-#: The eigenvalues of a symmetric or Hermitian a in ascending order, of which the lower triangle is read or the
-#: upper one, and as the rows of vt its eigenvectors. Results: values, then vt if `vectors`.
+#: The eigenvalues of a symmetric or Hermitian a in ascending order, of which the lower triangle is
+#: read or the upper one, and as the rows of vt its eigenvectors. Results: values, then vt if
+#: `vectors`.
 eigh: Op = Op(
     "eigh",
     "linalg",
@@ -581,8 +583,9 @@ def _svd_rule(
     return (total,)
 
 
-#: a = u @ diag(values) @ v.T (so v is the conjugate of what is usually named so), the values in descending order. Results: values, then ut and v if
-#: `vectors`: square ones if `full`, else as many vectors as values.
+#: a = u @ diag(values) @ v.T, so v is the conjugate of what usually has the name; the values in
+#: descending order. Results: values, then ut and v if `vectors`: square ones if `full`, else as
+#: many vectors as values.
 svd: Op = Op(
     "svd",
     "linalg",
