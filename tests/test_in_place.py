@@ -271,7 +271,8 @@ PROGRAMS = [
     "z = i\nz += 1\ni[0] = z[1]",
     "z = x.diagonal(1)\nx[1:] = 7\nv[0] = z.sum()",
     "z = np.diag(x, 1)\nx.T[2] = 7\nt = np.diag(v)\nv[0] = z.sum()\ny[0] = t[0, 0]",
-    "z = np.einsum('ii->i', x.ravel()[:16].reshape(4, 4))\nz[::2] = 5\nt = np.einsum('ij->ji', y)\nt[0] = z[0]",
+    "z = np.einsum('ii->i', x.ravel()[:16].reshape(4, 4))\nz[::2] = 5\ny[0] = z[0]",
+    "z = np.einsum('ij->ji', y)\nz[0] = 5",
     "z = np.einsum('ij,ij->ij', x, x)\nz[0] = 1\ny[...] = z",
 ]
 
