@@ -17,6 +17,7 @@ from graphdl.compiler.rewrite import simplify
 from graphdl.compiler.shared_sorts import share_orders
 from graphdl.compiler.small_axes import split_small_axes
 from graphdl.compiler.split_complex import split_complex
+from graphdl.compiler.sum_parts import sum_parts
 from graphdl.compiler.verify import verify
 from graphdl.graph import Graph
 
@@ -34,6 +35,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("convolutions", lower_convolutions),
     ("narrow", narrow),
     ("contract", normalise),
+    ("sum parts", sum_parts),
     ("read parts", read_parts),
     ("simplify again", simplify),
     ("split small axes", split_small_axes),

@@ -78,13 +78,13 @@ def simplified(
         new[node] = result
         if node in sources:
             lines.setdefault(result, sources[node])
-            _credit(result, sources[node], lines, known)
+            credit(result, sources[node], lines, known)
     for made, source in trace.sources.items():
         lines.setdefault(made, source)
     return new, lines
 
 
-def _credit(
+def credit(
     result: Node, source: Source, lines: dict[Node, Source], inputs: Collection[Node]
 ) -> None:
     """What a rule has made on the way to its result has the line of the result."""
@@ -562,8 +562,25 @@ def _pad(node: Node) -> Node | None:
     if x.type.size == 0:
         return repeated(fill, node.shape)
     inside, outside = uniform(x), uniform(fill)
-    if inside is not None and outside is not None and inside.tobytes() == outside.tobytes():
+    if outside is None:
+        return None
+    if inside is not None and inside.tobytes() == outside.tobytes():
         return repeated(fill, node.shape)
+    return None if outside else _scaled_after(node)
+
+
+def _scaled_after(node: Node) -> Node | None:
+    """Zeros around -x or c * x: x is read as it lies, and scaled where that is used."""
+    x, fill = node.inputs
+    if not x.type.is_float:
+        return None
+    if x.op is pointwise.negative:
+        return node_of(pointwise.negative, (rebuilt(node, (x.inputs[0], fill)),))
+    if x.op is pointwise.multiply:
+        scale = uniform(x.inputs[1])
+        if scale is not None and np.isfinite(scale):
+            padded = rebuilt(node, (x.inputs[0], fill))
+            return node_of(pointwise.multiply, (padded, repeated(constant(scale), node.shape)))
     return None
 
 
