@@ -12,7 +12,9 @@ from graphdl.compiler.loop_gradients import merge_scans
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.narrow import narrow
 from graphdl.compiler.parts import read_parts
+from graphdl.compiler.place_pads import place_pads
 from graphdl.compiler.prune_loops import prune
+from graphdl.compiler.read_joins import read_joins
 from graphdl.compiler.rewrite import simplify
 from graphdl.compiler.shared_sorts import share_orders
 from graphdl.compiler.small_axes import split_small_axes
@@ -39,6 +41,8 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("read parts", read_parts),
     ("simplify again", simplify),
     ("split small axes", split_small_axes),
+    ("read joins", read_joins),
+    ("place pads", place_pads),
     ("materialise", materialise),
 )
 

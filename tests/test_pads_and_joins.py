@@ -1,0 +1,96 @@
+"""Padded arrays are computed in their place, joined ones are read from their parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphdl as gd
+from tests.programs import check_compiled
+
+
+def normal(*shape: int, dtype: Any = np.float64) -> Any:
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype(dtype)
+
+
+def names(executable: Any) -> str:
+    return " ".join(kernel.name for kernel in executable.kernels)
+
+
+def smoothed(u: Any) -> Any:
+    for _ in range(3):
+        u = np.pad(u[:-2, 1:-1] + u[2:, 1:-1] - u[1:-1, 1:-1], 1)
+    return u
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(90, 70), (3, 40), (4, 3)])
+def test_padded_arrays_are_computed_in_place(dtype: Any, shape: tuple[int, int]) -> None:
+    found = names(check_compiled(smoothed, normal(*shape, dtype=dtype), separate=False))
+    if shape[0] > 4:
+        assert "update" in found
+        assert "pad" not in found
+    gd.check_grads(lambda u: np.sum(smoothed(u) ** 2), normal(*shape))
+
+
+@pytest.mark.parametrize(
+    "width", [((0, 0), (2, 1)), ((1, 0), (0, 0)), ((0, 3), (2, 0)), ((40, 40), (3, 3))]
+)
+def test_pads_of_every_side_and_with_other_numbers(width: Any) -> None:
+    def f(x: Any) -> Any:
+        u = np.pad(np.tanh(x), width, constant_values=-2)
+        return u[1:] + u[:-1], u.T @ u
+
+    check_compiled(f, normal(30, 20), ulps=64, separate=False)
+
+
+def test_a_pad_of_what_is_used_otherwise_keeps_it() -> None:
+    def f(x: Any) -> Any:
+        y = np.exp(x)
+        return np.pad(y, 1), y
+
+    check_compiled(f, normal(50, 60))
+
+
+def rolled(u: Any) -> Any:
+    return u - np.roll(u, 1, 0) * np.roll(u, -3, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_rolled_arrays_are_read_where_they_lie(dtype: Any) -> None:
+    u = (10 * normal(70, 80)).astype(dtype)
+    u[3, 4:9] = 0
+    if dtype != np.int64:
+        u[5, 5], u[69, 0], u[0, 79], u[1, 1] = np.nan, np.inf, -np.inf, -0.0
+    executable = check_compiled(rolled, u, separate=False)
+    assert len(executable.kernels) == 1
+    assert "concatenate" not in executable.kernels[0].name
+
+
+def test_signs_of_zeros_survive_a_join() -> None:
+    def f(x: Any) -> Any:
+        return np.copysign(2.0, np.roll(x, 5)) + np.ones(1)
+
+    x = np.where(np.arange(5000) % 3 == 0, -0.0, 0.0)
+    np.testing.assert_array_equal(gd.compile(f)(x), f(x))
+
+
+def test_gradients_and_batches_of_rolled_arrays() -> None:
+    def total(u: Any) -> Any:
+        return np.sum(rolled(u) ** 2)
+
+    gd.check_grads(total, normal(70, 60))
+    many = normal(3, 70, 60)
+    found = gd.vmap(gd.grad(total))(many)
+    for got, one in zip(found, many, strict=True):
+        np.testing.assert_allclose(got, gd.grad(total)(one), rtol=1e-12)
+
+
+def test_joins_that_are_needed_in_memory_stay() -> None:
+    def f(u: Any) -> Any:
+        r = np.roll(u, 1, 0)
+        return np.sin(r), r @ u, np.concatenate([u[3:], u[:3], u[1:2]]) + 1
+
+    check_compiled(f, normal(70, 70), ulps=64, separate=False)
