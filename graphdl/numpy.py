@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as _np
 
-from graphdl.errors import GraphError
+from graphdl.errors import ConcreteValueError, GraphError
 from graphdl.numpy_functions.assignment import value_of
 from graphdl.tracing import (
     HANDLERS,
@@ -69,10 +69,28 @@ def _creating(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def create(*args: Any, **kwargs: Any) -> Any:
         trace = current_trace()
-        result = original(*args, **kwargs)
+        try:
+            result = original(*args, **kwargs)
+        except TypeError as error:
+            given = _nested([*args, *kwargs.values()])
+            if original.__name__ in _SIZED and any(isinstance(x, TracedArray) for x in given):
+                raise locate(ConcreteValueError(_sized(original.__name__))) from error
+            raise
         return result if trace is None else as_traced_results(result, trace)
 
     return create
+
+
+#: Of these, those whose arguments are sizes and bounds, which NumPy asks for their values.
+_SIZED = ("zeros", "ones", "empty", "arange", "eye", "identity", "tri", "indices")
+
+
+def _sized(name: str) -> str:
+    return (
+        f"np.{name}: the shape of its result depends on values of traced arrays. Shapes are "
+        f"static: give Python ints, such as x.shape[0], or make an array of the largest size and "
+        f"choose with np.where(np.arange(size) < n, x, 0)"
+    )
 
 
 def _converting(original: Callable[..., Any]) -> Callable[..., Any]:

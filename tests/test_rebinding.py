@@ -384,6 +384,16 @@ def test_arrays_of_numpy_from_outside_say_what_to_do():
         trace(lambda x: np.add(x, 1, out=table), X)
 
 
+@pytest.mark.parametrize("make", [np.zeros, np.arange, np.eye, lambda n: np.ones((2, n))])
+def test_sizes_that_depend_on_values_say_what_to_write(make):
+    def f(x):
+        return make(x[0].astype(int)) * x[1]
+
+    with pytest.raises(ConcreteValueError, match=r"Shapes are static.*np\.where") as caught:
+        gd.trace(f, X)
+    assert f"{__file__}:" in str(caught.value)
+
+
 def test_names_of_numpy_do_not_hide_those_of_python():
     assert gnp.any([0, 1])
     assert gnp.max([1, 2]) == 2

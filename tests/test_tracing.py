@@ -142,6 +142,7 @@ REFUSED = [
     ("np.power.reduce(x)", (UnsupportedError, TypeError), "those that can: np.add"),
     ("np.isnat(x)", (UnsupportedError, TypeError), "np.isnat cannot be traced"),
     ("np.reshape(x, (4, 3), order='K')", (UnsupportedError, TypeError), "order='K'"),
+    ("np.delete(x, i[0, 0])", (UnsupportedError, TypeError), "which elements to delete must be"),
     ("np.repeat(x, i[0])", (UnsupportedError, TypeError), "repeats must be static"),
 ]  # fmt: skip
 

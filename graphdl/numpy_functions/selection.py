@@ -94,8 +94,14 @@ def delete(arr: Any, obj: Any, axis: Any = None) -> Any:
     if axis is None:
         x, axis = reshaped(x, (x.size,)), 0
     axis = axis_of(axis, x.shape)
+    removed = static(obj)
+    if isinstance(removed, TracedArray):
+        raise UnsupportedError(
+            "which elements to delete must be static; index with integers, such as "
+            "j + (j >= i) for j = np.arange(n - 1) to leave out element i"
+        )
     try:
-        return picked(x, axis, np.delete(np.arange(x.shape[axis]), static(obj)))
+        return picked(x, axis, np.delete(np.arange(x.shape[axis]), removed))
     except IndexError as error:
         raise GraphIndexError(str(error)) from error
 
