@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.errors import DtypeError, GraphIndexError
+from graphdl.errors import DtypeError, GraphIndexError, UnsupportedError
 from graphdl.numpy_functions.arguments import (
     BOOL,
     axis_of,
