@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,12 @@ class Scalar(Struct, frozen=True, dict=True):
         module, _, function = self.reference.partition(":")
         call: Callable[..., Any] = getattr(importlib.import_module(module), function)
 
+        @cache  # NumPy works out the name of a dtype anew each time, which takes longer than all else
+        def result(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
+            return np.dtype(self.result(tuple(dtype.name for dtype in dtypes)))
+
         def stand_in(*operands: Any) -> Any:
-            dtype = self.result(tuple(np.asarray(operand).dtype.name for operand in operands))
+            dtype = result(*(np.asarray(operand).dtype for operand in operands))
             return np.asarray(call(*operands)).astype(dtype, copy=False)[()]
 
         stand_in.__name__ = self.name
