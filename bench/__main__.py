@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
 
-from bench import charts, report
+from bench import charts, gpu, placement, report
 from bench.harness import Options
 from bench.peers import CONTESTANTS
 
@@ -31,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     arguments.add_argument("name", nargs="?", choices=NAMES, help="which one to run")
+    arguments.add_argument(
+        "--target", default="cpu", help="cpu, or cuda or cuda:1: without a NAME, the whole suite"
+    )
     arguments.add_argument("--threads", type=int, default=2, help="for every contestant (2)")
     arguments.add_argument("--json", type=Path, help="write all samples and the machine here")
     arguments.add_argument("--plot", type=Path, help="draw the medians here (needs matplotlib)")
@@ -53,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     arguments = parser()
     chosen = arguments.parse_args(argv)
-    if chosen.name is None:
+    if chosen.name is None and chosen.target == "cpu":
         print("\n".join(subject(name) for name in NAMES))
         print("\nRun one with: python -m bench NAME   (--help for the options)")
         print("Draw what they wrote: python -m bench report runs/*.json -o report.html")
@@ -62,16 +67,38 @@ def main(argv: list[str] | None = None) -> None:
     unknown = [name for name in only if name not in CONTESTANTS]
     if unknown:
         arguments.error(f"no contestant {unknown[0]!r}; there are {', '.join(CONTESTANTS)}")
+    if chosen.target != "cpu" and chosen.name in gpu.OF_THE_CPU:
+        arguments.error(f"{chosen.name} measures the CPU's processes; leave --target away")
     if chosen.threads < 1:
         arguments.error(f"--threads {chosen.threads}: at least 1")
     size = "tiny" if chosen.tiny else "full"
-    options = Options(chosen.threads, only, chosen.quick, size, chosen.cases)
+    options = Options(chosen.threads, only, chosen.quick, size, chosen.cases, chosen.target)
+    if chosen.target != "cpu":
+        run_on_gpu(chosen, options)
+        return
     found: report.Report = import_module(f"bench.{chosen.name}").run(options)
     print(report.text(found))
     if chosen.json is not None:
         report.write_json(found, chosen.json)
     if chosen.plot is not None:
         report.write_plot(found, chosen.plot)
+
+
+def run_on_gpu(chosen: argparse.Namespace, options: Options) -> None:
+    """One benchmark or all of them on a GPU; a suite cut short leaves what it had."""
+    os.environ[placement.VARIABLE] = options.target
+    rates = gpu.rates(gpu.opened(options.target))
+    print(gpu.rate_lines(rates) + "\n", flush=True)
+    names = [name for name in NAMES if name not in gpu.OF_THE_CPU]
+    results: list[dict[str, object]] = []
+    for name in [chosen.name] if chosen.name else names:
+        found: report.Report = import_module(f"bench.{name}").run(options)
+        print(report.text(found) + "\n", flush=True)
+        results.append(report.as_json(found))
+        if chosen.json is not None:
+            chosen.json.write_text(json.dumps({**rates, "benchmarks": results}, indent=1) + "\n")
+        if chosen.plot is not None and chosen.name:
+            report.write_plot(found, chosen.plot)
 
 
 if __name__ == "__main__":

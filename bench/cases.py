@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.placement import host
+
 Array = NDArray[Any]
 
 
@@ -70,7 +72,7 @@ def largest_difference(results: Sequence[Any], expected: Sequence[Array]) -> flo
         return float("inf")
     worst = 0.0
     for result, wanted in zip(results, expected, strict=True):
-        found = np.asarray(result, np.float64)
+        found = np.asarray(host(result), np.float64)
         if found.shape != wanted.shape or not np.isfinite(found).all():
             return float("inf")
         scale = max(float(np.abs(wanted).max(initial=0.0)), np.finfo(np.float64).tiny)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import harness, report
+from bench import floors, harness, placement, report
 from bench.cases import Array, Case, Prepared, Target
 from bench.peers import library
 
@@ -147,8 +147,8 @@ def layer_with_graphdl(layer: Layer, wants: str) -> Callable[[Mapping[str, Array
             out, pull = gd.vjp(forward, x, w, b)
             return out, *pull(g)
 
-        arrays = [*inputs.values()]
-        asked = gd.compile(forward if wants == "forward" else gradient)
+        arrays = placement.put([*inputs.values()])
+        asked = placement.compiled(forward if wants == "forward" else gradient)
         given_arrays = arrays[:3] if wants == "forward" else arrays
 
         def call() -> Any:
@@ -198,8 +198,8 @@ def layer_with_torch(layer: Layer, wants: str) -> Callable[[Mapping[str, Array]]
     def build(inputs: Mapping[str, Array]) -> Prepared:
         torch = library("torch")
         functional = torch.nn.functional
-        x, g = (images_to_torch(torch, inputs[name]) for name in "xg")
-        w, b = weights_to_torch(torch, inputs["w"]), torch.from_numpy(inputs["b"])
+        x, g = (images_to_torch(inputs[name]) for name in "xg")
+        w, b = weights_to_torch(inputs["w"]), placement.tensor(inputs["b"])
         for leaf in (x, w, b):
             leaf.requires_grad_(wants == "gradient")
 
@@ -218,7 +218,7 @@ def layer_with_torch(layer: Layer, wants: str) -> Callable[[Mapping[str, Array]]
 
         def results() -> list[Any]:
             return [
-                value.detach().permute(order).numpy()
+                placement.host(value.detach().permute(order))
                 for value, order in zip(call(), orders, strict=False)
             ]
 
@@ -227,14 +227,14 @@ def layer_with_torch(layer: Layer, wants: str) -> Callable[[Mapping[str, Array]]
     return build
 
 
-def images_to_torch(torch: Any, value: Array) -> Any:
+def images_to_torch(value: Array) -> Any:
     """(batch, channels, height, width), in memory channels last."""
-    return torch.from_numpy(value).permute(0, 3, 1, 2)
+    return placement.tensor(value).permute(0, 3, 1, 2)
 
 
-def weights_to_torch(torch: Any, value: Array) -> Any:
+def weights_to_torch(value: Array) -> Any:
     """(outputs, channels, height, width)."""
-    return torch.from_numpy(value).permute(3, 2, 0, 1).contiguous()
+    return placement.tensor(value).permute(3, 2, 0, 1).contiguous()
 
 
 def layer_floor(layer: Layer, wants: str) -> Callable[[Mapping[str, Array]], Prepared]:
@@ -251,6 +251,9 @@ def layer_floor(layer: Layer, wants: str) -> Callable[[Mapping[str, Array]], Pre
 
 def products(shapes: Sequence[tuple[int, int, int]], gradients: bool) -> Callable[[], None]:
     """a @ b for each shape (m, k, n), and the products of their gradients."""
+    if placement.on_gpu():
+        turned = [one for m, k, n in shapes for one in ((m, n, k), (k, m, n))]
+        return floors.multiplying([*shapes, *(turned if gradients else ())])
     arrays = [
         tuple(np.ones(shape, np.float32) for shape in ((m, k), (k, n), (m, n)))
         for m, k, n in shapes
@@ -480,12 +483,13 @@ def graphdl_trainer(network: Network, inputs: Mapping[str, Any]) -> Trainer:
         value, gradients = gd.value_and_grad(loss)(parameters, x, labels)
         return value, [p - RATE * g for p, g in zip(parameters, gradients, strict=True)]
 
-    compiled = gd.compile(update, donate=(0,))
+    compiled = placement.compiled(update, donate=(0,))
     state = inputs["parameters"]
+    x, labels = placement.put([inputs["x"], inputs["labels"]])
 
     def step() -> Any:
         nonlocal state
-        value, state = compiled(state, inputs["x"], inputs["labels"])
+        value, state = compiled(state, x, labels)
         return value
 
     def executable() -> Any:
@@ -537,10 +541,10 @@ def torch_trainer(network: Network, inputs: Mapping[str, Any]) -> Trainer:
     torch = library("torch")
     functional = torch.nn.functional
     leaves = [
-        (weights_to_torch(torch, p) if p.ndim == 4 else torch.from_numpy(p)).requires_grad_()
+        (weights_to_torch(p) if p.ndim == 4 else placement.tensor(p)).requires_grad_()
         for p in inputs["parameters"]
     ]
-    images, labels = images_to_torch(torch, inputs["x"]), torch.from_numpy(inputs["labels"])
+    images, labels = images_to_torch(inputs["x"]), placement.tensor(inputs["labels"])
     optimiser = torch.optim.SGD(leaves, lr=RATE)
 
     def step() -> Any:
@@ -566,8 +570,7 @@ def torch_trainer(network: Network, inputs: Mapping[str, Any]) -> Trainer:
 
     def parameters() -> list[Array]:
         return [
-            p.detach().permute(2, 3, 1, 0).numpy() if p.ndim == 4 else p.detach().numpy()
-            for p in leaves
+            placement.host(p.detach().permute(2, 3, 1, 0) if p.ndim == 4 else p) for p in leaves
         ]
 
     return Trainer(step, parameters)

@@ -1,7 +1,8 @@
 """What nobody can go below: a copy of the same bytes, the products alone by BLAS.
 
 A floor does the least memory traffic, or the least arithmetic, that any answer needs, with as many
-threads as everyone has, and nothing else.
+threads as everyone has, and nothing else. On a GPU it is the driver's own copy on the device, and
+cublasLt: `--target cuda` gives the shares of these two rates.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from bench import placement
 from bench.cases import Array
+from graphdl.kernels.cuda.device import device_of
 
 COPY = "a copy of the same bytes"
 
@@ -24,6 +27,8 @@ def threads() -> int:
 
 def copying(sources: Sequence[Array]) -> Callable[[], None]:
     """A call that copies all of `sources`; NumPy lets go of the interpreter while it copies."""
+    if placement.on_gpu():
+        return _copying_on_gpu(sum(source.nbytes for source in sources))
     copies = [np.zeros_like(source) for source in sources]
     cuts = [
         (target[part], source[part])
@@ -42,6 +47,8 @@ def moving(count: int) -> Callable[[], None]:
 
     For work that reads more than it writes: what a copy takes for as many bytes in all.
     """
+    if placement.on_gpu():
+        return _copying_on_gpu(count // 2)
     source = np.ones(max(8 * threads(), count // 2) // 4, np.float32)
     return copying([source])
 
@@ -70,6 +77,8 @@ def multiplying(
     shapes: Sequence[tuple[int, int, int]], dtype: str = "float32"
 ) -> Callable[[], None]:
     """A call of BLAS's a @ b for each shape (m, k, n), into arrays made beforehand."""
+    if placement.on_gpu():
+        return _multiplying_on_gpu(shapes, dtype)
     products = [
         tuple(np.ones(shape, dtype) for shape in ((m, k), (k, n), (m, n))) for m, k, n in shapes
     ]
@@ -77,6 +86,32 @@ def multiplying(
     def call() -> None:
         for a, b, c in products:
             np.matmul(a, b, out=c)
+
+    return call
+
+
+def _copying_on_gpu(nbytes: int) -> Callable[[], None]:
+    device = device_of(placement.target())
+    source, target = (device.allocate(nbytes) for _ in range(2))
+    return lambda: device.copy(target, source, nbytes)
+
+
+def _multiplying_on_gpu(shapes: Sequence[tuple[int, int, int]], dtype: str) -> Callable[[], None]:
+    """PyTorch's products, which are cublasLt's or cuBLAS's, into arrays made beforehand."""
+    import torch
+
+    torch.set_float32_matmul_precision("highest")
+    kind = getattr(torch, dtype)
+    products = [
+        tuple(torch.ones(shape, dtype=kind, device=placement.target()) for shape in shape_of)
+        for m, k, n in shapes
+        for shape_of in [((m, k), (k, n), (m, n))]
+    ]
+
+    def call() -> None:
+        for a, b, c in products:
+            torch.matmul(a, b, out=c)
+        torch.cuda.synchronize(placement.target())
 
     return call
 

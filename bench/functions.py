@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import placement
 from bench.cases import Array, Prepared
 from bench.peers import library
 
@@ -109,8 +110,8 @@ def asked(module: Any, f: Callable[..., Any], question: Question) -> Callable[..
 def with_graphdl(definition: Definition, question: Question, inputs: Mapping[str, Any]) -> Prepared:
     import graphdl as gd
 
-    compiled = gd.compile(asked(gd, lambda *arrays: definition(np, *arrays), question))
-    arrays = list(inputs.values())
+    compiled = placement.compiled(asked(gd, lambda *arrays: definition(np, *arrays), question))
+    arrays = placement.put(list(inputs.values()))
     return Prepared(
         lambda: flat(compiled(*arrays)),
         lambda: compiled(*arrays),
@@ -140,7 +141,7 @@ def with_jax(definition: Definition, question: Question, inputs: Mapping[str, An
 def with_torch(definition: Definition, question: Question, inputs: Mapping[str, Any]) -> Prepared:
     torch = library("torch")
 
-    arrays = [torch.from_numpy(array) for array in inputs.values()]
+    arrays = [placement.tensor(array) for array in inputs.values()]
     chosen = [arrays[place].requires_grad_() for place in question.by]
 
     def value() -> Any:
@@ -156,7 +157,7 @@ def with_torch(definition: Definition, question: Question, inputs: Mapping[str, 
         return out.detach(), torch.autograd.grad(out, chosen, arrays[-1])
 
     call = {VALUE: value, GRADIENT: gradient, PULLBACK: pullback}[question.wants]
-    return Prepared(lambda: [array.numpy() for array in flat(call())], call)
+    return Prepared(lambda: flat(call()), call)
 
 
 def with_torch_compile(
@@ -182,13 +183,13 @@ def with_torch_compile(
     else:
         f = asked(torch.func, of_arrays, question)
     compiled = torch.compile(f, dynamic=False)
-    arrays = [torch.from_numpy(array) for array in inputs.values()]
+    arrays = [placement.tensor(array) for array in inputs.values()]
 
     def call() -> Any:
         with torch.no_grad():
             return compiled(*arrays)
 
-    return Prepared(lambda: [array.numpy() for array in flat(call())], call)
+    return Prepared(lambda: flat(call()), call)
 
 
 def with_pytensor(

@@ -37,7 +37,7 @@ class Options:
     """What the command line chose.
 
     `size` is "full", or "tiny" to see only that all is well; a case runs if all words of
-    `only_cases` are in its name.
+    `only_cases` are in its name; `target` is "cpu", "cuda" or "cuda:1".
     """
 
     threads: int = 2
@@ -45,6 +45,7 @@ class Options:
     quick: bool = False
     size: str = "full"
     only_cases: str = ""
+    target: str = "cpu"
 
     @property
     def rounds(self) -> int:
@@ -65,6 +66,8 @@ class Options:
 
     def chooses(self, contestant: str) -> bool:
         """Whether `contestant` takes part; the floor always does."""
+        if self.target != "cpu" and not CONTESTANTS[contestant].on_gpu:
+            return False
         return not self.only or contestant in self.only or contestant == FLOOR
 
 
@@ -82,7 +85,7 @@ class Worker:
         self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         command = [sys.executable, "-m", "bench.worker", benchmark, contestant]
         self.command = [*command, str(options.threads), options.size]
-        self.variables = environment(options.threads)
+        self.variables = environment(options.threads, target=options.target)
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[str]:
@@ -150,10 +153,10 @@ def race(benchmark: str, cases: Sequence[Case], options: Options) -> Report:
             for name in names
             if CONTESTANTS[name].installed
         }
-        before = peak(workers)
+        before = peak(workers) if options.target == "cpu" else None
         reports = [run_case(case, names, workers, options) for case in cases]
-        found = better(before, peak(workers))
-    return Report(benchmark, options.threads, tuple(reports), peak=found)
+        found = better(before, peak(workers)) if options.target == "cpu" else None
+    return Report(benchmark, options.threads, tuple(reports), peak=found, target=options.target)
 
 
 def peak(workers: Mapping[str, Worker]) -> Peak | None:

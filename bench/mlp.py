@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import floors, harness, report, rows, training
+from bench import floors, harness, placement, report, rows, training
 from bench.cases import Array, Case, Prepared, Target
 from bench.functions import Function
 from bench.peers import library
@@ -122,7 +122,7 @@ def graphdl_trainer(parameters: list[Array]) -> Trainer:
         value, gradients = gd.value_and_grad(loss)(parameters, x, labels)
         return value, [p - RATE * g for p, g in zip(parameters, gradients, strict=True)]
 
-    step = gd.compile(update, donate=(0,))
+    step = placement.compiled(update, donate=(0,))
 
     def train(batch: tuple[Array, Array]) -> Any:
         nonlocal parameters
@@ -137,7 +137,10 @@ def graphdl_trainer(parameters: list[Array]) -> Trainer:
     def executable(batch: tuple[Array, Array]) -> Any:
         return step.lower(parameters, *batch)
 
-    return Trainer(lambda x, labels: (x, labels), train, lambda: parameters, stages, executable)
+    def put(x: Array, labels: Array) -> Any:
+        return placement.put((x, labels))
+
+    return Trainer(put, train, lambda: parameters, stages, executable)
 
 
 def jax_trainer(parameters: list[Array]) -> Trainer:
@@ -179,22 +182,20 @@ def torch_network(parameters: list[Array]) -> Any:
     weights, biases = parameters[::2], parameters[1::2]
     layers: list[Any] = []
     for w, b in zip(weights, biases, strict=True):
-        linear = nn.Linear(*w.shape)
+        linear = nn.Linear(*w.shape, device=placement.target())
         with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(w.T))
-            linear.bias.copy_(torch.from_numpy(b))
+            linear.weight.copy_(placement.tensor(w.T))
+            linear.bias.copy_(placement.tensor(b))
         layers += [linear, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
 def torch_place(x: Array, labels: Array) -> tuple[Any, Any]:
-    torch = library("torch")
-
-    return torch.from_numpy(x), torch.from_numpy(labels)
+    return placement.tensor(x), placement.tensor(labels)
 
 
 def torch_parameters(network: Any) -> list[Array]:
-    return [p.detach().numpy().T for p in network.parameters()]
+    return [placement.host(p).T for p in network.parameters()]
 
 
 def torch_trainer(parameters: list[Array]) -> Trainer:
@@ -236,10 +237,8 @@ def torch_compile_trainer(parameters: list[Array]) -> Trainer:
         return value
 
     step = torch.compile(update, dynamic=False)
-    state = [torch.from_numpy(p) for p in parameters]
-    return Trainer(
-        torch_place, lambda batch: step(state, *batch), lambda: [p.numpy() for p in state]
-    )
+    state = [placement.tensor(p) for p in parameters]
+    return Trainer(torch_place, lambda batch: step(state, *batch), lambda: state)
 
 
 def pytensor_trainer(parameters: list[Array]) -> Trainer:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import harness, report
+from bench import floors, harness, placement, report
 from bench.cases import Array, Case, Prepared
 from bench.kernels import (
     arrays,
@@ -256,14 +256,13 @@ def expected_slope(kernel: Kernel) -> Callable[[Mapping[str, Array]], list[Array
 
 def slope(gradients: Sequence[Any], given: Mapping[str, Array]) -> list[Any]:
     directions = arguments(given, "d")
-    return [sum(np.vdot(g, d) for g, d in zip(gradients, directions, strict=True))]
+    return [sum(np.vdot(placement.host(g), d) for g, d in zip(gradients, directions, strict=True))]
 
 
 def forward_builders(kernel: Kernel) -> dict[str, Callable[[Mapping[str, Any]], Prepared]]:
     def with_graphdl(given: Mapping[str, Any]) -> Prepared:
-        import graphdl as gd
 
-        f, args = gd.compile(kernel.returning(kernel.own)), arguments(given)
+        f, args = placement.compiled(kernel.returning(kernel.own)), placement.put(arguments(given))
         return Prepared(lambda: _leaves(f(*args)), lambda: f(*args), lambda: f.lower(*args))
 
     def with_numpy(given: Mapping[str, Any]) -> Prepared:
@@ -289,13 +288,13 @@ def gradient_builders(kernel: Kernel) -> dict[str, Callable[[Mapping[str, Any]],
     def with_graphdl(given: Mapping[str, Any]) -> Prepared:
         import graphdl as gd
 
-        args = arguments(given)
+        args = placement.put(arguments(given))
         own = kernel.returning(kernel.own)
 
         def loss(*args: Any) -> Any:
             return total(kernel, own(*args))
 
-        f = gd.compile(gd.grad(loss, argnums=varied(given)))
+        f = placement.compiled(gd.grad(loss, argnums=varied(given)))
         return Prepared(lambda: slope(f(*args), given), lambda: f(*args), lambda: f.lower(*args))
 
     def with_jax(given: Mapping[str, Any]) -> Prepared:
@@ -322,6 +321,8 @@ def _floor(
     expected: Callable[[Mapping[str, Array]], list[Array]],
 ) -> Callable[[Mapping[str, Any]], Prepared]:
     def copies(given: Mapping[str, Any]) -> Prepared:
+        if placement.on_gpu():
+            return Prepared(lambda: expected(given), floors.copying(arguments(given)))
         pairs = [(np.empty_like(x), x) for x in arguments(given)]
 
         def call() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import floors, harness, report
+from bench import floors, harness, placement, report
 from bench.cases import Array, Case, Prepared, Target
 from bench.peers import library
 
@@ -70,8 +70,11 @@ def with_graphdl(kind: str, inputs: Mapping[str, Any]) -> Prepared:
         "AdamW": lambda: gd.optim.adamw(RATE, BETA1, BETA2, EPSILON, DECAY),
         "RMSProp": lambda: gd.optim.rmsprop(RATE, BETA2, EPSILON),
     }[kind]()
-    update = gd.compile(optimizer.update, donate=(1, 2))
-    gradients, parameters = inputs["gradients"], [p.copy() for p in inputs["parameters"]]
+    update = placement.compiled(optimizer.update, donate=(1, 2))
+    gradients, parameters = (
+        placement.put(inputs["gradients"]),
+        [p.copy() for p in inputs["parameters"]],
+    )
     state = optimizer.init(parameters)
 
     def call() -> Any:
@@ -125,9 +128,9 @@ def torch_optimiser(kind: str, inputs: Mapping[str, Any], fused: bool) -> tuple[
     """The optimiser and its parameters, `fused` where PyTorch has such a kernel."""
     torch = library("torch")
 
-    parameters = [torch.from_numpy(p.copy()).requires_grad_() for p in inputs["parameters"]]
+    parameters = [placement.tensor(p.copy()).requires_grad_() for p in inputs["parameters"]]
     for p, g in zip(parameters, inputs["gradients"], strict=True):
-        p.grad = torch.from_numpy(g)
+        p.grad = placement.tensor(g)
     how = {"fused": True} if fused else {"foreach": True}
     optimiser = {
         "Adam": lambda: torch.optim.Adam(parameters, RATE, (BETA1, BETA2), EPSILON, **how),
@@ -139,7 +142,7 @@ def torch_optimiser(kind: str, inputs: Mapping[str, Any], fused: bool) -> tuple[
 
 def with_torch(kind: str, inputs: Mapping[str, Any]) -> Prepared:
     optimiser, parameters = torch_optimiser(kind, inputs, fused=True)
-    return after_steps(optimiser.step, lambda: [p.detach().numpy() for p in parameters])
+    return after_steps(optimiser.step, lambda: parameters)
 
 
 def with_torch_compile(kind: str, inputs: Mapping[str, Any]) -> Prepared:
@@ -149,7 +152,7 @@ def with_torch_compile(kind: str, inputs: Mapping[str, Any]) -> Prepared:
     torch._dynamo.reset()
     optimiser, parameters = torch_optimiser(kind, inputs, fused=False)
     step = torch.compile(lambda: optimiser.step())
-    return after_steps(step, lambda: [p.detach().numpy() for p in parameters])
+    return after_steps(step, lambda: parameters)
 
 
 def with_pytensor(kind: str, inputs: Mapping[str, Any]) -> Prepared:

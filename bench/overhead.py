@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import harness, nopython, report
+from bench import harness, nopython, placement, report
 from bench.cases import Array, Case, Prepared, Target
 from bench.peers import library
 
@@ -45,9 +45,10 @@ def expected(inputs: Mapping[str, Array]) -> list[Array]:
 def with_graphdl(inputs: Mapping[str, Array]) -> Prepared:
     import graphdl as gd
 
-    f = gd.compile(gd.value_and_grad(rosenbrock))
+    compiled = placement.compiled(gd.value_and_grad(rosenbrock))
+    f = placement.returning_numpy(compiled)
     x = inputs["x"]
-    return Prepared(lambda: f(x), lambda: f(x), lambda: f.lower(x))
+    return Prepared(lambda: f(x), lambda: f(x), lambda: compiled.lower(x))
 
 
 def with_jax(inputs: Mapping[str, Array]) -> Prepared:
@@ -68,10 +69,10 @@ def with_torch(inputs: Mapping[str, Array]) -> Prepared:
     torch = library("torch")
 
     def call() -> tuple[float, Array]:
-        x = torch.from_numpy(inputs["x"]).requires_grad_()
+        x = placement.tensor(inputs["x"]).requires_grad_()
         value = rosenbrock(x)
         (gradient,) = torch.autograd.grad(value, x)
-        return value.item(), gradient.numpy()
+        return value.item(), placement.host(gradient)
 
     return Prepared(call, call)
 
@@ -82,8 +83,8 @@ def with_torch_compile(inputs: Mapping[str, Array]) -> Prepared:
     f = torch.compile(torch.func.grad_and_value(rosenbrock), dynamic=False)
 
     def call() -> tuple[float, Array]:
-        gradient, value = f(torch.from_numpy(inputs["x"]))
-        return value.item(), gradient.numpy()
+        gradient, value = f(placement.tensor(inputs["x"]))
+        return value.item(), placement.host(gradient)
 
     return Prepared(call, call)
 
@@ -152,11 +153,11 @@ def small_inputs(arguments: int) -> dict[str, Array]:
 
 
 def small_with_graphdl(definition: Small, inputs: Mapping[str, Array]) -> Prepared:
-    import graphdl as gd
 
-    f = gd.compile(lambda *arrays: definition(np, *arrays))
+    compiled = placement.compiled(lambda *arrays: definition(np, *arrays))
     arrays = list(inputs.values())
-    return replace(called(f, inputs), executable=lambda: f.lower(*arrays))
+    prepared = called(placement.returning_numpy(compiled), inputs)
+    return replace(prepared, executable=lambda: compiled.lower(*arrays))
 
 
 def called(f: Callable[..., Any], inputs: Mapping[str, Array]) -> Prepared:
@@ -178,8 +179,8 @@ def small_with_torch(definition: Small, inputs: Mapping[str, Array]) -> Prepared
 
     def f(*arrays: Array) -> Array:
         with torch.inference_mode():
-            found: Array = definition(torch, *(torch.from_numpy(a) for a in arrays)).numpy()
-        return found
+            found = definition(torch, *map(placement.tensor, arrays))
+        return placement.host(found)
 
     return called(f, inputs)
 
@@ -191,8 +192,7 @@ def small_with_torch_compile(definition: Small, inputs: Mapping[str, Array]) -> 
     compiled = torch.compile(lambda *arrays: definition(torch, *arrays), dynamic=False)
 
     def f(*arrays: Array) -> Array:
-        found: Array = compiled(*(torch.from_numpy(a) for a in arrays)).numpy()
-        return found
+        return placement.host(compiled(*map(placement.tensor, arrays)))
 
     return called(f, inputs)
 

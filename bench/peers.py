@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bench import machine
+from bench import machine, placement
 
 FLOOR = "floor"
 
@@ -28,6 +28,7 @@ class Contestant:
     module: str
     package: str
     prepare: Callable[[int], None]
+    on_gpu: bool = False
 
     @property
     def installed(self) -> bool:
@@ -58,28 +59,30 @@ def _torch(threads: int) -> None:
 CONTESTANTS = {
     contestant.name: contestant
     for contestant in (
-        Contestant("graphdl", "graphdl", "graphdl", "graphdl", _graphdl),
-        Contestant("jax", "JAX", "jax", "jax", _nothing),
+        Contestant("graphdl", "graphdl", "graphdl", "graphdl", _graphdl, True),
+        Contestant("jax", "JAX", "jax", "jax", _nothing, True),
         Contestant("numba", "Numba", "numba", "numba", _nothing),
         Contestant("numpy", "NumPy", "numpy", "numpy", _nothing),
-        Contestant("torch", "PyTorch", "torch", "torch", _torch),
-        Contestant("torch-compile", "torch.compile", "torch", "torch", _torch),
+        Contestant("torch", "PyTorch", "torch", "torch", _torch, True),
+        Contestant("torch-compile", "torch.compile", "torch", "torch", _torch, True),
         Contestant("pytensor", "PyTensor (Numba)", "pytensor", "pytensor", _nothing),
         Contestant("autograd", "autograd", "autograd", "autograd", _nothing),
-        Contestant(FLOOR, "floor", "numpy", "numpy", _nothing),
+        Contestant(FLOOR, "floor", "numpy", "numpy", _nothing, True),
     )
 }
 
 PACKAGES = (
     *("graphdl", "numpy", "scipy", "numba", "llvmlite"),
     *("jax", "jaxlib", "torch", "pytensor", "autograd"),
+    *("numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-cublas"),
 )
 
 
-def environment(threads: int, caches: Path | None = None) -> dict[str, str]:
-    """Environment of a worker: `threads` threads for everyone, no GPU, caches under `caches`.
+def environment(threads: int, caches: Path | None = None, target: str = "cpu") -> dict[str, str]:
+    """Environment of a worker: `threads` threads for everyone, where to compute, the caches.
 
-    Without `caches`, everybody's own default serves: the timed benchmarks warm up anyway.
+    For target "cpu" nobody sees a GPU. Without `caches`, everybody's own default serves: the timed
+    benchmarks warm up anyway.
     """
     count = str(threads)
     variables = dict(os.environ)
@@ -91,10 +94,13 @@ def environment(threads: int, caches: Path | None = None) -> dict[str, str]:
         MKL_NUM_THREADS=count,
         NUMBA_NUM_THREADS=count,
         GRAPHDL_NUM_THREADS=count,
-        JAX_PLATFORMS="cpu",
-        CUDA_VISIBLE_DEVICES="",
         PYTHONWARNINGS="ignore",
     )
+    variables[placement.VARIABLE] = target
+    if target == "cpu":
+        variables.update(JAX_PLATFORMS="cpu", CUDA_VISIBLE_DEVICES="")
+    else:  # JAX takes three quarters of the memory when it starts, unless it is told not to
+        variables.update(JAX_PLATFORMS="cuda", XLA_PYTHON_CLIENT_PREALLOCATE="false")
     if caches is not None:
         variables.update(
             GRAPHDL_CACHE_DIR=str(caches / "graphdl"),

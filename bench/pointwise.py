@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import floors, harness, report
+from bench import floors, harness, placement, report
 from bench.cases import Array, Case, Prepared, Target
 from bench.functions import GRADIENT, VALUE, Function, Question, contestants, scaled
 from bench.kernels import ocean
@@ -52,8 +52,8 @@ def with_graphdl(inputs: Mapping[str, Array]) -> Prepared:
     def loss(a: Any, x: Any) -> Any:
         return np.sum(np.tanh(a * x + 0.5) * nn.sigmoid(1.5 * x) + np.exp(-x * x))
 
-    f = gd.compile(gd.value_and_grad(loss, argnums=(0, 1)))
-    a, x = inputs["a"], inputs["x"]
+    f = placement.compiled(gd.value_and_grad(loss, argnums=(0, 1)))
+    a, x = placement.put((inputs["a"], inputs["x"]))
 
     def results() -> list[Any]:
         value, gradients = f(a, x)
@@ -85,7 +85,7 @@ def with_torch(inputs: Mapping[str, Array]) -> Prepared:
     def loss(a: Any, x: Any) -> Any:
         return torch.sum(torch.tanh(a * x + 0.5) * torch.sigmoid(1.5 * x) + torch.exp(-x * x))
 
-    a, x = (torch.from_numpy(inputs[name]).requires_grad_() for name in ("a", "x"))
+    a, x = (placement.tensor(inputs[name]).requires_grad_() for name in ("a", "x"))
 
     def f() -> tuple[Any, ...]:
         value = loss(a, x)
@@ -102,7 +102,7 @@ def with_torch_compile(inputs: Mapping[str, Array]) -> Prepared:
 
     # One graph of value and gradients: Inductor then fuses the backward into the forward pass.
     f = torch.compile(torch.func.grad_and_value(loss, argnums=(0, 1)), dynamic=False)
-    a, x = torch.from_numpy(inputs["a"]), torch.from_numpy(inputs["x"])
+    a, x = placement.tensor(inputs["a"]), placement.tensor(inputs["x"])
 
     def results() -> list[Any]:
         gradients, value = f(a, x)

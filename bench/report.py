@@ -118,6 +118,7 @@ class Report:
     cases: tuple[CaseReport, ...]
     remarks: tuple[str, ...] = ()
     peak: Peak | None = None
+    target: str = "cpu"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -225,13 +226,16 @@ def text(report: Report) -> str:
     blocks = []
     for case in report.cases:
         threads = f"{report.threads} thread" + ("s" if report.threads != 1 else "")
-        blocks.append(f"### {report.benchmark}: {case.name} ({threads})")
+        where = threads if report.target == "cpu" else report.target
+        blocks.append(f"### {report.benchmark}: {case.name} ({where})")
         if case.what:
             blocks.append(case.what)
         blocks.append(case_table(case))
         lines = target_lines(case)
         if lines:
             blocks.append("\n".join(lines))
+    if report.target != "cpu":
+        blocks.append("\n".join(share_lines(report)))
     blocks.extend(report.remarks)
     found = machine.describe(PACKAGES)
     versions = found["versions"]
@@ -242,6 +246,18 @@ def text(report: Report) -> str:
         + ". Ratios are of medians, in brackets of minima; errors are against float64."
     )
     return "\n\n".join(blocks)
+
+
+def share_lines(report: Report) -> list[str]:
+    """How much of what the device can do graphdl reaches, case by case: the floor's time by its."""
+    lines = ["Shares of the device's own rate, by medians and, in brackets, by minima:"]
+    for case in report.cases:
+        ours, floors = case.timed((US,)), case.timed((FLOOR,))
+        if ours and floors:
+            by_median = floors[0].median / ours[0].median
+            by_minimum = floors[0].minimum / ours[0].minimum
+            lines.append(f"- {case.name}: {by_median:.0%} ({by_minimum:.0%}) of {case.floor_label}")
+    return lines
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -270,6 +286,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "benchmark": report.benchmark,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "threads": report.threads,
+        "target": report.target,
         "machine": machine.describe(PACKAGES),
         "peak": None if report.peak is None else asdict(report.peak),
         "cases": cases,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import placement
 from bench.cases import Array, Prepared
 from bench.functions import Builder, Definition, Function
 from bench.peers import library
@@ -120,8 +121,9 @@ def with_graphdl(
         value, gradients = gd.value_and_grad(lambda state: definition(np, *state, *data))(state)
         return value, *optimizer.update(gradients, kept, state)
 
-    compiled = gd.compile(update, donate=(0, 1))
+    compiled = placement.compiled(update, donate=(0, 1))
     state, data = split(inputs, parameters)
+    data = placement.put(data)
     kept = optimizer.init(state)
 
     def step() -> Any:
@@ -159,7 +161,7 @@ def with_torch(
 ) -> Prepared:
     torch = library("torch")
 
-    leaves, data = ([torch.from_numpy(a) for a in part] for part in split(inputs, parameters))
+    leaves, data = ([placement.tensor(a) for a in part] for part in split(inputs, parameters))
     chosen = [leaf.requires_grad_() for leaf in leaves]
     optimiser = {
         "SGD": lambda: torch.optim.SGD(chosen, rule.rate),
@@ -174,7 +176,7 @@ def with_torch(
         optimiser.step()
         return value.detach()
 
-    return prepared(step, lambda: [leaf.detach().numpy() for leaf in leaves])
+    return prepared(step, lambda: leaves)
 
 
 def with_torch_compile(
@@ -184,9 +186,9 @@ def with_torch_compile(
     torch = library("torch")
 
     torch._dynamo.reset()
-    state, data = ([torch.from_numpy(a) for a in part] for part in split(inputs, parameters))
+    state, data = ([placement.tensor(a) for a in part] for part in split(inputs, parameters))
 
-    kept, t = rule.start(state, torch.zeros_like), torch.ones(())
+    kept, t = rule.start(state, torch.zeros_like), torch.ones((), device=placement.target())
 
     def update(state: Any, kept: Any, data: Any, t: Any) -> Any:
         def loss(state: Any) -> Any:
@@ -200,7 +202,7 @@ def with_torch_compile(
         return value
 
     compiled = torch.compile(update, dynamic=False)
-    return prepared(lambda: compiled(state, kept, data, t), lambda: [p.numpy() for p in state])
+    return prepared(lambda: compiled(state, kept, data, t), lambda: state)
 
 
 def with_pytensor(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,19 +22,6 @@ HAS_TOOLS = all(find_spec(name) for name in ("numba_cuda", "cuda")) and find_spe
 compiles = pytest.mark.skipif(
     not HAS_TOOLS, reason="compiling for CUDA needs the extra: pip install graphdl[cuda]"
 )
-
-
-def code_of(program: Program, cc: tuple[int, int]) -> Iterator[tuple[Any, str, Any]]:
-    """The text, the PTX and the cubin of each different kernel of a program."""
-    from graphdl.kernels.cuda import toolchain
-
-    seen = set()
-    for launch in program.launches:
-        if launch.source.text not in seen:
-            seen.add(launch.source.text)
-            signature = toolchain.Signature(len(launch.words), launch.threads)
-            assembly = toolchain.ptx(launch.source, signature, cc)
-            yield launch.source, assembly, toolchain.linked(assembly, cc, launch.source.name)
 
 
 def device_program(graph: Graph, grouping: Grouping = fuse.fuse) -> Program:

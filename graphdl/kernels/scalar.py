@@ -46,7 +46,7 @@ class Scalar(Struct, frozen=True, dict=True):
         module, _, function = self.reference.partition(":")
         call: Callable[..., Any] = getattr(importlib.import_module(module), function)
 
-        @cache  # NumPy works out the name of a dtype anew each time, which takes longer than all else
+        @cache  # NumPy works out the name of a dtype anew each time, in most of a call's time
         def result(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
             return np.dtype(self.result(tuple(dtype.name for dtype in dtypes)))
 

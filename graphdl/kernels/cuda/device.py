@@ -61,6 +61,18 @@ class Device:
         with self.lock:
             self._spare.setdefault(rounded(nbytes), []).append(address)
 
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Copy from memory of this device to memory of this device, after what was launched."""
+        with self.lock:
+            self.driver.use(self.ordinal)
+            self.driver.copy(target, source, nbytes, self.stream)
+
+    def wait(self) -> None:
+        """Return when all that was launched is done."""
+        with self.lock:
+            self.driver.use(self.ordinal)
+            self.driver.wait(self.stream)
+
     def release(self) -> None:
         """Free what no array uses."""
         with self.lock:
