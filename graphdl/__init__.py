@@ -57,7 +57,7 @@ from graphdl.types import spec
 
 if TYPE_CHECKING:
     from graphdl import debug, linalg, nn, numpy, optim, random, special
-    from graphdl.device import Array, device_get, device_put
+    from graphdl.device import Array, device_get, device_put, stream
     from graphdl.sparse import sparse_hessian, sparse_jacobian
     from graphdl.testing import check_grads
     from graphdl.user_op import op
@@ -119,6 +119,7 @@ __all__ = [
     "spec",
     "special",
     "stop_gradient",
+    "stream",
     "switch",
     "top_k",
     "trace",
@@ -143,6 +144,7 @@ _LATER = {
     "Array": "graphdl.device",
     "device_get": "graphdl.device",
     "device_put": "graphdl.device",
+    "stream": "graphdl.device",
     "check_grads": "graphdl.testing",
     "op": "graphdl.user_op",
     "sparse_hessian": "graphdl.sparse",

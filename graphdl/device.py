@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from graphdl.api import Compiled
-from graphdl.errors import UnsupportedError
+from graphdl.errors import ArgumentError, UnsupportedError
 from graphdl.executable import Executable
-from graphdl.graph import Graph
+from graphdl.explain.parts import Explanation
+from graphdl.graph import Graph, Node
 from graphdl.kernels.cpu.native import Kernel
 from graphdl.kernels.cuda import emit, toolchain
 from graphdl.kernels.cuda.array import Array, from_host, is_on_a_device, on_device
@@ -26,6 +29,8 @@ from graphdl.kernels.cuda.device import Device, device_of
 from graphdl.kernels.cuda.launch import DeviceLaunch
 from graphdl.kernels.cuda.run import Runner
 from graphdl.kernels.program import Launch, Program
+from graphdl.profile import events
+from graphdl.profile.report import Report
 from graphdl.trees import flatten, leaves_of, unflatten
 from graphdl.types import TensorType, as_dtype
 
@@ -85,6 +90,46 @@ def device_get(tree: Any) -> Any:
     return unflatten(spec, [np.asarray(x) if isinstance(x, Array) else x for x in leaves])
 
 
+def stream(stream: Any, target: str = "cuda") -> AbstractContextManager[None]:
+    """Within it, what this thread asks of a GPU runs on a stream of the caller's.
+
+    Calls and copies are then in order with what else the caller puts on that stream, without
+    waiting; and among themselves, whichever streams they are on. Other threads are not affected.
+
+    Args:
+        stream: anything with `__cuda_stream__` (cuda.core, CuPy, Numba), a PyTorch or CuPy stream,
+            or the address of a CUstream as a number.
+        target: the GPU, as in `gd.device_put`.
+
+    Raises:
+        ArgumentError: no stream.
+        DeviceError: there is no such GPU, or the stream is of another one, or of a context that is
+            not its primary one.
+
+    >>> import torch, graphdl as gd  # doctest: +SKIP
+    >>> with gd.stream(torch.cuda.current_stream()):  # doctest: +SKIP
+    ...     y = step(x)
+    """
+    return device_of(target).on_stream(_handle_of(stream))
+
+
+def _handle_of(stream: Any) -> int:
+    if hasattr(stream, "__cuda_stream__"):
+        version, handle = stream.__cuda_stream__()
+        if version != 0:
+            raise ArgumentError(f"gd.stream: version {version} of __cuda_stream__ is not known")
+        return int(handle)
+    for name in ("cuda_stream", "ptr"):  # PyTorch's, CuPy's of old
+        if hasattr(stream, name):
+            return int(getattr(stream, name))
+    if isinstance(stream, int) and not isinstance(stream, bool) and stream >= 0:
+        return stream
+    raise ArgumentError(
+        f"gd.stream takes a CUDA stream (anything with __cuda_stream__) or its address, "
+        f"not {stream!r:.60}"
+    )
+
+
 class DeviceExecutable(Executable):
     """One specialisation of a function compiled for a GPU; it reads like any executable."""
 
@@ -97,6 +142,8 @@ class DeviceExecutable(Executable):
         device: Device,
     ) -> None:
         self.device = device
+        #: The arguments that calls had to copy.
+        self._from_host: set[int] = set()
         super().__init__(graph, weak, args, donated)
 
     def _emitted(self) -> Program:
@@ -134,11 +181,7 @@ class DeviceExecutable(Executable):
             if addresses.count(addresses[i]) > 1 or not arguments[i].is_own:
                 arguments[i] = arguments[i].copy()
                 addresses[i] = arguments[i].address
-        new = {
-            node: Array(self.device, made.shape, made.dtype)
-            for node, made in zip(self.optimized.outputs, self.graph.outputs, strict=True)
-            if node not in given
-        }
+        new = self._new_results()
         failed = self._runner([*addresses, *(array.address for array in new.values())])
         if failed is not None:
             raise self._failure(*failed)
@@ -147,9 +190,18 @@ class DeviceExecutable(Executable):
             for node in self.optimized.outputs
         )
 
+    def _new_results(self) -> dict[Node, Array]:
+        """Arrays for the results that are written over no argument."""
+        return {
+            node: Array(self.device, made.shape, made.dtype)
+            for node, made in zip(self.optimized.outputs, self.graph.outputs, strict=True)
+            if node not in self.memory.donated
+        }
+
     def _argument(self, index: int, leaf: Any) -> Array:
         found = on_device(self.device, leaf)
         if found is None:
+            self._from_host.add(index)
             found = from_host(self.device, np.asarray(leaf, self.graph.inputs[index].dtype))
         return found
 
@@ -167,11 +219,51 @@ class DeviceExecutable(Executable):
         capability = self.device.capability
         return "\n".join(toolchain.ptx(*found, capability) for found in texts.values())
 
-    def profile(self, *args: Any, **kwargs: Any) -> Any:
-        """Not there for a GPU: raises UnsupportedError."""
-        raise UnsupportedError(
-            "profile() measures kernels on the CPU; on a GPU, use `nsys profile`"
+    def profile(self, *args: Any, calls: int | None = None) -> Report:
+        """Where the time of a call goes, kernel by kernel, by events of the device.
+
+        Each kernel is launched by itself for it; `report.overhead` is then negative time saved by
+        the replay of all as one graph, given as 0. A loop or a branch counts as one.
+
+        Args:
+            args: as for a call. Arrays that a call would overwrite are copied.
+            calls: how many; by default 20.
+
+        Returns:
+            A report as on the CPU: `print` it, or `report.save("profile.json")`.
+
+        Raises:
+            TypeError: arguments that the executable was not made for.
+            ArgumentError: `calls` less than 1.
+        """
+        leaves = self._leaves_of(args)
+        arguments = [self._argument(i, leaf) for i, leaf in enumerate(leaves)]
+        given = set(self.memory.donated.values())
+        own = [x.copy() if i in given else x for i, x in enumerate(arguments)]
+        results = list(self._new_results().values())
+        return events.measured(
+            self._signature,
+            self._runner,
+            lambda: self._run(*(x.copy() if i in given else x for i, x in enumerate(arguments))),
+            [array.address for array in (*own, *results)],
+            calls,
         )
+
+    def explain(self) -> Explanation:
+        """As on the CPU; it says as well which arguments were copied from the host so far."""
+        found = super().explain()
+        names = self.graph.names
+        copied = ", ".join(
+            f"{names[i]} {node.type} ({node.type.nbytes:,} bytes a call)"
+            for i, node in enumerate(self.graph.inputs)
+            if i in self._from_host
+        )
+        note = (
+            f"copied from the host at each call: {copied}; gd.device_put(x) copies once"
+            if copied
+            else "arguments that lie on the host are copied at each call; none was so far"
+        )
+        return replace(found, notes=(note,))
 
 
 class DeviceCompiled(Compiled):
@@ -199,4 +291,4 @@ class DeviceCompiled(Compiled):
         return DeviceExecutable(graph, weak, args, self._donated(args), self.device)
 
 
-__all__ = ["Array", "DeviceCompiled", "DeviceExecutable", "device_get", "device_put"]
+__all__ = ["Array", "DeviceCompiled", "DeviceExecutable", "device_get", "device_put", "stream"]

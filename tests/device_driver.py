@@ -29,6 +29,10 @@ class RecordingDriver:
         self.loaded: dict[int, DeviceLaunch] = {}
         self.capturing: dict[int, list[Callable[[], None]]] = {}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
+        #: Of streams and of memory, the device that they belong to.
+        self.streams: dict[int, int | None] = {}
+        self.places: dict[int, int | None] = {}
+        self.on: list[int] = []
         self.count = 0
 
     def number(self) -> int:
@@ -37,6 +41,7 @@ class RecordingDriver:
 
     def do(self, stream: int, name: str, action: Callable[[], None]) -> None:
         self.calls.append(name)
+        self.on.append(stream)
         if stream in self.capturing:
             self.capturing[stream].append(action)
         else:
@@ -111,6 +116,27 @@ class RecordingDriver:
     def wait(self, stream: int) -> None:
         assert stream not in self.capturing, "a capture cannot wait"
 
+    def ordinal_of_stream(self, stream: int) -> int | None:
+        return self.streams.get(stream)
+
+    def ordinal_of_memory(self, address: int) -> int | None:
+        return self.places.get(address, 0)
+
+    def new_event(self) -> int:
+        return self.number()
+
+    def record(self, event: int, stream: int) -> None:
+        self.calls.append(f"record {event} on {stream}")
+
+    def wait_for(self, event: int, stream: int) -> None:
+        self.calls.append(f"{stream} waits for {event}")
+
+    def milliseconds(self, start: int, end: int) -> float:
+        return float(end - start)
+
+    def forget_event(self, event: int) -> None:
+        pass
+
     def begin_capture(self, stream: int) -> None:
         self.calls.append("begin_capture")
         self.capturing[stream] = []
@@ -123,6 +149,7 @@ class RecordingDriver:
 
     def replay(self, graph: int, stream: int) -> None:
         self.calls.append("replay")
+        self.on.append(stream)
         for action in self.graphs[graph]:
             action()
 

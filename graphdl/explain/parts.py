@@ -95,7 +95,8 @@ class Explanation(Struct, frozen=True):
 
     passes: each pass with the graph that it made and the rules that fired. kernels: what runs, in
     order. borders: why two kernels are two. buffers: where values lie. bodies: of loops and
-    branches. memory, seconds: in total, as text, and what making it took, by phase.
+    branches. memory, seconds: in total, as text, and what making it took, by phase. notes: what
+    else there is to say of a target.
 
     >>> import numpy as np, graphdl as gd
     >>> f = gd.compile(lambda x: np.log(1.0 + x) / np.sum(x))
@@ -113,6 +114,7 @@ class Explanation(Struct, frozen=True):
     bodies: tuple[BodyPart, ...]
     memory: str
     seconds: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
@@ -142,6 +144,7 @@ def _lines(found: Explanation) -> Iterator[str]:
     if found.seconds:
         times = ", ".join(f"{phase} {time:.3f} s" for phase, time in found.seconds.items())
         yield f"time to make: {times}"
+    yield from found.notes
     yield ""
     yield "passes"
     idle = [step.name for step in found.passes[1:] if not (step.rules or step.new or step.gone)]

@@ -13,18 +13,12 @@ from graphdl.compiler.view import is_movement
 from graphdl.errors import GraphError
 from graphdl.graph import Node
 from graphdl.kernels.special_functions import SPECIAL_FUNCTIONS
+from graphdl.kernels.suffixes import SUFFIXES
 from graphdl.ops import movement, pointwise
 from graphdl.ops.update import update
 from graphdl.types import Dtype
 
-SUFFIX: dict[Dtype, str] = {
-    np.dtype(name): suffix
-    for name, suffix in {
-        "float32": "f32", "float64": "f64", "int8": "i8", "int16": "i16", "int32": "i32",
-        "int64": "i64", "uint8": "u8", "uint16": "u16", "uint32": "u32", "uint64": "u64",
-        "bool": "b1",
-    }.items()
-}  # fmt: skip
+SUFFIX: dict[Dtype, str] = {np.dtype(dtype): suffix for suffix, dtype in SUFFIXES.items()}
 
 #: Rough cost of an element in nanoseconds on one core, when vectorised; 0.15 where none is given.
 #: Only its order of magnitude matters: what is saved in a row rather than computed twice, and what

@@ -19,21 +19,10 @@ from numpy.typing import NDArray
 
 from graphdl.kernels.scalar_table import SCALARS
 from graphdl.kernels.source import KernelSource
+from graphdl.kernels.suffixes import SUFFIXES
 from graphdl.kernels.user import called_in
 
-DTYPES = {
-    "f32": np.float32,
-    "f64": np.float64,
-    "i8": np.int8,
-    "i16": np.int16,
-    "i32": np.int32,
-    "i64": np.int64,
-    "u8": np.uint8,
-    "u16": np.uint16,
-    "u32": np.uint32,
-    "u64": np.uint64,
-    "b1": np.bool_,
-}
+DTYPES = {suffix: np.dtype(dtype).type for suffix, dtype in SUFFIXES.items()}
 
 
 def run_as_python(

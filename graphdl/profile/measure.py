@@ -23,7 +23,7 @@ from graphdl.kernels.cpu.build import Native
 from graphdl.kernels.memory import is_idle
 from graphdl.kernels.program import Launch, Memory, Program
 from graphdl.profile.peaks import peak
-from graphdl.profile.report import KernelTime, Report
+from graphdl.profile.report import KernelTime, Report, kernel_time
 
 Array = NDArray[Any]
 
@@ -172,24 +172,5 @@ def _kernel(
         for i, own in _running(inner.program, inner.memory):
             parts = [sample.body[k][i] for sample in samples]
             body.append(_kernel(len(body), own, inner.program, parts))
-    runs = samples[-1].runs
-    floats = [
-        value.dtype
-        for node in launch.nodes
-        for value in (node, *node.inputs)
-        if value.dtype.kind == "f"
-    ]
-    sources = [graph.sources[node] for node in launch.nodes if node in graph.sources]
-    return KernelTime(
-        number,
-        launch.source.name,
-        min(sample.ticks for sample in samples) * tick,
-        median(sample.ticks for sample in samples) * tick,
-        runs,
-        sum(kernel.bytes for kernel in body) if body else launch.bytes * runs,
-        sum(kernel.flops for kernel in body) if body else launch.flops * runs,
-        max(floats, key=lambda dtype: dtype.itemsize).name if floats else "float32",
-        tuple(graph.labels[node] for node in launch.nodes),
-        tuple(dict.fromkeys(map(str, sources))),
-        tuple(body),
-    )
+    times = [sample.ticks * tick for sample in samples]
+    return kernel_time(number, launch, graph, times, samples[-1].runs, body)

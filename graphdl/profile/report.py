@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from msgspec import Struct, to_builtins
 
 from graphdl.errors import ArgumentError
+from graphdl.graph import Graph
+from graphdl.kernels.program import Launch
 
 
 class Peak(Struct, frozen=True):
     """What this machine has been measured to do with all of a program's threads.
 
     bandwidth: bytes a second that a copy of a large array reads and writes. flops: operations a
-    second of independent fused multiply-adds in vector registers, by dtype.
+    second of independent fused multiply-adds in vector registers, by dtype; not measured on a GPU,
+    where threads is 0.
     """
 
     bandwidth: float
@@ -71,6 +75,37 @@ class KernelTime(Struct, frozen=True):
             self.bandwidth / peak.bandwidth if peak.bandwidth else 0.0,
             self.rate / most if most else 0.0,
         )
+
+
+def kernel_time(
+    number: int,
+    launch: Launch,
+    graph: Graph,
+    seconds: Sequence[float],
+    runs: int = 1,
+    body: Sequence[KernelTime] = (),
+) -> KernelTime:
+    """What `runs` of a launch took in each of some calls; `body`: the kernels that it runs."""
+    floats = [
+        value.dtype
+        for node in launch.nodes
+        for value in (node, *node.inputs)
+        if value.dtype.kind == "f"
+    ]
+    sources = [graph.sources[node] for node in launch.nodes if node in graph.sources]
+    return KernelTime(
+        number,
+        launch.source.name,
+        min(seconds),
+        median(seconds),
+        runs,
+        sum(kernel.bytes for kernel in body) if body else launch.bytes * runs,
+        sum(kernel.flops for kernel in body) if body else launch.flops * runs,
+        max(floats, key=lambda dtype: dtype.itemsize).name if floats else "float32",
+        tuple(graph.labels[node] for node in launch.nodes),
+        tuple(dict.fromkeys(map(str, sources))),
+        tuple(body),
+    )
 
 
 class Report(Struct, frozen=True):
@@ -192,11 +227,12 @@ def as_text(report: Report) -> str:
         ).rstrip()
         for row in rows
     ]
-    flops = ", ".join(f"{rate / 1e9:.0f} GFLOP/s {d}" for d, rate in report.peak.flops.items())
+    flops = "".join(f", {rate / 1e9:.0f} GFLOP/s {d}" for d, rate in report.peak.flops.items())
+    threads = report.peak.threads
+    of = f" ({threads} thread{'s' if threads > 1 else ''})" if threads else ""
     head = (
         f"{report.name}: {duration(report.seconds)} a call, median {duration(report.median)} "
-        f"of {report.calls}\npeak, measured: {report.peak.bandwidth / 1e9:.1f} GB/s, {flops} "
-        f"({report.peak.threads} thread{'s' if report.peak.threads > 1 else ''})"
+        f"of {report.calls}\npeak, measured: {report.peak.bandwidth / 1e9:.1f} GB/s{flops}{of}"
     )
     return "\n".join([head, "", *lines])
 

@@ -33,6 +33,9 @@ from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate
 from numba.core.typing.templates import Registry as TypingRegistry
 
+from graphdl.kernels import suffixes
+from graphdl.kernels.suffixes import numba_types
+
 # Registries of our own: a context that installs them needs nothing of `numba.np`.
 typing_registry = TypingRegistry()
 lowering_registry = LoweringRegistry("graphdl")
@@ -40,18 +43,9 @@ lowering_registry = LoweringRegistry("graphdl")
 _I64 = ir.IntType(64)
 _SCRATCH_ALIGNMENT = 64  # bytes: one 512-bit register, and one cache line
 
+_NUMBA_TYPES = numba_types(types)
 SUFFIXES: Mapping[str, Any] = {
-    "f32": types.float32,
-    "f64": types.float64,
-    "i8": types.int8,
-    "i16": types.int16,
-    "i32": types.int32,
-    "i64": types.int64,
-    "u8": types.uint8,
-    "u16": types.uint16,
-    "u32": types.uint32,
-    "u64": types.uint64,
-    "b1": types.boolean,
+    suffix: _NUMBA_TYPES[dtype] for suffix, dtype in suffixes.SUFFIXES.items()
 }
 
 

@@ -21,11 +21,9 @@ from numba.core.types import Type
 from graphdl.kernels.cpu.scalar_code import emit
 from graphdl.kernels.scalar import Scalar
 from graphdl.kernels.scalar_table import SCALARS
+from graphdl.kernels.suffixes import numba_types
 
-DTYPES = ("bool", *(f"{s}int{w}" for s in ("", "u") for w in (8, 16, 32, 64)), "float32", "float64")
-NUMBA_TYPES: dict[str, Type] = {
-    dtype: types.boolean if dtype == "bool" else getattr(types, dtype) for dtype in DTYPES
-}
+NUMBA_TYPES: dict[str, Type] = numba_types(types)
 DTYPE_OF: dict[Type, str] = {kind: dtype for dtype, kind in NUMBA_TYPES.items()}
 
 

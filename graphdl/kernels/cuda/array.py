@@ -81,11 +81,8 @@ class Array:
 
     def copy(self) -> Array:
         """The same values in memory of their own."""
-        made = Array(self.device, self.shape, self.dtype)
-        device = self.device
-        with device.lock:
-            device.driver.use(device.ordinal)
-            device.driver.copy(made.address, self.address, self.nbytes, device.stream)
+        made, device = Array(self.device, self.shape, self.dtype), self.device
+        device.copy(made.address, self.address, self.nbytes)
         return made
 
     def donate(self) -> Array:
@@ -103,7 +100,7 @@ class Array:
         host = np.empty(self.shape, self.dtype)
         device = self.device
         with device.lock:
-            device.driver.use(device.ordinal)
+            device.use()
             if self.nbytes:
                 device.driver.to_host(host.ctypes.data, self.address, self.nbytes, device.stream)
             device.driver.wait(device.stream)
@@ -140,7 +137,7 @@ class Array:
             "data": (self.address, False),
             "version": 3,
             "strides": None,
-            "stream": _LEGACY_STREAM,
+            "stream": self.device.stream or _LEGACY_STREAM,
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -158,7 +155,7 @@ def from_host(device: Device, value: Any) -> Array:
     made = Array(device, host.shape, host.dtype)
     if made.nbytes:
         with device.lock:
-            device.driver.use(device.ordinal)
+            device.use()
             device.driver.to_device(made.address, host.ctypes.data, made.nbytes, device.stream)
             device.driver.wait(device.stream)
     return made
@@ -169,6 +166,19 @@ def is_on_a_device(value: Any) -> bool:
     if isinstance(value, Array) or hasattr(value, "__cuda_array_interface__"):
         return True
     return hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] == dlpack.CUDA
+
+
+def _check_place(device: Device, ordinal: int | None) -> None:
+    """DeviceError for memory that lies elsewhere than on the device."""
+    if ordinal is None:
+        raise DeviceError(
+            "an argument has a __cuda_array_interface__ whose address is no memory of a GPU"
+        )
+    if ordinal != device.ordinal:
+        raise DeviceError(
+            f"an argument lies on cuda:{ordinal}, the function runs on {device!r}: move it to "
+            f"{device!r}, or compile the function with target='cuda:{ordinal}'"
+        )
 
 
 def on_device(device: Device, value: Any) -> Array | None:
@@ -191,12 +201,11 @@ def on_device(device: Device, value: Any) -> Array | None:
         strides = shared.get("strides")
         if strides is not None:
             strides = tuple(step // dtype.itemsize for step in strides)
+        if math.prod(shape):
+            _check_place(device, device.driver.ordinal_of_memory(address))
     elif hasattr(value, "__dlpack__") and value.__dlpack_device__()[0] == dlpack.CUDA:
         address, shape, strides, dtype, ordinal, value = dlpack.opened(value)
-        if ordinal != device.ordinal:
-            raise DeviceError(
-                f"an argument lies on cuda:{ordinal}, the function runs on {device!r}"
-            )
+        _check_place(device, ordinal)
     else:
         return None
     if strides is not None and strides != contiguous_strides(shape) and math.prod(shape) > 1:
@@ -207,6 +216,5 @@ def on_device(device: Device, value: Any) -> Array | None:
     if address % ACCESS == 0:
         return Array(device, shape, dtype, address, value)
     made = Array(device, shape, dtype)
-    with device.lock:
-        device.driver.copy(made.address, address, made.nbytes, device.stream)
+    device.copy(made.address, address, made.nbytes)
     return made

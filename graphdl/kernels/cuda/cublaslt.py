@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from graphdl.errors import DeviceError
-from graphdl.kernels.cuda.device import Device
+from graphdl.kernels.cuda.device import INSTALL, Device
 from graphdl.kernels.cuda.launch import ACCESS
 from graphdl.kernels.cuda.run import Bases, Runner
 from graphdl.kernels.program import Launch
@@ -204,11 +204,14 @@ class NativeLibrary:
 def _path() -> str:
     """Where cublasLt lies. DeviceError where it is not installed."""
     try:
-        from cuda.pathfinder import load_nvidia_dynamic_lib
-
+        # imported here: of the CUDA extra, and warm programs without products do without it
+        from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
+    except ImportError as error:
+        raise DeviceError(f"cublasLt was not found: {error}; {INSTALL}") from error
+    try:
         return str(load_nvidia_dynamic_lib("cublasLt").abs_path)
-    except Exception as error:
-        raise DeviceError(f"cublasLt was not found: {error}") from error
+    except DynamicLibNotFoundError as error:
+        raise DeviceError(f"cublasLt was not found: {error}; {INSTALL}") from error
 
 
 @cache
@@ -217,7 +220,7 @@ def library_of(device: Device) -> Library | None:
     try:
         device.driver.use(device.ordinal)
         return NativeLibrary()
-    except DeviceError:
+    except (DeviceError, OSError):  # not installed, or a file that this system cannot load
         return None
 
 

@@ -7,9 +7,11 @@ is reused was last used by work that the same stream runs earlier.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
-from threading import RLock
+from threading import RLock, local
 from typing import Any
 
 from graphdl.errors import DeviceError, DeviceMemoryError, UnsupportedError
@@ -31,9 +33,12 @@ class Device:
         self.lock = RLock()
         driver.use(ordinal)
         self.capability = driver.capability(ordinal)
-        #: Launches are captured here; programs run on the default stream of the device.
+        #: Launches are captured here; programs run on the default stream of the device, or on the
+        #: stream of the caller: `on_stream`.
         self.capture_stream = driver.new_stream()
-        self.stream = 0
+        self._chosen = local()
+        self._last = 0
+        self._order = driver.new_event()
         #: cublasLt, where it is installed; see graphdl.kernels.cuda.cublaslt.
         self.products: Any = None
         self._spare: dict[int, list[int]] = {}
@@ -41,6 +46,48 @@ class Device:
 
     def __repr__(self) -> str:
         return f"cuda:{self.ordinal}"
+
+    # --- streams ------------------------------------------------------------------------------
+
+    @property
+    def stream(self) -> int:
+        """Where this thread's work goes."""
+        found: int = getattr(self._chosen, "stream", 0)
+        return found
+
+    def use(self) -> None:
+        """Make the device current, with what is asked from now on after all that was asked before.
+
+        Memory is handed from one array to the next without waiting, so that all work of graphdl on
+        a device has one order, whichever streams it is on. The caller holds `lock`.
+        """
+        self.driver.use(self.ordinal)
+        if self.stream != self._last:
+            self.driver.record(self._order, self._last)
+            self.driver.wait_for(self._order, self.stream)
+            self._last = self.stream
+
+    @contextmanager
+    def on_stream(self, stream: int) -> Iterator[None]:
+        """Until it ends, this thread's work goes to a stream of this device."""
+        with self.lock:
+            self.driver.use(self.ordinal)
+            ordinal = self.driver.ordinal_of_stream(stream) if stream else self.ordinal
+        if ordinal != self.ordinal:
+            place = "another context" if ordinal is None else f"cuda:{ordinal}"
+            raise DeviceError(
+                f"a stream of {place} cannot run work of {self!r}: make the stream on {self!r}, in "
+                f"its primary context, which is the one that PyTorch, CuPy and JAX use"
+            )
+        before, self._chosen.stream = self.stream, stream
+        try:
+            yield
+        finally:
+            self._chosen.stream = before
+            with self.lock:
+                self.use()  # now, while the stream lives
+
+    # --- memory -------------------------------------------------------------------------------
 
     def allocate(self, nbytes: int) -> int:
         """The address of memory of its own; what is spare is given back to the driver first."""
@@ -54,7 +101,13 @@ class Device:
                 return self.driver.allocate(size)
             except DeviceMemoryError:
                 self.release()
+            try:
                 return self.driver.allocate(size)
+            except DeviceMemoryError as error:
+                free, whole = self.driver.memory(self.ordinal)
+                raise DeviceMemoryError(
+                    f"{error}: of {whole:,} bytes of {self!r} {free:,} are free"
+                ) from None
 
     def give_back(self, address: int, nbytes: int) -> None:
         """Keep memory for the next that needs as much."""
@@ -64,19 +117,19 @@ class Device:
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy from memory of this device to memory of this device, after what was launched."""
         with self.lock:
-            self.driver.use(self.ordinal)
+            self.use()
             self.driver.copy(target, source, nbytes, self.stream)
 
     def wait(self) -> None:
         """Return when all that was launched is done."""
         with self.lock:
-            self.driver.use(self.ordinal)
+            self.use()
             self.driver.wait(self.stream)
 
     def release(self) -> None:
         """Free what no array uses."""
         with self.lock:
-            self.driver.use(self.ordinal)
+            self.use()
             self.driver.wait(self.stream)
             for addresses in self._spare.values():
                 for address in addresses:

@@ -25,6 +25,23 @@ _MAX_DYNAMIC_SHARED = 8
 _CAPTURE_RELAXED = 2
 #: Shared memory that a block may have without asking for more.
 _PLAIN_SHARED = 48 << 10
+#: CUpointer_attribute: the number of the device that memory lies on.
+_DEVICE_ORDINAL = 9
+#: CUresult by which a kernel has failed: the context, with all its memory, is lost.
+_FAULTS = {
+    700: "a kernel used an address that is not there",
+    702: "a kernel ran longer than the system lets it",
+    710: "a kernel's assertion failed",
+    714: "the hardware's stack of a kernel is damaged",
+    715: "a kernel ran an instruction that is none",
+    716: "a kernel used an address that is not aligned",
+    717: "a kernel used an address of another kind of memory",
+    718: "a kernel jumped to an address that is not there",
+    719: "a kernel failed while it ran",
+}
+#: CUresult by which the device itself is gone: off the bus, reset, its memory failing.
+_LOST = (3, 4, 46, 101, 201, 214, 226, 709, 802, 999)
+_INVALID_VALUE = 1
 
 
 class Driver(Protocol):
@@ -62,6 +79,20 @@ class Driver(Protocol):
 
     def wait(self, stream: int) -> None: ...
 
+    def ordinal_of_stream(self, stream: int) -> int | None: ...
+
+    def ordinal_of_memory(self, address: int) -> int | None: ...
+
+    def new_event(self) -> int: ...
+
+    def record(self, event: int, stream: int) -> None: ...
+
+    def wait_for(self, event: int, stream: int) -> None: ...
+
+    def milliseconds(self, start: int, end: int) -> float: ...
+
+    def forget_event(self, event: int) -> None: ...
+
     def begin_capture(self, stream: int) -> None: ...
 
     def end_capture(self, stream: int) -> int: ...
@@ -87,6 +118,17 @@ class NativeDriver:
         text = ctypes.c_char_p()
         self._library.cuGetErrorString(status, ctypes.byref(text))
         said = (text.value or b"unknown error").decode(errors="replace")
+        if status in _FAULTS:
+            raise DeviceError(
+                f"{_FAULTS[status]} (error {status}: {said}). The GPU's memory is lost to this "
+                f"process: start it anew. This is a defect of graphdl, or of another library that "
+                f"shares the GPU in this process; compute-sanitizer names the kernel"
+            )
+        if status in _LOST:
+            raise DeviceError(
+                f"the GPU is lost to this process: it could not {what}: {said} (error {status}). "
+                f"Start the process anew; if that does not help, `nvidia-smi` says how the GPU is"
+            )
         raise DeviceError(f"the CUDA driver could not {what}: {said} (error {status})")
 
     def _call(self, name: str, what: str, *args: Any) -> None:
@@ -211,6 +253,55 @@ class NativeDriver:
 
     def wait(self, stream: int) -> None:
         self._call("cuStreamSynchronize", "finish what was launched", _handle(stream))
+
+    def ordinal_of_stream(self, stream: int) -> int | None:
+        """The device of whose primary context a stream is; None if it is of another context."""
+        context = ctypes.c_void_p()
+        what = "tell the context of a stream"
+        self._call("cuStreamGetCtx", what, _handle(stream), ctypes.byref(context))
+        for ordinal in range(self.device_count()):
+            own = self._contexts.get(ordinal)
+            if own is not None and own.value == context.value:
+                return ordinal
+        return None
+
+    def ordinal_of_memory(self, address: int) -> int | None:
+        """The device that memory lies on; None if it is no memory that the driver knows."""
+        ordinal = ctypes.c_int()
+        status = self._library.cuPointerGetAttribute(
+            ctypes.byref(ordinal), _DEVICE_ORDINAL, ctypes.c_uint64(address)
+        )
+        if status == _INVALID_VALUE:
+            return None
+        self._check(status, "tell where memory lies")
+        return ordinal.value
+
+    # --- events -------------------------------------------------------------------------------
+
+    def new_event(self) -> int:
+        event = ctypes.c_void_p()
+        self._call("cuEventCreate", "make an event", ctypes.byref(event), 0)
+        return event.value or 0
+
+    def record(self, event: int, stream: int) -> None:
+        """The event has happened once all that the stream was given so far is done."""
+        self._call("cuEventRecord", "record an event", _handle(event), _handle(stream))
+
+    def wait_for(self, event: int, stream: int) -> None:
+        """What the stream is given from now on begins after the event."""
+        what = "wait for an event"
+        self._call("cuStreamWaitEvent", what, _handle(stream), _handle(event), 0)
+
+    def milliseconds(self, start: int, end: int) -> float:
+        """The time between two events; waits for the second."""
+        self._call("cuEventSynchronize", "wait for an event", _handle(end))
+        found = ctypes.c_float()
+        what = "tell the time between two events"
+        self._call("cuEventElapsedTime", what, ctypes.byref(found), _handle(start), _handle(end))
+        return found.value
+
+    def forget_event(self, event: int) -> None:
+        self._call("cuEventDestroy_v2", "drop an event", _handle(event))
 
     # --- graphs -------------------------------------------------------------------------------
 

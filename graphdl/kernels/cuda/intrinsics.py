@@ -27,30 +27,19 @@ from numba.cuda.extending import core_models as models
 from numba.cuda.extending import intrinsic, lower_builtin, register_model
 from numba.cuda.typing.templates import AbstractTemplate, infer_global, signature
 
+from graphdl.kernels import suffixes
 from graphdl.kernels.cuda.scalar_code import emit
 from graphdl.kernels.scalar import Scalar
 from graphdl.kernels.scalar_table import SCALARS
+from graphdl.kernels.suffixes import numba_types
 
 GLOBAL, SHARED = 1, 3  # NVVM's numbers of address spaces
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _ALL_LANES = 0xFFFFFFFF
 
+NUMBA_TYPES: Mapping[str, Any] = numba_types(types)
 SUFFIXES: Mapping[str, Any] = {
-    "f32": types.float32,
-    "f64": types.float64,
-    "i8": types.int8,
-    "i16": types.int16,
-    "i32": types.int32,
-    "i64": types.int64,
-    "u8": types.uint8,
-    "u16": types.uint16,
-    "u32": types.uint32,
-    "u64": types.uint64,
-    "b1": types.boolean,
-}
-DTYPES = ("bool", *(f"{s}int{w}" for s in ("", "u") for w in (8, 16, 32, 64)), "float32", "float64")
-NUMBA_TYPES: Mapping[str, Any] = {
-    dtype: types.boolean if dtype == "bool" else getattr(types, dtype) for dtype in DTYPES
+    suffix: NUMBA_TYPES[dtype] for suffix, dtype in suffixes.SUFFIXES.items()
 }
 DTYPE_OF: Mapping[Any, str] = {kind: dtype for dtype, kind in NUMBA_TYPES.items()}
 

@@ -15,6 +15,7 @@ The order of the sums depends on the sizes alone.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -63,7 +64,7 @@ class _Epilogue(DeviceLoops):
         self.tile, self.across = None, {}
 
 
-class _ProductText(DeviceText):
+class _ProductText(DeviceText, ABC):
     """The lines of a product."""
 
     def __init__(self, group: Group, stored: set[Node], status: Buffer) -> None:
@@ -171,21 +172,21 @@ class _ProductText(DeviceText):
         self.add(f"e += {BLOCK}")
         self.out.depth -= 1
 
+    @abstractmethod
     def _depth_is_adjacent(self, operand: int) -> bool:
         """Whether neighbours in memory are neighbours along k."""
-        raise NotImplementedError
 
+    @abstractmethod
     def left(self) -> None:
         """Lines that set `value` to A[y, i, k]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def right(self) -> None:
         """Lines that set `value` to B[y, k, j]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def result_index(self) -> dict[int, str]:
         """The index of each axis of the result, from part, y, i and j."""
-        raise NotImplementedError
 
     def _epilogue(self) -> None:
         root = self.root

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,9 +78,8 @@ class Runner:
         self._others = others
         self._graphs: OrderedDict[tuple[int, ...], int | None] = OrderedDict()
         self._keep: list[tuple[int, int]] = []
-        driver = device.driver
         with device.lock:
-            driver.use(device.ordinal)
+            device.use()
             try:
                 self.arena = self._allocate(memory.arena_bytes)
             except DeviceMemoryError as error:
@@ -168,7 +168,7 @@ class Runner:
         device, driver = self.device, self.device.driver
         key = tuple(bases)
         with device.lock:
-            driver.use(device.ordinal)
+            device.use()
             for _, address in self.states:
                 driver.clear(address, 8, device.stream)
             if not 0 < self.count <= MOST_STEPS or key not in self._graphs:
@@ -181,6 +181,24 @@ class Runner:
                 self._graphs.move_to_end(key)
                 driver.replay(graph, device.stream)
             return self._failure()
+
+    def timed(self, bases: Bases) -> list[float]:
+        """All steps, one launch each, with what the device took for each, in seconds."""
+        device, driver = self.device, self.device.driver
+        with device.lock:
+            device.use()
+            for _, address in self.states:
+                driver.clear(address, 8, device.stream)
+            events = [driver.new_event() for _ in range(len(self.steps) + 1)]
+            driver.record(events[0], device.stream)
+            for step, event in zip(self.steps, events[1:], strict=True):
+                step.run(bases, device.stream)
+                driver.record(event, device.stream)
+            driver.wait(device.stream)
+            taken = [driver.milliseconds(a, b) / 1e3 for a, b in pairwise(events)]
+            for event in events:
+                driver.forget_event(event)
+        return taken
 
     def _remember(self, key: tuple[int, ...]) -> None:
         self._graphs.setdefault(key, None)
