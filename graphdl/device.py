@@ -222,8 +222,8 @@ class DeviceExecutable(Executable):
     def profile(self, *args: Any, calls: int | None = None) -> Report:
         """Where the time of a call goes, kernel by kernel, by events of the device.
 
-        Each kernel is launched by itself for it; `report.overhead` is then negative time saved by
-        the replay of all as one graph, given as 0. A loop or a branch counts as one.
+        Each kernel is launched by itself for it, where calls replay all as one graph: so a call may
+        take less than its kernels together. A loop or a branch counts as one.
 
         Args:
             args: as for a call. Arrays that a call would overwrite are copied.

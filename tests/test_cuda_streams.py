@@ -39,7 +39,7 @@ def test_work_goes_to_the_stream_of_the_caller_in_one_order(gpu):
         assert len(waits) == 1, "once for all that was asked on the default stream before"
         assert waits[0].startswith("77 waits")
     assert_same(np.asarray(result), np.float32(64 * np.e), 16)
-    assert calls.index([c for c in calls if c.startswith("0 waits")][0]) > calls.index("replay")
+    assert calls.index(next(c for c in calls if c.startswith("0 waits"))) > calls.index("replay")
     assert x.__cuda_array_interface__["stream"] == 1
 
 
