@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 import graphdl as gd
+from bench.gpu import copy_bandwidth
 from graphdl.errors import DeviceError, UnsupportedError
 from graphdl.kernels.cuda.device import Device, device_of
-from graphdl.kernels.cuda.driver import NativeDriver
 from graphdl.trees import leaves_of
 
 PACKAGES = ("graphdl", "numpy", "numba", "numba-cuda", "cuda-core", "nvidia-nvvm", "torch")
@@ -188,15 +188,6 @@ def timed(device: Device, call: Callable[[], Any], seconds: float = 0.5) -> dict
     return {"seconds": best, "host_seconds": host, "calls": count}
 
 
-def copy_bandwidth(device: Device, nbytes: int = 1 << 28) -> float:
-    """Bytes a second, read and written, of a copy from device memory to device memory."""
-    source, target = device.allocate(nbytes), device.allocate(nbytes)
-    taken = timed(device, lambda: device.driver.copy(target, source, nbytes, device.stream))
-    device.give_back(source, nbytes)
-    device.give_back(target, nbytes)
-    return 2 * nbytes / taken["seconds"]
-
-
 def workloads() -> list[tuple[str, Callable[..., Any], tuple[Any, ...], float, float]]:
     """Name, function, arguments, bytes that have to move at the least, and operations."""
     big = draw(1 << 26)
@@ -313,13 +304,14 @@ def torch_times(device: Device) -> dict[str, Any]:
 # -- the report ------------------------------------------------------------------------------------
 
 
-def environment(device: Device, driver: NativeDriver) -> dict[str, Any]:
+def environment(device: Device) -> dict[str, Any]:
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
+    driver = device.driver
     return {
         "device": driver.name(device.ordinal),
         "capability": ".".join(map(str, device.capability)),
@@ -370,12 +362,12 @@ def as_text(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("bench/results"))
     parser.add_argument("--templates", action="store_true", help="only compare the templates")
     parser.add_argument("--sanitizer", default="not run", help="what compute-sanitizer has said")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     try:
         device = device_of("cuda")
     except DeviceError as error:
@@ -386,12 +378,10 @@ def main() -> int:
         bad = {name: one for name, one in found.items() if not one["ok"]}
         print(json.dumps(bad, indent=2))
         return int(bool(bad))
-    driver = device.driver
-    assert isinstance(driver, NativeDriver)
     gd.compile(lambda x: x, target="cuda")  # finds cublasLt
     bandwidth = attempt(lambda: copy_bandwidth(device))
     report = {
-        "environment": environment(device, driver),
+        "environment": environment(device),
         "sanitizer": options.sanitizer,
         "templates": compare(templates()),
         "ops": compare(every_op()),
@@ -407,6 +397,7 @@ def main() -> int:
     text = as_text(report)
     (options.folder / f"{stem}.txt").write_text(text)
     print(text)
+    print(f"written to {options.folder / stem}.json and .txt")
     wrong = any(not one["ok"] for part in ("templates", "ops") for one in report[part].values())
     return int(wrong)
 

@@ -19,4 +19,15 @@ if command -v compute-sanitizer > /dev/null; then
             || sanitizer="failed: $tool"
     done
 fi
-"$python" -m bench.cuda_check --folder "$folder" --sanitizer "$sanitizer"
+status=0
+"$python" -m bench.cuda_check --folder "$folder" --sanitizer "$sanitizer" || status=$?
+if [ "$status" = 2 ]; then
+    exit 2 # no GPU, and that has been said
+fi
+
+# The workloads of the suite; what was measured before the time is up is in the file.
+seconds=${SUITE_SECONDS:-900}
+echo "== the suite, for at most $seconds s"
+timeout "$seconds" "$python" -m bench --target cuda --quick --json "$folder/cuda-suite-$(date -u +%F).json" ||
+    echo "the suite ended early with $?"
+exit "$status"

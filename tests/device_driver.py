@@ -47,6 +47,9 @@ class RecordingDriver:
         else:
             action()
 
+    def version(self) -> int:
+        return 13000
+
     def device_count(self) -> int:
         return self.devices
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
 from bench import cuda_check
 from graphdl import device as devices
+from graphdl.errors import DeviceError
 from tests.device_driver import HostDevice, RecordingDriver
+from tests.idle_device import idle_device
 
 
 @pytest.fixture
@@ -64,3 +67,39 @@ def test_the_report_is_text_and_json(gpu):
 def test_a_share_of_the_workloads_has_the_sizes_it_says():
     names = [name for name, *_ in cuda_check.templates()]
     assert len(set(names)) == len(names) >= 15
+
+
+def test_the_script_goes_through_to_its_report(monkeypatch, tmp_path, capsys):
+    """On a device that computes nothing: values are wrong, but every part is tried and written."""
+    x = np.linspace(-1, 1, 64, dtype=np.float32)
+    few = [("tanh", np.tanh, (x,)), ("inverse", np.linalg.inv, (np.eye(3),))]
+    timed = [("sum", np.sum, (x,), 256.0, 0.0), ("dot", lambda x: x @ x, (x,), 0.0, 128.0)]
+    monkeypatch.setattr(cuda_check, "timed", partial(cuda_check.timed, seconds=0.001))
+    monkeypatch.setattr(cuda_check, "templates", lambda: few)
+    monkeypatch.setattr(cuda_check, "every_op", lambda: few[:1])
+    monkeypatch.setattr(cuda_check, "workloads", lambda: timed)
+    monkeypatch.setattr(cuda_check, "torch_times", lambda device: 1 / 0)
+    with idle_device(library=True) as device:
+        monkeypatch.setattr(cuda_check, "device_of", lambda target: device)
+        assert cuda_check.main(["--folder", str(tmp_path / "results")]) == 1
+        assert cuda_check.main(["--templates"]) == 1
+    (written,) = (tmp_path / "results").glob("cuda-a-stand-in-*.json")
+    report = json.loads(written.read_text())
+    assert report["environment"]["driver"] == 13000
+    assert report["copy_bandwidth"] > 0
+    assert "no kernel for" in report["templates"]["inverse"]["unsupported"]
+    assert report["templates"]["tanh"]["ok"] is False
+    assert report["timings"]["sum"]["share_of_copy"] > 0
+    assert report["timings"]["dot"]["flops"] > 0
+    assert report["launches"]["kernels"] >= 50
+    assert report["torch"]["error"] == "ZeroDivisionError: division by zero"
+    assert written.with_suffix(".txt").read_text() in capsys.readouterr().out
+
+
+def test_without_a_gpu_the_script_says_so(monkeypatch, capsys):
+    def missing(target):
+        raise DeviceError("no NVIDIA driver found")
+
+    monkeypatch.setattr(cuda_check, "device_of", missing)
+    assert cuda_check.main([]) == 2
+    assert "nothing was measured: no NVIDIA driver found" in capsys.readouterr().err

@@ -12,8 +12,9 @@ from __future__ import annotations
 import ast
 import linecache
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,6 @@ from graphdl.kernels.source import KernelError, KernelSource
 
 #: Where threads wait: for those of the block, or for those of the warp, whose values they exchange.
 BARRIER, SHUFFLE = "barrier", "shuffle_xor"
-
-Thread = Generator[tuple[Any, ...], Any, None]
 
 
 @dataclass
@@ -69,7 +68,9 @@ def run_as_python(
 class _Block:
     """The threads of a block, each a generator, and where each waits."""
 
-    def __init__(self, source: KernelSource, here: _Here, threads: list[Thread]) -> None:
+    def __init__(
+        self, source: KernelSource, here: _Here, threads: list[GeneratorType[Any, Any, Any]]
+    ) -> None:
         self.source, self.here, self.threads = source, here, threads
         #: What a thread asked for when it stopped; None once it has ended.
         self.asked: list[tuple[Any, ...] | None] = [(BARRIER,)] * len(threads)
