@@ -740,7 +740,7 @@ class NestText:
                 if in_lanes or level != 2:
                     out.add(line)
                 else:
-                    self.before.append(line)
+                    self._before(line)
                 tests.append(f"({quotient} * {jump} == {place})")
                 tests += [f"({quotient} >= 0)", f"({quotient} < {size})"]
                 if view.strides[i]:

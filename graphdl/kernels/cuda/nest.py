@@ -110,6 +110,10 @@ class DeviceText(NestText):
         for line in lines:
             self.out.add(line)
 
+    def _before(self, line: str) -> None:
+        """A thread has no loop of its own to stand before: the line stands where it is needed."""
+        self.out.add(line)
+
     def lines(self) -> list[str]:
         """The whole kernel, after its plan was written."""
         head = [f"{name} = 0" for name in self.bad.values()]
