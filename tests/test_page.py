@@ -213,6 +213,12 @@ RECTS = """() => [...document.querySelectorAll("#main-pane :is(.box, .closed)")]
   return [box === undefined ? `group ${group}` : `box ${box}`, r.left, r.top, r.right, r.bottom];
 })"""
 
+#: The middle of each kernel, open or closed, across.
+MIDDLES = """() => [...document.querySelectorAll("#main-pane .group")].map(element => {
+  const r = element.querySelector("rect:not(.under)").getBoundingClientRect();
+  return [element.dataset.group, Math.round(5 * (r.left + r.right)) / 10];
+})"""
+
 #: Texts that reach out of their boxes.
 OUTSIDE = """() => [...document.querySelectorAll("#main-pane :is(.box, .closed)")].flatMap(box => {
   const r = box.querySelector("rect:not(.under)").getBoundingClientRect();
@@ -303,6 +309,7 @@ def test_opening_and_closing_moves_nothing_sideways(mlp, opened):
     before = page.run(RECTS)
     offset = page.run("() => [graphdl.view.x, graphdl.view.y]")
     count = page.run("() => graphdl.view.picture.groups.length")
+    middles = dict(page.run(MIDDLES))
     heights = {page.run("() => graphdl.view.shape.height")}
     for at in [*range(count), *reversed(range(count))]:
         page.run("at => graphdl.toggle(at)", at)
@@ -311,6 +318,8 @@ def test_opening_and_closing_moves_nothing_sideways(mlp, opened):
         assert {key: x for key, x in now.items() if key in was} == {
             key: x for key, x in was.items() if key in now
         }
+        for group, middle in page.run(MIDDLES):
+            assert middle == pytest.approx(middles.setdefault(group, middle), abs=0.6)
         assert _overlaps(after) == []
         heights.add(page.run("() => graphdl.view.shape.height"))
     assert len(heights) > 2  # closing does make room
