@@ -757,22 +757,27 @@ class NestText:
                 stride = nest.stride(access, d)
                 terms = within[1] if at_d == "j" else around[1]
                 terms.append(at_d if stride == "1" else f"{at_d} * {stride}")
-        name, itemsize = self.name(), access.dtype.itemsize
+        name, itemsize, at_type = self.name(), access.dtype.itemsize, SUFFIX[access.dtype]
         start = " + ".join(around[1]) or "0"
-        pointer = f"{SUFFIX[access.dtype]}_at(at{at} + ({start}) * {itemsize})"
+        element = " + ".join(within[1]) or "0"
         tests = [*around[0], *within[0]]
         if level == 2:
-            self._before(f"pad{window} = {pointer}")
-            pointer = f"pad{window}"
+            # counted from the array itself: where the loops start there may be none
+            home = nest.word(f"home{at}", Address(view.base))
+            self._before(f"pad{at} = {at_type}_at({home})")
+            self._before(f"first{window} = (at{at} - {home}) // {itemsize} + {start}")
+            source = f"pad{at}[first{window} + {element}]"
             if around[0]:
                 # a number, and no truth: of that LLVM would make a loop for each of its values
                 stop = f"select({' & '.join(around[0])}, {stop}, 0)"
             self._before(f"stop{window} = {stop}")
             tests = [*within[0], f"(j < stop{window})"]
+        else:
+            source = f"{at_type}_at(at{at} + ({start}) * {itemsize})[{element}]"
         out.add(f"{name} = {fill}")
         out.add(f"if {' & '.join(tests) or 'True'}:")
         out.depth += 1
-        out.add(f"{name} = {pointer}[{' + '.join(within[1]) or '0'}]")
+        out.add(f"{name} = {source}")
         out.depth -= 1
         return name
 
