@@ -465,12 +465,21 @@ class TracedArray:
 
     def view_by(self, node: Node, op: Op, attrs: dict[str, Any]) -> TracedArray:
         """The array that one movement op makes of this one; a view where NumPy makes one."""
-        result = TracedArray(node, self.owner)
         step = Step(op, attrs, self.shape, node.type.shape)
         if op is movement.reshape and self._parent is not None:
             steps = [*self._steps(), step]
             if views.strides_of(self._root._node.type.shape, steps) is None:
-                return result
+                return TracedArray(node, self.owner)
+        return self._followed_by(step, node)
+
+    def joined_for_diagonal(self, node: Node, shape: Shape) -> TracedArray:
+        """`node`, this array with its last two axes as one, as a view wherever these lie in memory:
+        a slice along the diagonal has to follow at once, which is a view of any array."""
+        return self._followed_by(Step(movement.reshape, {"shape": shape}, self.shape, shape), node)
+
+    def _followed_by(self, step: Step, node: Node) -> TracedArray:
+        """The view that one more step leads to."""
+        result = TracedArray(node, self.owner)
         result._parent, result._step, result._root = self, step, self._root
         result._version = self._root._version
         return result

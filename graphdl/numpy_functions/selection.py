@@ -121,12 +121,16 @@ def diagonal(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1) -> Any:
 
 
 def diagonal_of_last(x: TracedArray, offset: int = 0) -> Any:
-    """The diagonal of the last two axes: every (columns + 1)-th of their elements."""
+    """The diagonal of the last two axes: every (columns + 1)-th of their elements; a view of x."""
     *rest, rows, columns = x.shape
-    start = offset if offset >= 0 else -offset * columns
-    size = max(min(rows + min(offset, 0), columns - max(offset, 0)), 0)
-    flat = reshaped(x, (*rest, rows * columns))
-    return sliced(flat, len(rest), start, size, columns + 1 if size > 1 else 1)
+    row, column = max(-offset, 0), max(offset, 0)
+    size = max(min(rows - row, columns - column), 0)
+    if size <= 1:
+        part = sliced(sliced(x, len(rest), row, size), len(rest) + 1, column, size)
+        return reshaped(part, (*rest, size))
+    shape = (*rest, rows * columns)
+    flat = x.joined_for_diagonal(reshaped(x, shape).node, shape)
+    return sliced(flat, len(rest), row * columns + column, size, columns + 1)
 
 
 @implements(np.trace)

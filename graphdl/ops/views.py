@@ -32,19 +32,28 @@ class Step(Struct, frozen=True):
 
 
 def strides_of(shape: Shape, steps: Iterable[Step]) -> Shape | None:
-    """The strides of a view of a contiguous array; None where a reshape has to copy."""
-    strides: Shape | None = contiguous_strides(shape)
+    """The strides of a view of a contiguous array; None where its last step has to copy.
+
+    Any other reshape that strides cannot say joins two axes for their diagonal. The step after it
+    is the slice that takes this, and strides can say the two together.
+    """
+    strides = contiguous_strides(shape)
+    diagonal: int | None = None  # where the slice is still to come: from one element to the next
     for step in steps:
-        assert strides is not None, "a view goes through no copy"
-        if step.op is movement.slice_:
+        assert diagonal is None or step.op is movement.slice_, "a view goes through no copy"
+        if diagonal is not None:
+            strides, diagonal = (*strides[:-2], diagonal), None
+        elif step.op is movement.slice_:
             strides = tuple(a * b for a, b in zip(strides, step.attrs["steps"], strict=True))
         elif step.op is movement.transpose:
             strides = tuple(strides[axis] for axis in step.attrs["perm"])
         elif step.op in PARTS:
             strides = tuple(2 * stride for stride in strides)
+        elif (found := reshaped_strides(step.before, strides, step.after)) is not None:
+            strides = found
         else:
-            strides = reshaped_strides(step.before, strides, step.after)
-    return strides
+            diagonal = sum(strides[-2:])
+    return strides if diagonal is None else None
 
 
 def written(x: Any, steps: Sequence[Step], values: Any) -> Any:
