@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
@@ -24,7 +24,7 @@ from graphdl.errors import (
     StepsMemoryError,
     UnsupportedError,
 )
-from graphdl.graph import Graph
+from graphdl.graph import Graph, Node
 from graphdl.kernels import emit, memory
 from graphdl.kernels.callbacks import CALLBACKS, calls_python
 from graphdl.kernels.cpu import build, entry
@@ -34,12 +34,14 @@ from graphdl.kernels.program import (
     NOT_FINITE,
     OUT_OF_BOUNDS,
     OUT_OF_MEMORY,
+    RAISED,
     Launch,
     Memory,
     Program,
 )
 from graphdl.ops import control, indexing, linalg, update
 from graphdl.ops.op import Op
+from graphdl.ops.pointwise import watch
 from graphdl.tracing import where_text
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType
@@ -252,6 +254,8 @@ class Executable:
                 f"no memory is left for the steps of a loop, which its gradient needs"
                 f"{self._lines_of([control.while_])}"
             )
+        if code == RAISED:
+            return self._raised()
         node = program.checks[code - FAILED]
         where = where_text(program.graph.sources.get(node))
         called = CALLBACKS.get(node.op.symbol)
@@ -262,17 +266,28 @@ class Executable:
             return GraphError(f"{node.op.name}: {node.op.failure}{where}")
         return linalg.failure(node.op, where)
 
-    def _lines_of(self, ops: Sequence[Op]) -> str:
-        """The user's lines of all nodes of these ops."""
-        lines: set[str] = set()
+    def _raised(self) -> GraphError:
+        """The error that a scalar function of the user's has raised an exception."""
+        names = dict.fromkeys(f"gd.op({node['name']})" for node, _ in self._found([watch]))
+        return GraphError(f"{' or '.join(names)}: {watch.failure}{self._lines_of([watch])}")
+
+    def _found(self, ops: Sequence[Op]) -> Iterator[tuple[Node, Graph]]:
+        """All nodes of these ops, of bodies too, and the graphs that they are in."""
         pending = [self.graph]
         while pending:
             graph = pending.pop()
             for node in graph.operations:
-                if node.op in ops and node in graph.sources:
-                    lines.add(where_text(graph.sources[node]))
+                if node.op in ops:
+                    yield node, graph
                 if node.op.family == "control":
                     pending += control.bodies_of(node)
+
+    def _lines_of(self, ops: Sequence[Op]) -> str:
+        """The user's lines of all nodes of these ops."""
+        lines: set[str] = set()
+        for node, graph in self._found(ops):
+            if node in graph.sources:
+                lines.add(where_text(graph.sources[node]))
         return "".join(sorted(lines))
 
     def __call__(self, *args: Any) -> Any:
@@ -487,6 +502,8 @@ class Executable:
         checks = self._image.checks
         if checks:
             found[OUT_OF_BOUNDS] = self._failure(self._program, OUT_OF_BOUNDS)
+        if any(self._found([watch])):
+            found[RAISED] = self._raised()
         if "nan" in self._checks:
             found[NOT_FINITE] = NonFiniteError("a value is a NaN or an infinity")
         for check in checks:

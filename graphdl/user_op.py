@@ -15,7 +15,7 @@ import numpy as np
 from graphdl import transforms
 from graphdl.errors import ArgumentError, DtypeError, GradientError, GraphError, ShapeError
 from graphdl.kernels import user
-from graphdl.ops import control
+from graphdl.ops import control, pointwise
 from graphdl.ops.op import Op
 from graphdl.tracing import (
     TracedArray,
@@ -31,7 +31,6 @@ from graphdl.tracing import (
 from graphdl.types import Dtype, TensorType
 
 Function = Callable[..., Any]
-_FAILURE = "the function raised an exception; call it outside of a traced function to see which"
 
 
 class UserOp:
@@ -46,6 +45,7 @@ class UserOp:
         self._result = result
         self._rule = vjp
         self._op = self._scalar() if result is None else self._of_arrays()
+        self._raises = self._exception()
 
     def __repr__(self) -> str:
         return f"<op {self._user.name}>"
@@ -92,9 +92,23 @@ class UserOp:
             symbol=self._user.symbol,
         )
 
+    def _exception(self) -> Op:
+        """Whether the scalar function raises an exception, for each element."""
+        return Op(
+            f"{self._user.name}_raises",
+            "pointwise",
+            lambda *operands: TensorType(np.dtype(bool), operands[0].shape),
+            lambda *operands: np.zeros(operands[0].shape, bool),  # the function itself has raised
+            lambda g, out, *inputs: [None] * len(inputs),
+            symbol=user.RAISED_BY + self._user.symbol,
+        )
+
     def _pointwise(self, args: tuple[Any, ...]) -> Any:
         dtypes = _promoted(args)
         value = call_op(self._op, args, dtypes, f"gd.op({self._user.name})")
+        if _code().may_raise(self._user, tuple(dtype.name for dtype in dtypes)):
+            operands = [TracedArray(x, value.owner) for x in value.node.inputs]
+            value = pointwise.watch(value, self._raises(*operands), name=self._user.name)
         floats = [dtype for dtype in dtypes if dtype.kind == "f"]
         if value.dtype == np.float64 and floats and np.float64 not in floats:
             return cast(value, np.result_type(*floats))
@@ -110,7 +124,7 @@ class UserOp:
             lambda *operands: control.pack(*self._computed(operands)),
             self._pulled_of_several,
             results=self._declared,
-            failure=_FAILURE,
+            failure=pointwise.watch.failure,
             symbol=self._user.symbol,
         )
 
@@ -306,7 +320,8 @@ def op(
     Without `result`, f is a function of numbers that returns a number: a pointwise op of arrays,
     with NumPy's broadcasting. It is compiled into the kernels that it becomes part of, beside other
     pointwise ops, vectorised where LLVM can do that, and `math.exp` and the like are graphdl's own.
-    Division by zero is NumPy's; where f raises, the element is NaN, or 0 if it is no float. Python
+    Division by zero is NumPy's; where f raises, so does the program, without the reason (a function
+    that may raise is called twice for each element where LLVM cannot join the calls). Python
     numbers take the dtype of the arrays, and a float64 that comes of float32 alone is rounded back.
 
     With `result`, f is a function of arrays, compiled by Numba as it is and called by programs. It
@@ -325,6 +340,7 @@ def op(
             its Python code on arrays, which works where that has no `if` and no loop on values.
 
     Raises:
+        GraphError: f raises an exception when a program runs.
         DtypeError: Numba cannot compile f for the dtypes of a call.
         GradientError: a gradient is asked for, and there is no rule and none can be derived.
         ShapeError: cotangents or results that are not of the shapes that they must have.

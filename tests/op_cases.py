@@ -219,6 +219,7 @@ def others(rng: np.random.Generator) -> dict[str, list[Case]]:
         "variable": [Case(OPS["variable"], (x,), {"serial": 0})],
         "stop_gradient": [Case(OPS["stop_gradient"], (x,))],
         "guard": [Case(OPS["guard"], (x, np.zeros(x.shape, bool)))],
+        "watch": [Case(OPS["watch"], (x, np.zeros(x.shape, bool)), {"name": "f"})],
         "position": [Case(OPS["position"], (index - 5 * (index > 2),), {"size": 5})],
         "gather": [Case(OPS["gather"], (x, index)), Case(OPS["gather"], (x[:, 0], index[0]))],
         "scatter_add": [

@@ -97,10 +97,72 @@ def test_dtypes_broadcasting_and_python_numbers() -> None:
     np.testing.assert_array_equal(got, (X > 0) & ~(Y > 1))
 
 
-def test_where_it_raises_or_divides_by_zero() -> None:
-    with np.errstate(invalid="ignore"):
-        expected = np.sqrt(X)
-    np.testing.assert_allclose(gd.compile(restricted)(X), expected)
+@gd.op
+@numba.njit
+def position_in_table(x):
+    return (0.5, 1.5, 2.5)[x]
+
+
+def test_a_scalar_function_that_raises_is_an_error_that_names_it() -> None:
+    good = np.abs(X) + 0.1
+
+    def f(x: Any) -> Any:
+        return np.sum(restricted(x) * 2, axis=1)
+
+    compiled = gd.compile(f)
+    np.testing.assert_allclose(compiled(good), np.sum(np.sqrt(good) * 2, axis=1), rtol=1e-13)
+    for place in [(0, 0), (-1, -1)]:
+        bad = good.copy()
+        bad[place] = -1
+        with pytest.raises(
+            gd.GraphError, match=r"^gd.op\(restricted\): the function raised an .*\n"
+        ):
+            compiled(bad)
+    np.testing.assert_allclose(compiled(good), np.sum(np.sqrt(good) * 2, axis=1), rtol=1e-13)
+    assert len(compiled.lower(good).kernels) == 1
+    with pytest.raises(ValueError, match="negative"):
+        gd.trace(f, bad).evaluate(bad)
+    with pytest.raises(ValueError, match="negative"):
+        run_in_python(gd.trace(f, bad), [bad])
+    run_in_python(gd.trace(f, good), [good])
+
+
+def test_exceptions_of_scalar_functions_in_other_places() -> None:
+    raised = r"^gd.op\(restricted\): the function raised"
+
+    def step(total: Any, x: Any) -> Any:
+        return total + restricted(x), total
+
+    loop = gd.compile(lambda x: gd.scan(step, np.float64(0), x)[0])
+    np.testing.assert_allclose(loop(np.array([4.0, 9.0])), 5)
+    with pytest.raises(gd.GraphError, match=raised):
+        loop(np.array([4.0, -9.0]))
+    number = gd.compile(lambda x, y: restricted(x) * y)
+    np.testing.assert_allclose(number(4.0, Y), 2 * Y)
+    with pytest.raises(gd.GraphError, match=raised):
+        number(-4.0, Y)
+    product = gd.compile(lambda x, y: restricted(x @ y))
+    np.testing.assert_allclose(product(np.eye(2), np.eye(2)), np.eye(2))
+    with pytest.raises(gd.GraphError, match=raised):
+        product(np.eye(2), -np.eye(2))
+    branch = gd.compile(lambda x: gd.cond(x > 0, restricted, lambda x: x, x))
+    assert (branch(4.0), branch(-4.0)) == (2, -4)
+    with pytest.raises(gd.GraphError, match=raised):
+        gd.vmap(restricted)(np.array([1.0, -1.0]))
+    with pytest.raises(gd.GraphError, match=raised):
+        gd.compile(lambda x: restricted(x)[0])(np.array([-1.0, 1.0]))
+    either = gd.compile(lambda x, i: restricted(x) + position_in_table(i))
+    np.testing.assert_allclose(either(np.ones(3), np.array([0, 2, -3])), [1.5, 3.5, 1.5])
+    with pytest.raises(
+        gd.GraphError, match=r"^gd.op\(restricted\) or gd.op\(position_in_table\): "
+    ):
+        either(np.ones(3), np.array([0, 3, 1]))
+    ruled = gd.op(numba.njit(restricted.__wrapped__), vjp=lambda g, out, x: g / (2 * out))
+    gd.check_grads(lambda x: ruled(x) ** 2, np.abs(X) + 0.1)
+    assert "watch" not in str(gd.trace(lambda x, y: smooth(x, y), X, Y))
+
+
+def test_division_by_zero_is_that_of_numpy() -> None:
     inverse = gd.op(lambda x: 1 / x)
     np.testing.assert_array_equal(gd.compile(inverse)(np.array([0.0, 2.0])), [np.inf, 0.5])
 

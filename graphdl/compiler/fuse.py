@@ -104,7 +104,7 @@ _FUSIBLE = ("pointwise", "reduction")
 _IN_LOOPS = (indexing.gather, movement.pad, update)
 _POSITION = ("argmax", "argmin")
 #: Pointwise ops whose kernels may note that something is wrong.
-CHECKS = (indexing.position, pointwise.guard)
+CHECKS = (indexing.position, pointwise.guard, pointwise.watch)
 
 
 def is_generator(node: Node) -> bool:

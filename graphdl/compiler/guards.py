@@ -22,8 +22,8 @@ from graphdl.tracing import Trace, TracedArray
 
 #: Ops that only hand values on.
 _HAND_ON = (
-    pointwise.select, pointwise.guard, pointwise.variable, pointwise.stop_gradient, update,
-    indexing.gather, sorting.sort,
+    pointwise.select, pointwise.guard, pointwise.watch, pointwise.variable,
+    pointwise.stop_gradient, update, indexing.gather, sorting.sort,
 )  # fmt: skip
 
 

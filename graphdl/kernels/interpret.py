@@ -11,6 +11,7 @@ import ctypes
 import linecache
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from graphdl.kernels.scalar_table import SCALARS
 from graphdl.kernels.source import KernelSource
 from graphdl.kernels.suffixes import SUFFIXES
-from graphdl.kernels.user import called_in
+from graphdl.kernels.user import RAISED_BY, called_in
 
 DTYPES = {suffix: np.dtype(dtype).type for suffix, dtype in SUFFIXES.items()}
 
@@ -108,7 +109,18 @@ _UNBOUNDED = 1 << 40
 
 def _users(text: str) -> dict[str, Any]:
     """The user's own functions that a text calls, as Python calls them."""
-    return {user.symbol: user.function.py_func for user in called_in(text)}
+    functions = {user.symbol: user.function.py_func for user in called_in(text)}
+    return functions | {
+        f"{RAISED_BY}{symbol}": partial(_raises, f) for symbol, f in functions.items()
+    }
+
+
+def _raises(function: Callable[..., Any], *operands: Any) -> bool:
+    try:
+        function(*operands)
+    except Exception:
+        return True
+    return False
 
 
 def pointer_maker(

@@ -40,7 +40,7 @@ from graphdl.kernels.loops import (
     is_whole,
     read_by,
 )
-from graphdl.kernels.program import NOT_FINITE, OUT_OF_BOUNDS, Address
+from graphdl.kernels.program import NOT_FINITE, OUT_OF_BOUNDS, RAISED, Address
 from graphdl.ops import indexing, movement, pointwise, random
 
 #: Rows of at most so many elements take one masked vector loop, without another one for the rest: a
@@ -453,8 +453,9 @@ class NestText:
             return self._pad(node, index, local, level)
         if node.op is indexing.position:
             return self._position(node, index, local, level)
-        if node.op is pointwise.guard:
-            self._check(self._operand(node, 1, index, local, level), level, NOT_FINITE)
+        if node.op is pointwise.guard or node.op is pointwise.watch:
+            code = NOT_FINITE if node.op is pointwise.guard else RAISED
+            self._check(self._operand(node, 1, index, local, level), level, code)
             return self._operand(node, 0, index, local, level)
         operands = [
             self._operand(node, position, index, local, level) for position, _ in read_by(node)

@@ -66,11 +66,11 @@ def block_size(group: Group) -> int:
 
 
 def name_of(group: Group) -> str:
-    guarded = any(n.op is pointwise.guard for n in group.members)
+    guarded = any(n.op in (pointwise.guard, pointwise.watch) for n in group.members)
     names = [
         n.op.name
         for n in group.members
-        if n.op.name not in ("copy", "cast", "guard")
+        if n.op.name not in ("copy", "cast", "guard", "watch")
         and not (guarded and n.dtype.kind == "b")  # the conditions
     ]
     short = list(dict.fromkeys(names))[:4] or ["copy"]

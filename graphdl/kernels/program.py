@@ -139,8 +139,9 @@ class Body(Struct, frozen=True, eq=False):
 
 #: What kernels write in the status of their program: an index was out of bounds; there was no
 #: memory for the steps of a loop; a value was a NaN or an infinity, where the program is guarded;
-#: or a matrix was not fit for an operation, whose number follows FAILED.
-OUT_OF_BOUNDS, OUT_OF_MEMORY, NOT_FINITE, FAILED = 1, 2, 3, 4
+#: a scalar function of the user's raised an exception; or a matrix was not fit for an operation,
+#: whose number follows FAILED.
+OUT_OF_BOUNDS, OUT_OF_MEMORY, NOT_FINITE, RAISED, FAILED = 1, 2, 3, 4, 5
 
 ALIGNMENT = 64  # bytes: one 512-bit register, and one cache line
 
@@ -156,9 +157,9 @@ class Program(Struct, frozen=True, eq=False):
     """Launches in order, and where their values come from.
 
     `graph` is the optimised graph; its outputs may repeat. `status` is a word that kernels set
-    when they fail, if any can: to OUT_OF_BOUNDS, OUT_OF_MEMORY, NOT_FINITE, or to FAILED + i if
-    checks[i] did. `alignment`: what the offsets of its values in the arena are multiples of, in
-    bytes.
+    when they fail, if any can: to OUT_OF_BOUNDS, OUT_OF_MEMORY, NOT_FINITE, RAISED, or to
+    FAILED + i if checks[i] did. `alignment`: what the offsets of its values in the arena are
+    multiples of, in bytes.
     """
 
     graph: Graph

@@ -49,6 +49,8 @@ class UserFunction(Struct, frozen=True, eq=False):
     calls: dict[Any, Any] = field(default_factory=dict)
 
 
+#: Before the symbol of a scalar function: whether it raises an exception.
+RAISED_BY = "raised_by_"
 #: By the symbol.
 FUNCTIONS: dict[str, UserFunction] = {}
 
@@ -66,7 +68,8 @@ def registered(function: Any) -> UserFunction:
 
 def called_in(text: str) -> list[UserFunction]:
     """The scalar functions that the text of a kernel calls."""
-    return [FUNCTIONS[name] for name in dict.fromkeys(re.findall(r"\buser_\w+", text))]
+    found = re.findall(rf"\b(?:{RAISED_BY})?(user_\w+)", text)
+    return [FUNCTIONS[name] for name in dict.fromkeys(found)]
 
 
 # --- digests ----------------------------------------------------------------------------------

@@ -353,6 +353,17 @@ guard = Op(
     lambda g, out, x, bad: (g, None),
 )
 
+#: x, which the function of the user's called `name` made, whose kernel notes in the status of its
+#: program where that has `raised` an exception instead: graphdl.user_op.
+watch = Op(
+    "watch",
+    "pointwise",
+    lambda x, raised, *, name: x,
+    lambda x, raised, *, name: x,
+    lambda g, out, x, raised, *, name: (g, None),
+    failure="the function raised an exception; call it outside of a traced function to see which",
+)
+
 #: The op of each NumPy ufunc with one result.
 UFUNCS: dict[np.ufunc, Op] = {
     value.evaluate: value

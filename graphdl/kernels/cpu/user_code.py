@@ -26,7 +26,7 @@ from graphdl.kernels.cpu.intrinsics import Intrinsic
 from graphdl.kernels.cpu.scalar_code import definition, function_name
 from graphdl.kernels.cpu.scalars import DTYPE_OF, NUMBA_TYPES
 from graphdl.kernels.elementary import ELEMENTARY
-from graphdl.kernels.user import UserFunction, called_in, writes_results
+from graphdl.kernels.user import RAISED_BY, UserFunction, called_in, writes_results
 from graphdl.types import TensorType
 
 #: Functions of the mathematical library -> ours. float32 has the same names with an f behind.
@@ -94,29 +94,74 @@ def evaluate(user: UserFunction, *operands: Any) -> Any:
 
 def intrinsics_of(text: str) -> dict[str, Any]:
     """What the names of the user's functions in the text of a kernel mean to its compiler."""
-    return {user.symbol: Intrinsic(_defined(user)) for user in called_in(text)}
+    users = called_in(text)
+    return {
+        **{user.symbol: Intrinsic(_defined(user, user.symbol, _value)) for user in users},
+        **{
+            name: Intrinsic(_defined(user, name, _status))
+            for user in users
+            for name in [RAISED_BY + user.symbol]
+        },
+    }
 
 
-def _defined(user: UserFunction) -> Callable[..., Any]:
+def may_raise(user: UserFunction, dtypes: tuple[str, ...]) -> bool:
+    """Whether the optimised code of a scalar function returns anything but success."""
+    overload = _overload(user, dtypes)[1]
+    module = llvm.parse_assembly(overload.library.get_llvm_str())
+    entry = str(module.get_function(overload.fndesc.llvm_func_name))
+    return re.search(r"\bret i32 (?!0\b)", entry) is not None
+
+
+#: Numba's type of what a wrapper returns, and the code for it: of the status and of the result.
+_Returned = tuple[Any, Callable[[Any, ir.IRBuilder, ir.Value, ir.Value], ir.Value]]
+
+
+def _value(user: UserFunction, dtypes: tuple[str, ...]) -> _Returned:
+    """What the function returns. Where it raises that is nothing: NaN, or 0."""
+    kind = NUMBA_TYPES[result_dtype(user, dtypes)]
+    return kind, lambda context, builder, status, slot: context.get_returned_value(
+        builder, kind, builder.load(slot)
+    )
+
+
+def _status(user: UserFunction, dtypes: tuple[str, ...]) -> _Returned:
+    """Whether the function raises."""
+    return types.boolean, lambda context, builder, status, slot: builder.icmp_unsigned(
+        "!=", status, ir.Constant(status.type, 0)
+    )
+
+
+_Choose = Callable[[UserFunction, tuple[str, ...]], _Returned]
+
+
+def _defined(user: UserFunction, symbol: str, choose: _Choose) -> Callable[..., Any]:
     def define(context: Any, *operands: Any) -> Any:
         if any(kind not in DTYPE_OF for kind in operands):
             return None
         dtypes = tuple(DTYPE_OF[kind] for kind in operands)
 
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            function = _wrapper(user, dtypes, context, builder.module)
+            name = function_name(symbol, dtypes)
+            function = _wrapper(user, dtypes, context, builder.module, name, choose)
             return builder.call(function, list(arguments))
 
-        return NUMBA_TYPES[result_dtype(user, dtypes)](*operands), codegen
+        return choose(user, dtypes)[0](*operands), codegen
 
-    define.__name__ = define.__qualname__ = user.symbol
+    define.__name__ = define.__qualname__ = symbol
     return define
 
 
-def _wrapper(user: UserFunction, dtypes: tuple[str, ...], context: Any, module: Any) -> Any:
+def _wrapper(
+    user: UserFunction,
+    dtypes: tuple[str, ...],
+    context: Any,
+    module: Any,
+    name: str,
+    choose: _Choose,
+) -> Any:
     """A function of the kernel's module that calls Numba's, which returns a status and stores its
-    result. Where it raises there is no result: NaN, or 0."""
-    name = function_name(user.symbol, dtypes)
+    result."""
     if name in module.globals:
         return module.globals[name]
     overload = _overload(user, dtypes)[1]
@@ -125,7 +170,8 @@ def _wrapper(user: UserFunction, dtypes: tuple[str, ...], context: Any, module: 
     result = types.unliteral(overload.signature.return_type)
     kinds = [NUMBA_TYPES[dtype] for dtype in dtypes]
     values = [context.get_value_type(kind) for kind in kinds]
-    function = ir.Function(module, ir.FunctionType(context.get_value_type(result), values), name)
+    returned, code = choose(user, dtypes)
+    function = ir.Function(module, ir.FunctionType(context.get_value_type(returned), values), name)
     function.linkage = "internal"
     function.attributes.add("alwaysinline")
     builder = ir.IRBuilder(function.append_basic_block())
@@ -133,7 +179,9 @@ def _wrapper(user: UserFunction, dtypes: tuple[str, ...], context: Any, module: 
     raised = ir.IntType(8).as_pointer()
     given = [context.get_argument_type(kind) for kind in kinds]
     entry_type = ir.FunctionType(ir.IntType(32), [stored.as_pointer(), raised.as_pointer(), *given])
-    entry = ir.Function(module, entry_type, overload.fndesc.llvm_func_name)
+    entry = module.globals.get(overload.fndesc.llvm_func_name) or ir.Function(
+        module, entry_type, overload.fndesc.llvm_func_name
+    )
     slot, excuse = builder.alloca(stored), builder.alloca(raised)
     nothing = float("nan") if isinstance(result, types.Float) else 0
     builder.store(ir.Constant(stored, nothing), slot)
@@ -141,8 +189,8 @@ def _wrapper(user: UserFunction, dtypes: tuple[str, ...], context: Any, module: 
         context.data_model_manager[kind].as_argument(builder, value)
         for kind, value in zip(kinds, function.args, strict=True)
     ]
-    builder.call(entry, [slot, excuse, *arguments])
-    builder.ret(context.get_returned_value(builder, result, builder.load(slot)))
+    status = builder.call(entry, [slot, excuse, *arguments])
+    builder.ret(code(context, builder, status, slot))
     return function
 
 
