@@ -604,7 +604,7 @@ class TracedArray:
             args, kwargs, out = _without_out(func, args, kwargs)
             try:
                 if handler is None:
-                    raise UnsupportedError(_unsupported(name))
+                    raise UnsupportedError(unsupported(name))
                 result = handler(*args, **kwargs)
             except (UnsupportedError, ConcreteValueError):
                 result = _concretely(func, args, kwargs, self.owner)
@@ -684,14 +684,22 @@ class TracedArray:
         if value is not None:
             return operator.index(value[()])
         self._needs_value(
-            "A size, an axis or a list index",
-            "Shapes are static: pass a Python int, or index an array, not a list, with it.",
+            "`range`, the index of a list, a size or an axis",
+            "Shapes are static: pass a Python int, such as x.shape[0]. Write gd.fori_loop(0, n, "
+            "body, init) to repeat, np.stack(items)[i] to choose from a list.",
         )
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray[Any, Any]:
         value = self.known()
         if value is not None:
             return np.array(value, dtype)
+        if _asks_for_vectorize(sys._getframe(1)):
+            self._needs_value(
+                "np.vectorize, which calls a Python function for each number,",
+                "Call the function on the whole array, with NumPy's functions, and with "
+                "np.where(c, a, b) instead of `if`; or write gd.vmap(f)(x), or "
+                "gd.op(numba.njit(f))(x) for a function of numbers with branches and loops.",
+            )
         self._needs_value(
             "Conversion to a plain NumPy array (np.array, np.asarray, assignment into an array)",
             "Use np.stack or np.concatenate to build arrays of traced values; to index a plain "
@@ -947,7 +955,18 @@ _SHAPED_BY_VALUES = {
 }
 
 
-def _unsupported(name: str) -> str:
+def _asks_for_vectorize(frame: FrameType) -> bool:
+    """Whether np.vectorize wants to have an array, seen from where that is converted."""
+    at: FrameType | None = frame
+    while at is not None and at.f_globals.get("__name__", "").startswith("numpy."):
+        if at.f_code.co_name.startswith("_vectorize_call"):
+            return True
+        at = at.f_back
+    return False
+
+
+def unsupported(name: str) -> str:
+    """Why a function of NumPy cannot be traced, and what to write instead."""
     what, instead = f"{name} cannot be traced", _SHAPED_BY_VALUES.get(name)
     if instead is not None:
         what = f"{what}: the shape of its result depends on values"
@@ -1132,9 +1151,9 @@ def _call_other(ufunc: np.ufunc, inputs: tuple[Any, ...], dtype: Any) -> Any:
     """A ufunc that is not NumPy's: one of scipy.special, or unknown."""
     name = ufunc.__name__
     if getattr(sys.modules.get("scipy.special"), name, None) is not ufunc:
-        raise UnsupportedError(_unsupported(f"np.{name}"))
+        raise UnsupportedError(unsupported(f"np.{name}"))
     if name not in SPECIAL_HANDLERS or dtype is not None:
-        raise UnsupportedError(_unsupported(f"scipy.special.{name}"))
+        raise UnsupportedError(unsupported(f"scipy.special.{name}"))
     try:
         return SPECIAL_HANDLERS[name](*inputs)
     except GraphError as error:

@@ -200,6 +200,10 @@ np.add.at(x, (0, slice(1, 3)), 2)
 np.add.at(x, x > 0, 1)
 np.add.at(i, [0, 0], 3)
 np.subtract.at(x, [0, 0, 1], v)
+np.divide.at(x, [0, 0, 1], v); np.divide.at(y, (k, j), w[:3]); np.divide.at(c, c > 0, 2)
+np.power.at(x, [2, 0], 2); np.negative.at(y, (slice(1, 3), [0, 2])); np.exp.at(v, B[0])
+np.power.at(x, (k[0], k[1]), 3); np.arctan2.at(w, slice(None, None, 2), w[:2])
+np.bitwise_or.at(i, [3, 1], 5); np.square.at(i, 0)
 np.multiply.at(x, (j, j), 2)
 np.maximum.at(v, j, w[:3]); np.minimum.at(w, j, v[:3])
 x.fill(3)
@@ -214,6 +218,9 @@ np.copyto(i, b)
 np.putmask(x, x > 0, y)
 np.putmask(x, B, [1.0, 2.0])
 np.place(x, x > 0, 4)
+np.place(x, x > 0, [1, 2, 3]); np.place(y, B, w)
+np.place(x.T, (y > 0).T, v)
+np.place(i, M[:, None] & (i > 0), [7, 8])
 np.put(x, [0, 7, -1], [1, 2])
 np.put(x, k, w[:3]); np.put(x.T, [1, 2], 5)
 np.put(x, [30, -40], 1, mode="clip"); np.put(x, [30, -40], 2, mode="wrap")
@@ -477,7 +484,12 @@ REFUSED: list[tuple[Callable[..., Any], type[GraphError], str]] = [
     (lambda x: np.outer(x[x > 0], x[0]), ConcreteValueError, "it was selected at"),
     (lambda x: x[x > 0], ConcreteValueError, "depends on values"),
     (lambda x: x[(x > 0)[:, :2]], GraphError, "a boolean index of shape (2, 2)"),
-    (lambda x: np.place(x, x > 0, [1.0, 2.0]), ConcreteValueError, "np.place: which of the 2"),
+    (lambda x: np.place(x, x > 0, []), gd.ArgumentError, "np.place: there is no value to place"),
+    (lambda x: np.power.at(x, np.argsort(x, axis=0)[0], 2), gd.UnsupportedError,
+     "Where none does, x[indices] = np.power(x[indices], b) is the same"),
+    (lambda x: np.negative.at(x, [0, 0]), gd.UnsupportedError, "np.negative(x[indices]) is"),
+    (lambda x: x[: np.argmax(x)], ConcreteValueError, "a bound of a slice is a traced"),
+    (lambda x: x.__setitem__(slice(np.argmax(x), None), 0), ConcreteValueError, "a bound of a sl"),
     (lambda x: np.copyto(PLAIN, x[0]), UnsupportedError, "an array of NumPy"),
     (lambda x: np.add.at(PLAIN, [0], x[0, 0]), UnsupportedError, "an array of NumPy"),
     (lambda x: np.add(x[0], 1, out=PLAIN), UnsupportedError, "np.zeros, np.empty"),

@@ -392,13 +392,17 @@ MISTAKES: dict[str, tuple[Any, tuple[Any, ...], Any, str]] = {
         r"'native' cannot convert it: it returns from inside \(line \d+\)",
     ),
     "raise": (raises, (X,), gd.ConcreteValueError, "it raises an error, which no value of an"),
-    "list": (grows_a_list, (X,), gd.ShapeError, r"in the `for` at .*, which carries parts"),
+    "list": (
+        grows_a_list, (X,), gd.UnsupportedError,
+        r"the list 'parts' has \d items before .* parts = np.zeros\(n\), and write parts\[i\]"
+        r"(.|\n)*in the `for` at .*, which carries parts",
+    ),
     "shape": (changes_shape, (X,), gd.ShapeError, r"in the `for` at .*, which carries y"),
     "one branch": (
         one_branch_only, (X,), gd.GraphError, r"'y' has no value here: the `if` at .* assigns it",
     ),
     "else": (ends_in_else, (X,), gd.ConcreteValueError, "the `while` at .*: it has an `else`"),
-    "axis": (needs_a_number, (X,), gd.ConcreteValueError, r"A size, an axis or a list index needs"),
+    "axis": (needs_a_number, (X,), gd.ConcreteValueError, r"np.sum: an axis is a traced value"),
 }  # fmt: skip
 
 

@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.errors import AxisError, DtypeError, GraphError, ShapeError, UnsupportedError
+from graphdl.errors import (
+    AxisError,
+    ConcreteValueError,
+    DtypeError,
+    GraphError,
+    ShapeError,
+    UnsupportedError,
+)
 from graphdl.ops import movement
 from graphdl.tracing import TracedArray, as_traced, cast, dtype_of, trace_of
 from graphdl.types import Dtype, Shape, as_dtype
@@ -75,6 +82,12 @@ def check_cast(source: Dtype, target: Dtype, casting: str) -> None:
 
 def integer(value: Any, what: str) -> int:
     """A static integer argument."""
+    if isinstance(value, TracedArray) and value.known() is None:
+        raise ConcreteValueError(
+            f"{what} is a traced value ({value.type}), which has no number yet. Shapes are static: "
+            f"give a Python int, such as x.shape[0]. Where it is a size, take the largest one and "
+            f"choose with np.where(np.arange(size) < n, x, 0){value.made_at}"
+        )
     try:
         return operator.index(value)
     except GraphError:

@@ -6,17 +6,25 @@ graphdl.tracing): other names of the array, its views and the arrays that it is 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from graphdl.errors import ConcreteValueError, DtypeError, ShapeError, UnsupportedError
-from graphdl.numpy_functions.arguments import axis_of, integer, promote, reshaped
+from graphdl.errors import (
+    ArgumentError,
+    ConcreteValueError,
+    DtypeError,
+    GraphIndexError,
+    ShapeError,
+    UnsupportedError,
+)
+from graphdl.numpy_functions.arguments import axis_of, integer, promote, require, reshaped
 from graphdl.numpy_functions.elementwise import choose
 from graphdl.numpy_functions.masks import Selection, select, spread, traced_mask
-from graphdl.ops import subscript
+from graphdl.ops import pointwise, subscript
 from graphdl.tracing import (
     CREATE_TRACED,
     HANDLERS,
@@ -30,7 +38,7 @@ from graphdl.tracing import (
     implements,
     is_weak,
 )
-from graphdl.types import Dtype
+from graphdl.types import Dtype, Shape
 
 
 @implements(operator.getitem)
@@ -178,6 +186,62 @@ def _at(ufunc: np.ufunc, mode: str) -> Callable[..., None]:
     return at
 
 
+def _divide_at(a: Any, indices: Any, b: Any, /) -> None:
+    """x divided by the product of all divisors of an element."""
+    x = taker(a, "np.divide.at")
+    if x.dtype.kind in "biu":
+        raise DtypeError(f"the quotients are floats, which {x.type} cannot hold")
+    divisors = np.ones_like(x)
+    np.multiply.at(divisors, indices, b)
+    x.assign(np.divide(x, divisors))
+
+
+def _at_once(ufunc: np.ufunc) -> Callable[..., None]:
+    """Where no element comes up twice: `x[indices] = ufunc(x[indices], b)`."""
+    name = f"np.{ufunc.__name__}"
+
+    def at(a: Any, indices: Any, /, *others: Any) -> None:
+        x = taker(a, f"{name}.at")
+        require(len(others) == ufunc.nin - 1, f"needs {ufunc.nin + 1} arguments")
+        if _may_repeat(x.shape, _static(indices)):
+            b = ", b" * len(others)
+            raise UnsupportedError(
+                f"an element may come up more than once, which depends on values of the indices. "
+                f"Where none does, x[indices] = {name}(x[indices]{b}) is the same; else write "
+                f"gd.fori_loop over the indices"
+            )
+        result = ufunc(x[indices], *others)
+        kind = np.dtype(dtype_of(result))
+        if not np.can_cast(kind, x.dtype, "same_kind"):
+            raise DtypeError(f"cannot cast {kind} to {x.dtype} by the rule 'same_kind'")
+        x[indices] = result
+
+    return at
+
+
+def _may_repeat(shape: Shape, index: Any) -> bool:
+    """Whether an index of an array of this shape may name an element more than once."""
+    if traced_mask(index) is not None:
+        return False
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(part, TracedArray) and part.ndim for part in parts):
+        return True
+    constant = tuple(0 if isinstance(part, TracedArray) else part for part in parts)
+    try:
+        places = np.arange(math.prod(shape)).reshape(shape)[constant]
+    except IndexError as error:
+        raise GraphIndexError(str(error)) from error
+    return np.unique(places).size != np.size(places)
+
+
+METHOD_HANDLERS.update(
+    {
+        (ufunc, "at"): _at_once(ufunc)
+        for ufunc in pointwise.UFUNCS
+        if ufunc.nout == 1 and ufunc.nin <= 2
+    }
+)
+METHOD_HANDLERS[np.divide, "at"] = _divide_at
 METHOD_HANDLERS.update(
     {
         (ufunc, "at"): _at(ufunc, mode)
@@ -223,14 +287,14 @@ def _cycled(values: TracedArray, size: int) -> Any:
 
 @implements(np.place)
 def place(arr: Any, mask: Any, vals: Any) -> None:
+    """The values one after the other, over and over, where the mask holds."""
     x = taker(arr, "np.place")
-    values = value_of(vals, x.dtype, x)
-    if values.size != 1:
-        raise ConcreteValueError(
-            f"which of the {values.size} values goes where depends on the values of the mask; "
-            f"with a single value it is traced, otherwise write np.where(mask, new, old)"
-        )
-    x.assign(_spread_to(choose(np.reshape(mask, x.shape), values.reshape(()), x), x))
+    values = value_of(vals, x.dtype, x).reshape(-1)
+    holds: Any = np.reshape(mask, (x.size,)).astype(bool)
+    if values.size == 0 and x.size:
+        raise ArgumentError("there is no value to place")
+    new = values if values.size == 1 else values[(np.cumsum(holds) - 1) % values.size]
+    x.assign(_spread_to(choose(holds, new, x.reshape(-1)), x.reshape(-1)).reshape(x.shape))
 
 
 @implements(np.put)

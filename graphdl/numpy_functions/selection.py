@@ -30,6 +30,7 @@ from graphdl.tracing import (
     call_ufunc,
     cast,
     implements,
+    unsupported,
 )
 
 
@@ -86,6 +87,14 @@ def compress(condition: Any, a: Any, axis: Any = None, out: None = None) -> Any:
     if axis is None:
         x, axis = reshaped(x, (x.size,)), 0
     return take(x, np.flatnonzero(np.asarray(condition)), axis)
+
+
+@implements(np.extract)
+def extract(condition: Any, arr: Any) -> Any:
+    condition = static(condition)
+    if isinstance(condition, TracedArray):
+        raise UnsupportedError(unsupported("np.extract"))
+    return compress(np.ravel(condition), arr)
 
 
 @implements(np.delete)

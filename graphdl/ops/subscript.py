@@ -251,6 +251,9 @@ def _mask_items(mask: np.ndarray[Any, Any], shape: Shape, axis: int) -> list[_It
 def _axis_item(part: Any, size: int, axis: int) -> _Item:
     """A slice, an integer or an integer array."""
     if isinstance(part, slice):
+        for bound in (part.start, part.stop, part.step):
+            if hasattr(bound, "apply_op") and bound.known() is None:
+                raise ConcreteValueError(_traced_bound(bound, size))
         start, stop, step = part.indices(size)
         return _Item(start, len(range(start, stop, step)), step)
     if isinstance(part, np.ndarray) or hasattr(part, "apply_op"):
@@ -265,6 +268,15 @@ def _axis_item(part: Any, size: int, axis: int) -> _Item:
     if not -size <= position < size:
         raise GraphIndexError(f"index {position} is out of bounds for axis {axis} of size {size}")
     return _Item(position % size, integer=True)
+
+
+def _traced_bound(bound: Any, size: int) -> str:
+    return (
+        f"a bound of a slice is a traced value ({bound.type}), on which the shape of the result "
+        f"would depend. For k elements from a traced start write x[start + np.arange(k)]. To keep "
+        f"all {size}, with i = np.arange({size}): np.where((i >= start) & (i < stop), x, 0); to "
+        f"assign: x[...] = np.where((i >= start) & (i < stop), new, x){bound.made_at}"
+    )
 
 
 def _positions(index: Any, size: int, axis: int) -> Any:

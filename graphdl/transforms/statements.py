@@ -213,6 +213,15 @@ class _Carried:
                         f"loop carries arrays and numbers only"
                     )
                 )
+            if isinstance(old, list) and isinstance(new, list) and len(old) != len(new):
+                raise locate(
+                    UnsupportedError(
+                        f"the list {name!r} has {len(old)} items before a step and {len(new)} "
+                        f"after it, but a native loop carries arrays of fixed shapes. Make an "
+                        f"array of the largest size before the loop, {name} = np.zeros(n), and "
+                        f"write {name}[i] = value instead of {name}.append(value)"
+                    )
+                )
         return self.carry(values)
 
     def finished(self, carry: Sequence[Any]) -> Values:
