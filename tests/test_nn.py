@@ -78,6 +78,84 @@ def test_layer_norm_is_its_formula(dtype):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_batch_norm_is_its_formula(dtype):
+    layer = nn.BatchNorm(momentum=0.9, epsilon=1e-2)
+    rng = np.random.default_rng(5)
+    params = {name: rng.uniform(0.5, 2, 3).astype(dtype) for name in layer.init(0, (4, 3), dtype)}
+    x = rng.normal(2, 3, (5, 4, 3)).astype(dtype)
+    mean, variance = x.mean((0, 1)), x.var((0, 1))
+
+    def normalised(mean, variance):
+        return (x - mean) / np.sqrt(variance + 1e-2) * params["scale"] + params["offset"]
+
+    close = {"rtol": 1e-4 if dtype == np.float32 else 1e-12, "atol": 1e-6}
+    for train in (layer.train, gd.compile(layer.train)):
+        y, after = train(params, x)
+        assert y.dtype == after["mean"].dtype == after["variance"].dtype == dtype
+        np.testing.assert_allclose(y, normalised(mean, variance), **close)
+        np.testing.assert_allclose(after["mean"], 0.9 * params["mean"] + 0.1 * mean, **close)
+        np.testing.assert_allclose(
+            after["variance"], 0.9 * params["variance"] + 0.1 * variance, **close
+        )
+        assert after["scale"] is params["scale"] or np.array_equal(after["scale"], params["scale"])
+    for apply in (layer.apply, gd.compile(layer.apply)):
+        y = apply(params, x)
+        assert y.dtype == dtype
+        np.testing.assert_allclose(y, normalised(params["mean"], params["variance"]), **close)
+    assert layer.output_shape((4, 3)) == (4, 3)
+
+
+def test_batch_norm_has_gradients_through_its_statistics():
+    layer = nn.BatchNorm(epsilon=1e-2)
+    x = np.random.default_rng(6).normal(size=(5, 2, 3))
+    params = layer.init(0, (2, 3), np.float64)
+    gd.check_grads(lambda scale, offset, x: np.sum(
+        np.sin(layer.train(params | {"scale": scale, "offset": offset}, x)[0])
+    ), params["scale"], params["offset"], x)  # fmt: skip
+    gd.check_grads(lambda x: np.sum(np.sin(layer.apply(params, x))), x)
+
+
+def test_training_of_a_sequential_moves_statistics_and_nothing_else():
+    inner = nn.Sequential([nn.BatchNorm(momentum=0.0, name="norm")], name="inner")
+    model = nn.Sequential([nn.Dense(3, "relu"), nn.Dropout(0.5), inner, nn.Flatten()])
+    params = model.init(0, (2,), np.float64)
+    x, key = np.random.default_rng(7).normal(size=(6, 2)), gd.random.key(1)
+    y, after = gd.compile(model.train)(params, x, key)
+    hidden = nn.Dropout(0.5).apply(
+        {}, model.layers[0].apply(params["dense"], x), gd.random.fold_in(key, 1)
+    )
+    np.testing.assert_allclose(y, inner.train(params["inner"], hidden)[0])
+    np.testing.assert_allclose(after["inner"]["norm"]["mean"], hidden.mean(0))
+    np.testing.assert_allclose(after["inner"]["norm"]["variance"], hidden.var(0))
+    np.testing.assert_array_equal(after["dense"]["kernel"], params["dense"]["kernel"])
+    assert list(after) == list(params)
+    assert set(params["inner"]["norm"]["mean"]) == {0.0}  # what was given stays
+
+    def loss(params):
+        y, after = model.train(params, x)
+        return np.sum(y**3), after
+
+    (_, after), gradient = gd.value_and_grad(loss, has_aux=True)(params)
+    assert not gradient["inner"]["norm"]["mean"].any()
+    np.testing.assert_allclose(after["inner"]["norm"]["variance"].shape, 3)
+    plain = nn.Sequential([nn.Dense(3)])
+    y, after = plain.train(plain.init(0, (2,)), x)
+    np.testing.assert_array_equal(y, plain.apply(after, x))
+
+
+def test_batch_norm_refuses_what_has_no_statistics():
+    layer = nn.BatchNorm()
+    params = layer.init(0, (3,))
+    for x in (np.ones(3), np.ones((0, 3))):
+        with pytest.raises(gd.ShapeError, match=r"BatchNorm\.train needs a batch of examples, got"):
+            layer.train(params, x)
+    with pytest.raises(gd.ShapeError, match="BatchNorm was initialised for inputs with 3 feat"):
+        layer.apply(params, np.ones((2, 4)))
+    with pytest.raises(ValueError, match="a momentum in"):
+        nn.BatchNorm(momentum=1.5)
+
+
 def test_embedding_looks_rows_up():
     layer = nn.Embedding(count=5, units=3)
     params = layer.init(0, ())

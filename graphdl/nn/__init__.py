@@ -24,9 +24,10 @@ from graphdl.nn.convolution import (
     DepthwiseConv1D,
     DepthwiseConv2D,
 )
-from graphdl.nn.dense import Activation, Dense, Embedding, Flatten, LayerNorm
+from graphdl.nn.dense import Activation, Dense, Embedding, Flatten
 from graphdl.nn.layer import ACTIVATIONS, INITIALIZERS, Layer
 from graphdl.nn.noise import Dropout, GaussianNoise
+from graphdl.nn.normalisation import BatchNorm, LayerNorm
 from graphdl.nn.pooling import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -68,6 +69,7 @@ __all__ = [
     "AdaptiveAvgPool",
     "AdaptiveMaxPool",
     "AvgPool",
+    "BatchNorm",
     "Conv1D",
     "Conv2D",
     "Conv3D",

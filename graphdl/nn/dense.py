@@ -1,4 +1,4 @@
-"""Layers of features, the last axis: dense, activation, normalisation, embedding, flattening."""
+"""Layers of features, the last axis: dense, activation, embedding, flattening."""
 
 import math
 
@@ -120,38 +120,6 @@ class Flatten(Struct, frozen=True):
     def apply(self, params: Params, x: Array) -> Array:
         """Reshape (batch, ...) into (batch, features)."""
         return x.reshape((x.shape[0], math.prod(x.shape[1:])))
-
-
-class LayerNorm(Struct, frozen=True):
-    """Normalise the last axis to mean 0 and variance 1, then scale and shift it.
-
-    `(x - mean) / sqrt(variance + epsilon) * scale + offset`, see Ba, Kiros and Hinton, "Layer
-    Normalization", arXiv:1607.06450. `scale` (ones) and `offset` (zeros) have shape (features,).
-
-    >>> import numpy as np
-    >>> layer = LayerNorm(epsilon=0.0)
-    >>> layer.apply(layer.init(0, (2,)), np.array([[1.0, 3.0]]))
-    array([[-1.,  1.]])
-    """
-
-    epsilon: float = 1e-5
-    name: str | None = None
-
-    def init(self, rng: Rng, input_shape: Shape, dtype: DTypeLike = np.float32) -> Params:
-        """Make `scale` and `offset` for inputs of this shape (without the batch)."""
-        features = feature_count("LayerNorm", input_shape)
-        return {"scale": np.ones(features, dtype), "offset": np.zeros(features, dtype)}
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """The input's shape."""
-        return input_shape
-
-    def apply(self, params: Params, x: Array) -> Array:
-        """Compute the layer on (..., features)."""
-        require_features("LayerNorm", params["scale"].shape[0], x)
-        centred = x - np.mean(x, axis=-1, keepdims=True)
-        variance = np.mean(centred * centred, axis=-1, keepdims=True)
-        return centred / np.sqrt(variance + self.epsilon) * params["scale"] + params["offset"]
 
 
 class Embedding(Struct, frozen=True):

@@ -80,12 +80,27 @@ class Sequential(Struct, frozen=True):
                 otherwise. Each of them gets a key of its own.
         """
         for number, (name, layer) in enumerate(self.named_layers):
-            more = {}
-            if key is not None and getattr(layer, "takes_key", False):
-                more["key"] = fold_in(key, number)
             with scope(name):
-                x = layer.apply(params.get(name, {}), x, **more)
+                x = layer.apply(params.get(name, {}), x, **_key_of(layer, key, number))
         return x
+
+    def train(self, params: Params, x: Array, key: Any = None) -> tuple[Array, Params]:
+        """Compute all layers on a batch in training, where layers such as BatchNorm keep
+        statistics: the result, and the parameters with new statistics.
+
+        Args as those of `apply`. Layers that make no difference compute what `apply` does.
+        """
+        after = dict(params)
+        for number, (name, layer) in enumerate(self.named_layers):
+            own, more = params.get(name, {}), _key_of(layer, key, number)
+            with scope(name):
+                if not hasattr(layer, "train"):
+                    x = layer.apply(own, x, **more)
+                    continue
+                x, made = layer.train(own, x, **more)
+            if name in after:
+                after[name] = made
+        return x, after
 
     def summary(self, input_shape: Shape) -> str:
         """A table of the layers: name, output shape (without the batch), number of parameters."""
@@ -101,6 +116,12 @@ class Sequential(Struct, frozen=True):
             f"{name:<{names + 2}} {shape:<{shapes}}  {count:>{counts}}"
             for name, shape, count in rows
         )
+
+
+def _key_of(layer: Layer, key: Any, number: int) -> dict[str, Any]:
+    """The argument with a key of its own, of a layer that takes one."""
+    takes = key is not None and getattr(layer, "takes_key", False)
+    return {"key": fold_in(key, number)} if takes else {}
 
 
 def _names(layers: Sequence[Layer]) -> tuple[str, ...]:
