@@ -828,12 +828,10 @@ class TracedArray:
 
 #: What to write instead of ops that take no complex numbers.
 _INSTEAD_OF_COMPLEX = {
-    "max": "compare np.abs(z), or np.real(z) and np.imag(z)",
-    "min": "compare np.abs(z), or np.real(z) and np.imag(z)",
+    "max": "compare np.abs(z), or write np.sort(z, axis=None)[-1], which is what NumPy finds",
+    "min": "compare np.abs(z), or write np.sort(z, axis=None)[0], which is what NumPy finds",
     "maximum": "choose with np.where(np.abs(x) > np.abs(y), x, y)",
     "minimum": "choose with np.where(np.abs(x) < np.abs(y), x, y)",
-    "sort": "order by a real key: np.argsort(np.abs(z)), and take",
-    "argsort": "order by a real key, such as np.abs(z)",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,37 @@ def _check_kind(kind: Any, order: Any) -> None:
     refuse(order is not None, "order= is for structured arrays, which are not traced")
 
 
+def _sorted(x: TracedArray) -> Any:
+    """x with its last axis sorted."""
+    return pick_along(x, _order(x)) if x.type.is_complex else sorting.sort(x)
+
+
+def _order(x: TracedArray) -> Any:
+    """The positions that sort the last axis; complex numbers as NumPy orders them.
+
+    That is by their real parts, equal ones by the imaginary parts; those with a NaN come last:
+    where only the imaginary part is one, then where the real part is, then where both are.
+    """
+    if not x.type.is_complex:
+        return sorting.argsort(x)
+    real, imag = np.real(x), np.imag(x)
+    missing = 2 * np.isnan(real).astype(np.int8) + np.isnan(imag).astype(np.int8)
+    return _by_keys([imag, real, missing])
+
+
+def _by_keys(lines: Sequence[Any]) -> Any:
+    """The last key first: each stable sort keeps the order of the ones before among equals."""
+    order = sorting.argsort(lines[0])
+    for line in lines[1:]:
+        order = pick_along(order, sorting.argsort(pick_along(line, order)))
+    return order
+
+
 @implements(np.sort)
 def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
     _check_kind(kind, order)
     x, axis = _line(a, axis)
-    return moveaxis(sorting.sort(x), -1, axis)
+    return moveaxis(_sorted(x), -1, axis)
 
 
 @implements(np.argsort)
@@ -59,7 +86,7 @@ def argsort(
 ) -> Any:
     _check_kind(kind, order)
     x, axis = _line(a, axis)
-    return moveaxis(sorting.argsort(x), -1, axis)
+    return moveaxis(_order(x), -1, axis)
 
 
 def _check_partition(kth: Any, kind: str, order: Any, n: int) -> None:
@@ -78,7 +105,7 @@ def partition(
     """Sorted, which is a partition by any element."""
     x, axis = _line(a, axis)
     _check_partition(kth, kind, order, x.shape[-1])
-    return moveaxis(sorting.sort(x), -1, axis)
+    return moveaxis(_sorted(x), -1, axis)
 
 
 @implements(np.argpartition)
@@ -87,16 +114,12 @@ def argpartition(
 ) -> Any:
     x, axis = _line(a, axis)
     _check_partition(kth, kind, order, x.shape[-1])
-    return moveaxis(sorting.argsort(x), -1, axis)
+    return moveaxis(_order(x), -1, axis)
 
 
 @implements(np.lexsort)
 def lexsort(keys: Any, axis: Any = -1) -> Any:
-    """The last key first: each stable sort keeps the order of the ones before among equals."""
-    lines = [moveaxis(key, axis_of(axis, key.shape), -1) for key in _keys(keys)]
-    order = sorting.argsort(lines[0])
-    for line in lines[1:]:
-        order = pick_along(order, sorting.argsort(pick_along(line, order)))
+    order = _by_keys([moveaxis(key, axis_of(axis, key.shape), -1) for key in _keys(keys)])
     return moveaxis(order, -1, axis_of(axis, order.shape))
 
 
