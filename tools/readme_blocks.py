@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import io
 import linecache
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -127,9 +128,12 @@ def main() -> int:
         print(chosen[arguments.number - 1].text, end="")
         return 0
     if arguments.command == "update":
-        # Twice, because outputs name lines of the README, which the first time can move.
-        for _ in range(2):
-            markdown = updated(markdown, run(markdown, README.name, PICTURES))
+        with tempfile.TemporaryDirectory() as folder:
+            # Twice, because outputs name lines of the README, which the first time can move.
+            for _ in range(2):
+                markdown = updated(markdown, run(markdown, README.name, folder))
+            for picture in Path(folder).glob("*.svg"):
+                shutil.copy(picture, PICTURES)
         README.write_text(markdown, encoding="utf-8")
         return 0
     with tempfile.TemporaryDirectory() as folder:
