@@ -47,10 +47,6 @@ TILE_ROWS, TILE_COLUMNS = 16, 128
 #: at most four, read across, can be a new kernel.)
 NEAR = (1, -1, 2, 3, 4)
 
-#: A last loop of fewer elements leaves vectors empty. A longer one may run last instead, if with
-#: those that were inside it has at most WITHIN elements: their lines stay in the first level.
-FEW, WITHIN = 8, 1024
-
 Level = int  # 0 the kernel, 1 the row, 2 within the row
 
 
@@ -173,7 +169,6 @@ class Loops:
         outer = self._collapsed(outer, accesses, pinned)
         inner = self._collapsed(inner, accesses, pinned)
         if not self.has_rows and len(inner) > 1:
-            inner = self._longer_last(inner)
             outer, inner = inner[:-1], inner[-1:]
         self.outer, self.inner = outer, inner
         #: The loop that kernels run last, and in vectors.
@@ -190,20 +185,6 @@ class Loops:
         lead = next((access for access in (*stores, *accesses) if any(access.strides)), None)
         return sorted(loops, key=lambda d: -lead.strides[d]) if lead is not None else loops
 
-    def _longer_last(self, loops: list[int]) -> list[int]:
-        """The loops with one before a short last loop as the last, if both stay within the cache.
-
-        So the last axis of three of x[..., 0] is walked three times, in vectors.
-        """
-        after = 1
-        for position, d in reversed(list(enumerate(loops))):
-            after *= self.size[d]
-            if after > WITHIN:
-                break
-            if self.size[d] >= FEW:
-                return [*loops[:position], *loops[position + 1 :], d]
-        return loops
-
     def _choose_tile(self) -> None:
         """Find the arrays that lie across: adjacent along an outer loop, apart along the last one.
 
@@ -218,11 +199,7 @@ class Loops:
         last = self.inner[-1]
         for access in self.plain_accesses():
             steps = access.strides
-            adjacent = [
-                d
-                for d in self.outer
-                if steps[d] == 1 and abs(steps[last]) > 1 and self.size[d] >= FEW
-            ]
+            adjacent = [d for d in self.outer if steps[d] == 1 and abs(steps[last]) > 1]
             if adjacent and self.tile in (None, adjacent[0]):
                 self.tile = adjacent[0]
                 self.across[access] = None
