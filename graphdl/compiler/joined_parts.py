@@ -6,7 +6,10 @@ comes from one: concatenate([a', b'], axis=1), which reads nothing but the parts
 
 from __future__ import annotations
 
-from graphdl.compiler.constants import uniform
+import numpy as np
+from msgspec import Struct
+
+from graphdl.compiler.constants import constant, repeated, uniform
 from graphdl.graph import Node
 from graphdl.ops import movement, pointwise
 from graphdl.ops.op import node_of
@@ -15,43 +18,79 @@ from graphdl.ops.op import node_of
 _MOST = 64
 
 
+class _Part(Struct, frozen=True):
+    """A term of a sum: the array that is padded, scaled as the padded one is, and the pad."""
+
+    inside: Node
+    pad: Node
+
+    def start(self, axis: int) -> int:
+        starts: tuple[int, ...] = self.pad["starts"]
+        return starts[axis]
+
+    def across(self, axis: int) -> list[tuple[int, int]]:
+        """Where the part lies along the other axes."""
+        places = list(zip(self.pad["starts"], self.inside.shape, strict=True))
+        return places[:axis] + places[axis + 1 :]
+
+
 def joined(node: Node) -> Node | None:
     """A sum as joined parts, perhaps padded: None if it is not a sum of neighbours."""
-    parts = _padded_parts(node)
+    parts = _parts(node)
     if parts is None or len(parts) < 2:
         return None
-    axes = [i for i in range(node.type.ndim) if len({part["starts"][i] for part in parts}) > 1]
+    axes = [i for i in range(node.type.ndim) if len({part.start(i) for part in parts}) > 1]
     if len(axes) != 1:
         return None
     axis = axes[0]
-    parts.sort(key=lambda part: part["starts"][axis])
+    parts.sort(key=lambda part: part.start(axis))
     first = parts[0]
-    if any(_across(part, axis) != _across(first, axis) for part in parts):
+    if any(part.across(axis) != first.across(axis) for part in parts):
         return None
-    end = first["starts"][axis]
+    end = first.start(axis)
     for part in parts:
-        if part["starts"][axis] != end:
+        if part.start(axis) != end:
             return None
-        end += part.inputs[0].shape[axis]
-    whole = node_of(movement.concatenate, [part.inputs[0] for part in parts], {"axis": axis})
+        end += part.inside.shape[axis]
+    whole = node_of(movement.concatenate, [part.inside for part in parts], {"axis": axis})
     if whole.shape == node.shape:
         return whole
-    return node_of(movement.pad, (whole, first.inputs[1]), dict(first.attrs))
+    return node_of(movement.pad, (whole, first.pad.inputs[1]), dict(first.pad.attrs))
 
 
-def _padded_parts(node: Node) -> list[Node] | None:
-    """The terms of a sum if they are arrays among zeros, in steps of one."""
-    parts: list[Node] = []
-    pending = [node]
+def _parts(node: Node) -> list[_Part] | None:
+    """The terms of a sum if all are arrays among zeros, in steps of one."""
+    parts: list[_Part] = []
+    pending = [(node, 1.0)]
     while pending:
-        term = pending.pop()
-        if term.op is pointwise.add and len(pending) + len(parts) < _MOST:
-            pending += term.inputs
+        term, scale = pending.pop()
+        if term.op in (pointwise.add, pointwise.subtract) and len(pending) + len(parts) < _MOST:
+            x, y = term.inputs
+            pending += [(x, scale), (y, scale if term.op is pointwise.add else -scale)]
+        elif term.op is pointwise.negative:
+            pending.append((term.inputs[0], -scale))
+        elif term.op is pointwise.multiply and (factor := _factor(term)) is not None:
+            pending.append((term.inputs[0], scale * factor))
         elif term.op is movement.pad and _is_among_zeros(term):
-            parts.append(term)
+            parts.append(_Part(_scaled(term.inputs[0], scale), term))
         else:
             return None
     return parts
+
+
+def _factor(product: Node) -> float | None:
+    """The number that an array is multiplied by; not one that makes something of zeros."""
+    number = uniform(product.inputs[1])
+    if number is None or not product.type.is_float or not np.isfinite(number):
+        return None
+    return float(number)
+
+
+def _scaled(x: Node, scale: float) -> Node:
+    if scale == 1:
+        return x
+    factor = constant(np.asarray(scale, x.dtype))
+    return node_of(pointwise.multiply, (x, repeated(factor, x.shape)))
 
 
 def _is_among_zeros(pad: Node) -> bool:
@@ -59,12 +98,7 @@ def _is_among_zeros(pad: Node) -> bool:
     return (
         fill is not None
         and not fill.any()
+        and pad.type.is_float
         and pad.inputs[0].type.size > 0
         and all(step == 1 for step in pad["steps"])
     )
-
-
-def _across(pad: Node, axis: int) -> list[tuple[int, int]]:
-    """Where a part lies along the other axes."""
-    places = list(zip(pad["starts"], pad.inputs[0].shape, strict=True))
-    return places[:axis] + places[axis + 1 :]
