@@ -82,25 +82,26 @@ class _Memory:
 
 
 class _Pointer:
-    """Elements of one size from an address on. Only those that `find` finds may be touched.
+    """`view[first]` is what the pointer points at; nothing outside the view may be touched."""
 
-    The pointer itself may point anywhere: that of a padded row to where the row would begin.
-    """
+    def __init__(self, view: NDArray[Any], first: int) -> None:
+        self.view, self.first = view, first
 
-    def __init__(self, address: int, itemsize: int, find: _Find) -> None:
-        self.address, self.itemsize, self.find = int(address), itemsize, find
+    def _place(self, index: int) -> int:
+        place = self.first + int(index)
+        if not 0 <= place < self.view.size:
+            raise IndexError(f"element {place} of an array of {self.view.size}")
+        return place
+
+    @property
+    def address(self) -> int:
+        return int(self.view.ctypes.data) + self.first * self.view.itemsize
 
     def __getitem__(self, index: int) -> Any:
-        view, place = self.find(self.address + int(index) * self.itemsize)
-        return view[place]
+        return self.view[self._place(index)]
 
     def __setitem__(self, index: int, value: Any) -> None:
-        view, place = self.find(self.address + int(index) * self.itemsize)
-        view[place] = value
-
-
-#: The array that an address lies in, and the number of its element.
-_Find = Callable[[int], tuple[NDArray[Any], int]]
+        self.view[self._place(index)] = value
 
 
 # Larger than any array, small enough that NumPy accepts it as a size in bytes.
@@ -126,41 +127,22 @@ def _raises(function: Callable[..., Any], *operands: Any) -> bool:
 def pointer_maker(
     dtype: np.dtype[Any], arrays: Sequence[NDArray[Any]] | None
 ) -> Callable[[int], _Pointer]:
-    """Pointers to elements of a dtype in these arrays, or anywhere."""
-    size = dtype.itemsize
-    if arrays is None:
-        return lambda address: _Pointer(address, size, _anywhere(address, dtype))
-    find = _within([_memory_of(array, dtype) for array in arrays])
-    return lambda address: _Pointer(address, size, find)
+    def at(address: int) -> _Pointer:
+        if arrays is None:
+            return _Pointer(np.asarray(_Memory(address, dtype, _UNBOUNDED)), 0)
+        for array in arrays:
+            offset = address - array.ctypes.data
+            if 0 <= offset < max(array.nbytes, 1):
+                size = array.nbytes // dtype.itemsize
+                view = np.asarray(_Memory(array.ctypes.data, dtype, size))
+                return _Pointer(view, offset // dtype.itemsize)
+        raise IndexError(f"address {address:#x} is in none of the {len(arrays)} arrays")
 
-
-def _memory_of(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    return np.asarray(_Memory(array.ctypes.data, dtype, array.nbytes // dtype.itemsize))
-
-
-def _within(views: Sequence[NDArray[Any]]) -> _Find:
-    starts = [(view.ctypes.data, view.nbytes, view) for view in views]
-
-    def find(address: int) -> tuple[NDArray[Any], int]:
-        for start, size, view in starts:
-            if 0 <= address - start < size:
-                return view, (address - start) // view.itemsize
-        raise IndexError(f"address {address:#x} is in none of the {len(views)} arrays")
-
-    return find
-
-
-def _anywhere(address: int, dtype: np.dtype[Any]) -> _Find:
-    view = np.asarray(_Memory(address, dtype, _UNBOUNDED))
-    return lambda at: (view, (at - address) // dtype.itemsize)
+    return at
 
 
 def _scratch_maker(dtype: np.dtype[Any]) -> Callable[[int], _Pointer]:
-    def scratch(size: int) -> _Pointer:
-        memory = np.empty(size, dtype)
-        return _Pointer(memory.ctypes.data, dtype.itemsize, _within([memory]))
-
-    return scratch
+    return lambda size: _Pointer(np.empty(size, dtype), 0)
 
 
 def _to_lanes(
