@@ -142,11 +142,18 @@ def subsets(ndim: int) -> list[tuple[int, ...]]:
     return [axes for n in range(1, ndim + 1) for axes in itertools.combinations(range(ndim), n)]
 
 
-SHAPES = [(5,), (1,), (3, 7), (4, 1), (1, 6), (2, 3, 5), (3, 1, 4), (2, 3, 2, 4), (1, 3, 1, 2)]
+SHAPES = [(5,), (1,), (3, 7), (4, 1), (1, 6), (2, 3, 5), (3, 1, 4)]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        *((shape, dtype) for shape in SHAPES for dtype in ("float32", "float64")),
+        ((2, 3, 2, 4), "float32"),
+        ((1, 3, 1, 2), "float64"),
+    ],
+    ids=str,
+)
 def test_reductions_over_all_axes(shape, dtype):
     """Sums and extrema over every subset of axes, and what is usually done with them."""
     x = normal(*shape, dtype=dtype)

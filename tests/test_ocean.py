@@ -148,8 +148,8 @@ def test_the_tridiagonal_solver_in_place(loops):
 
 
 def test_gradients_of_the_tridiagonal_solver_in_a_native_loop():
-    """A loop of 40 levels, unrolled and native: the same gradients."""
-    args = systems(6, 40)
+    """A loop of 20 levels, unrolled and native: the same gradients."""
+    args = systems(6, 20)
 
     def loss(*args: Any) -> Any:
         return np.sum(ocean.solve_tridiagonal(*args) ** 2)
