@@ -22,6 +22,12 @@ def uniform(node: Node) -> np.ndarray[Any, Any] | None:
     return None
 
 
+def is_zero(node: Node) -> bool:
+    """Whether a node is known to be zero everywhere."""
+    value = uniform(node)
+    return value is not None and not value.any()
+
+
 def constant(value: Any) -> Node:
     return node_of(movement.constant, (), movement.literal(value))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct
 
-from graphdl.compiler.constants import constant, repeated, uniform
+from graphdl.compiler.constants import constant, is_zero, repeated, uniform
 from graphdl.graph import Node
 from graphdl.ops import movement, pointwise
 from graphdl.ops.op import node_of
@@ -94,10 +94,8 @@ def _scaled(x: Node, scale: float) -> Node:
 
 
 def _is_among_zeros(pad: Node) -> bool:
-    fill = uniform(pad.inputs[1])
     return (
-        fill is not None
-        and not fill.any()
+        is_zero(pad.inputs[1])
         and pad.type.is_float
         and pad.inputs[0].type.size > 0
         and all(step == 1 for step in pad["steps"])

@@ -17,6 +17,7 @@ from graphdl.compiler.loop_checkpoints import (
     run_length,
     scan_in_runs,
 )
+from graphdl.compiler.loop_results import number_of, result
 from graphdl.compiler.step_gradients import Cotangents, Vjp, Zeros, active_in_loop, step_back
 from graphdl.graph import Graph, Node, rebuild
 from graphdl.ops import control
@@ -163,10 +164,9 @@ def _moved(node: Node, inputs: tuple[Node, ...], merged: Mapping[Node, Node]) ->
     if node.op is not control.item or node.inputs[0] not in merged:
         return rebuilt(node, inputs)
     old, new = node.inputs[0], merged[node.inputs[0]]
-    number = control.offsets(control.result_types(old)).index(node["offset"])
+    number = number_of(node)
     carries = old["carries"]
     if number >= carries:
         value = old["body"].outputs[number]
         number = carries + new["body"].outputs[carries:].index(value)
-    offset = control.offsets(control.result_types(new))[number]
-    return node_of(control.item, inputs, dict(node.attrs) | {"offset": offset})
+    return result(inputs[0], number)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphdl.compiler import record, rules
-from graphdl.compiler.constants import constant, repeated, uniform
+from graphdl.compiler.constants import constant, is_zero, repeated, uniform
 from graphdl.compiler.joined_parts import joined
 from graphdl.compiler.stability import stabilised
 from graphdl.compiler.view import is_movement
@@ -538,8 +538,7 @@ def _added_to(node: Node) -> Node | None:
             return node_of(scatter, (x, updates, index), attrs)
         if sums.op is movement.pad and _is_small(sums.inputs[0], node):
             padded, fill = sums.inputs
-            nothing = uniform(fill)
-            if nothing is None or nothing:
+            if not is_zero(fill):
                 continue
             window = {"starts": sums["starts"], "steps": sums["steps"]}
             old = node_of(movement.slice_, (x,), {**window, "sizes": padded.shape})
@@ -590,7 +589,7 @@ def _after(node: Node) -> Node | None:
     What waits is the array in memory: movement is done afterwards, where other rules see it.
     """
     x, *others = node.inputs
-    left = [other for other in dict.fromkeys(others) if not _is_zero(other)]
+    left = [other for other in dict.fromkeys(others) if not is_zero(other)]
     if not left or (not x.inputs and x.op.family == "constant"):
         return x
     # not what lies in the packed results of a loop: gradients look for it there
@@ -598,11 +597,6 @@ def _after(node: Node) -> Node | None:
         waiting = node_of(movement.after, (x.inputs[0], *left))
         return node_of(x.op, (waiting, *x.inputs[1:]), dict(x.attrs))
     return node_of(movement.after, (x, *left)) if len(left) < len(others) else None
-
-
-def _is_zero(node: Node) -> bool:
-    value = uniform(node)
-    return value is not None and not value.any()
 
 
 def _concatenate(node: Node) -> Node | None:

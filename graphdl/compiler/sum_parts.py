@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from graphdl.compiler.constants import constant, uniform
+from graphdl.compiler.constants import constant, is_zero
 from graphdl.compiler.rewrite import credit
 from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node, users
@@ -119,20 +119,14 @@ def _terms(node: Node, inner: Collection[Node]) -> list[Term]:
 
 def _part(node: Node) -> Window | None:
     """Where an array is not zero, if it is another one with zeros around."""
-    if node.op is not movement.pad or not node.inputs[0].type.size:
-        return None
-    fill = uniform(node.inputs[1])
-    if fill is None or fill.any():
+    if node.op is not movement.pad or not node.inputs[0].type.size or not is_zero(node.inputs[1]):
         return None
     return Window(node["starts"], node.inputs[0].shape, node["steps"])
 
 
 def _hole(node: Node) -> Window | None:
     """Where an array is zero, if it is another one with zeros there."""
-    if node.op is not update or not node.inputs[1].type.size:
-        return None
-    value = uniform(node.inputs[1])
-    if value is None or value.any():
+    if node.op is not update or not node.inputs[1].type.size or not is_zero(node.inputs[1]):
         return None
     return Window(node["starts"], node.inputs[1].shape, node["steps"])
 
