@@ -23,11 +23,18 @@ function roofline(page, chosen) {
   svg.append(...gridOf(across, up));
   const [roof, ...names] = roofs ? roofsOf(across, up, peak, bandwidth) : [];
   if (roof) svg.append(roof);
-  const order = [...points].sort((a, b) => (a.group === chosen) - (b.group === chosen));
-  for (const { group, x, y } of order) {
+  // of kernels at the same place one is drawn, the chosen or the slowest: layers repeat
+  const places = new Map();
+  for (const { group, x, y } of points) {
+    const place = { group, cx: Math.round(across(x)), cy: Math.round(up(y)) };
+    const key = `${place.cx} ${place.cy}`;
+    const other = places.get(key)?.group;
+    if (!other || group === chosen || (other !== chosen && group.time > other.time)) places.set(key, place);
+  }
+  for (const { group, cx, cy } of [...places.values()].sort((a, b) => (a.group === chosen) - (b.group === chosen))) {
     svg.append(draw("circle", {
       class: `point ${group.measured ? "measured" : "guess"} ${group === chosen ? "chosen" : ""}`,
-      cx: across(x), cy: up(y), r: group === chosen ? 6 : 4.5,
+      cx, cy, r: group === chosen ? 6 : 4.5,
       onclick: () => page.select({ group: group.index }, true),
       onpointerenter: (event) => page.hover({ group: group.index }, event),
       onpointerleave: () => page.hover(undefined),
@@ -98,70 +105,85 @@ class MemoryChart {
   }
 
   show() {
-    const { model } = this.page;
-    const memory = model.doc.memory;
+    const { memory } = this.page.model.doc;
     const width = this.element.clientWidth;
     const height = this.element.clientHeight;
     const isEmpty = !memory?.values.length;
     document.body.classList.toggle("no-memory", isEmpty);
     if (isEmpty || !width) return;
     const live = liveBytes(memory);
-    const rects = placed(memory);
-    const most = Math.max(1, ...(rects ? rects.map((rect) => rect.offset + rect.bytes) : live));
-    const step = width / memory.count;
+    const values = placed(memory);
+    const most = Math.max(1, ...(values ? values.map((value) => value.offset + value.bytes) : live));
     const top = 24;
+    this.geometry = { step: width / memory.count, height, top };
     const up = (value) => height - 2 - (value / most) * (height - top - 4);
-    const svg = draw("svg", { class: "memory", width, height, role: "img",
-      "aria-label": "memory over the schedule" });
-    if (rects) {
-      for (const rect of rects) svg.append(this.rect(rect, step, up, memory));
-      const line = up(memory.arena);
-      if (memory.results) svg.append(
-        draw("line", { class: "arena-line", x1: 0, x2: width, y1: line, y2: line }));
-    } else svg.append(this.area(live, step, up, memory));
+    this.rects = (values || []).map((value) => this.rect(value, up));
+    const svg = draw("svg", { class: "memory", width, height, role: "img", "aria-label": "memory over the schedule" },
+      values ? this.areas() : this.area(live, up),
+      values && memory.results && draw("line", { class: "arena-line", x1: 0, x2: width, y1: up(memory.arena), y2: up(memory.arena) }));
+    if (values) this.listen(svg);
     this.cursor = draw("g", { class: "cursor" });
     svg.append(this.cursor);
-    this.geometry = { step, height, top };
     const peak = Math.max(...live);
     this.element.replaceChildren(make("div", { class: "memory-title" },
       make("b", {}, "Memory over the schedule"),
-      rects
+      values
         ? ` ${asBytes(memory.arena)} shared by values of ${asBytes(memory.unshared)}, and ${asBytes(memory.results)} of results, over ${plural(memory.count, "kernel")}`
         : ` at most ${asBytes(peak)} alive, after ${live.indexOf(peak) + 1} of ${plural(memory.count, "operation")} `,
-      rects ? "" : badge(false)), svg);
+      values ? "" : badge(false)), svg);
     this.point(this.page.selected);
   }
 
-  rect(rect, step, up, memory) {
-    const { model } = this.page;
-    const node = rect.node === undefined ? undefined : model.nodes[rect.node];
-    const x = rect.first * step;
-    const w = (rect.last + 1 - rect.first) * step;
-    const y = up(rect.offset + rect.bytes);
-    const h = Math.max(up(rect.offset) - y, 1);
-    const what = rect.node === undefined ? undefined : { node: rect.node };
-    const label = node ? node.op : "";
-    return draw("g", {
-      class: `value ${node ? node.phase : ""} ${h < 5 || w < 4 ? "thin" : ""}`,
-      "data-node": rect.node,
-      onclick: () => what && this.page.select(what, true),
-      onpointerenter: (event) => this.page.hover(
-        what ?? { text: `${rect.purpose} · ${asBytes(rect.bytes)}` }, event),
-      onpointerleave: () => this.page.hover(undefined),
-    },
-    draw("rect", { x: x + 0.5, y: y + 0.5, width: Math.max(w - 1, 0.6), height: Math.max(h - 1, 0.6), rx: 2 }),
-    h > 13 && w > label.length * 6.3 + 8
-      ? draw("text", { x: x + 5, y: y + Math.min(h / 2 + 4, 14) }, label) : null);
+  /** A value, and its place in the chart. */
+  rect(value, up) {
+    const { step } = this.geometry;
+    const node = this.page.model.nodes[value.node];
+    const y = up(value.offset + value.bytes);
+    const w = (value.last + 1 - value.first) * step;
+    const h = Math.max(up(value.offset) - y, 1);
+    return { value, x: value.first * step, y, w, h, phase: node?.phase ?? "", label: node?.op ?? "" };
+  }
+
+  /** All values of a phase as one element, thin ones without a line: thousands have to be cheap. */
+  areas() {
+    const paths = new Map();
+    for (const { x, y, w, h, phase } of this.rects) {
+      const name = `value ${phase} ${h < 5 || w < 4 ? "thin" : ""}`;
+      const [left, top, across, down] = [x + 0.5, y + 0.5, Math.max(w - 1, 0.6), Math.max(h - 1, 0.6)].map(tenths);
+      const path = `M${left} ${top}h${across}v${down}h${-across}z`;
+      paths.set(name, (paths.get(name) ?? "") + path);
+    }
+    const texts = this.rects.filter(({ w, h, label }) => label && h > 13 && w > label.length * 6.3 + 8);
+    return [...[...paths].map(([name, d]) => draw("path", { class: name, d })),
+      ...texts.map(({ x, y, h, label }) => draw("text", { class: "value-name", x: x + 5, y: y + Math.min(h / 2 + 4, 14) }, label))];
+  }
+
+  listen(svg) {
+    const at = ({ offsetX, offsetY }) => this.rects.findLast(({ x, y, w, h }) =>
+      offsetX >= x && offsetX < x + w && offsetY >= y && offsetY < y + h)?.value;
+    svg.addEventListener("click", (event) => {
+      const value = at(event);
+      if (value?.node !== undefined) this.page.select({ node: value.node }, true);
+    });
+    svg.addEventListener("pointermove", (event) => {
+      const value = at(event);
+      svg.classList.toggle("points", value?.node !== undefined);
+      this.page.hover(!value ? undefined : value.node !== undefined ? { node: value.node }
+        : { text: `${value.purpose} · ${asBytes(value.bytes)}` }, event);
+    });
+    svg.addEventListener("pointerleave", () => this.page.hover(undefined));
   }
 
   /** Live bytes as one line, where no places are planned. */
-  area(live, step, up, memory) {
+  area(live, up) {
+    const { step } = this.geometry;
+    const { values } = this.page.model.doc.memory;
     let path = `M0 ${up(0)}`;
     live.forEach((value, at) => {
       path += `L${at * step} ${up(value)}H${(at + 1) * step}`;
     });
     const stepAt = (event) => Math.floor(event.offsetX / step);
-    const born = (at) => memory.values.filter((value) => value.first <= at && value.node !== undefined)
+    const born = (at) => values.filter((value) => value.first <= at && value.node !== undefined)
       .reduce((best, value) => (!best || value.first > best.first ? value : best), undefined);
     return draw("path", {
       class: "live", d: `${path}V${up(0)}Z`,
@@ -172,7 +194,7 @@ class MemoryChart {
     });
   }
 
-  /** Mark when the selected node lives, or its kernel runs. */
+  /** Mark when the selected node lives and where, or when its kernel runs. */
   point(what) {
     if (!this.cursor) return;
     this.cursor.replaceChildren();
@@ -186,9 +208,8 @@ class MemoryChart {
     for (const at of steps) {
       this.cursor.append(draw("rect", { x: at * step, y: top - 3, width: Math.max(step, 2), height: height - top + 2 }));
     }
-    for (const element of this.element.querySelectorAll(".value")) {
-      element.classList.toggle("selected",
-        what?.node !== undefined && element.dataset.node === String(what.node));
+    for (const { value, x, y, w, h } of what?.node === undefined ? [] : this.rects) {
+      if (value.node === what.node) this.cursor.append(draw("rect", { class: "chosen", x, y, width: w, height: h }));
     }
   }
 }

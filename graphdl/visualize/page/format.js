@@ -24,6 +24,9 @@ function filled(element, attributes, children) {
   return element;
 }
 
+/** A length in pixels, as fine as anyone sees. */
+const tenths = (length) => Math.round(10 * length) / 10;
+
 /** Three digits, no exponent. */
 function digits(value) {
   if (value === 0) return "0";

@@ -1,18 +1,24 @@
 // The document, with what follows from it: users, labels, the kernels and the group of each node.
+// What only an opened picture or a selected node needs is worked out when it is first asked for.
 
 /** A document ready for the page. A stage is one of its graphs, in the order of the passes. */
 function modelOf(doc) {
   const kernels = (doc.kernels || []).map((kernel, index) => ({ ...kernel, index }));
   for (const kernel of kernels) Object.assign(kernel, timing(kernel));
-  const kernelsOf = doc.nodes.map(() => []);
-  for (const kernel of kernels) for (const node of kernel.nodes) kernelsOf[node].push(kernel);
   const groups = doc.groups.map((group, index) => groupOf(doc, group, index, kernels));
-  const groupOfNode = new Map();
-  for (const group of groups) for (const node of group.nodes) groupOfNode.set(node, group);
-  const stages = doc.graphs.map((graph, index) => stageOf(doc, graph, index));
-  const gradients = doc.nodes.map(() => []);
-  doc.nodes.forEach((node, id) => (node.gradient_of || []).forEach((of) => gradients[of].push(id)));
-  return { doc, nodes: doc.nodes, kernels, kernelsOf, groups, groupOfNode, stages, gradients };
+  const stages = doc.graphs.map((graph, index) => new Stage(doc, graph, index));
+  const model = { doc, nodes: doc.nodes, kernels, groups, stages };
+  lazily(model, "kernelsOf", () => byNode(doc, kernels, (kernel) => kernel.nodes));
+  lazily(model, "groupOfNode", () => new Map(groups.flatMap((group) => group.nodes.map((node) => [node, group]))));
+  lazily(model, "gradients", () => byNode(doc, doc.nodes.keys(), (id) => doc.nodes[id].gradient_of || []));
+  return model;
+}
+
+/** Of each node, the things that have to do with it. */
+function byNode(doc, things, nodesOf) {
+  const found = doc.nodes.map(() => []);
+  for (const thing of things) for (const node of nodesOf(thing)) found[node].push(thing);
+  return found;
 }
 
 /** Measured if it is, otherwise estimated. */
@@ -46,33 +52,56 @@ function groupOf(doc, group, index, kernels) {
   };
 }
 
-function stageOf(doc, graph, index) {
-  const users = new Map(graph.nodes.map((node) => [node, []]));
-  const labels = new Map();
-  graph.nodes.forEach((node, place) => {
-    const inputs = graph.names.length;
-    labels.set(node, place < inputs ? graph.names[place] : `%${place - inputs}`);
+/** One of the graphs. `users`, `labels` and `members` go by node, `boxesOf` and `cellOf` by box. */
+class Stage {
+  constructor(doc, graph, index) {
+    const { name, nodes, names, outputs, overview } = graph;
+    Object.assign(this, { name, nodes, names, outputs, overview, index });
+    lazily(this, "picture", () => written(doc, graph.picture));
+    lazily(this, "members", () => new Set(nodes));
+    lazily(this, "labels", () => new Map(nodes.map((node, at) =>
+      [node, at < names.length ? names[at] : `%${at - names.length}`])));
+    lazily(this, "users", () => usersOf(doc, nodes));
+    lazily(this, "boxesOf", () => boxesOf(this.picture));
+    lazily(this, "cellOf", () => this.picture.boxes.map((box) => cellAround(this.picture, box)));
+  }
+}
+
+function usersOf(doc, nodes) {
+  const users = new Map(nodes.map((node) => [node, []]));
+  for (const node of nodes) {
     for (const operand of new Set(doc.nodes[node].inputs)) users.get(operand)?.push(node);
-  });
-  for (const box of graph.picture.boxes) {
+  }
+  return users;
+}
+
+/** The picture with the texts of all its boxes: those of most follow from their node. */
+function written(doc, picture) {
+  for (const box of picture.boxes) {
     if (box.node === undefined) continue; // the numbers of an edge
     const node = doc.nodes[box.node];
     box.kind ??= "op";
     box.title ??= node.title ?? node.op;
     box.detail ??= shortType(node);
   }
-  const boxesOf = new Map();
-  graph.picture.boxes.forEach((box, at) => {
+  return picture;
+}
+
+function boxesOf(picture) {
+  const found = new Map();
+  picture.boxes.forEach((box, at) => {
     if (box.node === undefined) return;
-    if (!boxesOf.has(box.node)) boxesOf.set(box.node, []);
-    boxesOf.get(box.node).push(at);
+    if (!found.has(box.node)) found.set(box.node, []);
+    found.get(box.node).push(at);
   });
-  const cellOf = graph.picture.boxes.map((box) => {
-    let at = box.in; // the part of a band around a box, through its kernel
-    while (at !== undefined && graph.picture.groups[at].in !== undefined) at = graph.picture.groups[at].in;
-    return at;
-  });
-  return { ...graph, index, users, labels, boxesOf, cellOf, members: new Set(graph.nodes) };
+  return found;
+}
+
+/** The part of a band around a box, through its kernel. */
+function cellAround({ groups }, box) {
+  let at = box.in;
+  while (at !== undefined && groups[at].in !== undefined) at = groups[at].in;
+  return at;
 }
 
 /** What tells one node from another across passes and files, if they are not the same one. */

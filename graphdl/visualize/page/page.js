@@ -434,13 +434,11 @@ class Page {
       }
       event.stopPropagation();
     });
-    const groups = stages.at(-1).picture.groups;
-    const has = { op: true, kernel: groups.some((group) => group.group !== undefined),
-      scope: groups.some((group) => group.group === undefined) };
+    const has = { op: true, kernel: doc.groups.length > 0, scope: stages.at(-1).overview !== undefined };
     const level = this.$("level");
     level.append(...LEVELS.filter((name) => has[name]).map((name) => make("option", { value: name }, `${name}s`)));
     level.addEventListener("change", () => this.setLevel(level.value));
-    this.$("levels").hidden = !groups.length;
+    this.$("levels").hidden = !has.kernel && !has.scope;
     const system = matchMedia("(prefers-color-scheme: dark)");
     this.theme(doc.begin?.theme ?? (system.matches ? "dark" : "light"));
     system.addEventListener("change", () => this.theme(system.matches ? "dark" : "light"));

@@ -192,7 +192,7 @@ class Panel {
     const { model, stage } = this.page;
     const node = model.nodes[id];
     const label = stage.labels.get(id) ?? "";
-    const kernels = stage.picture?.groups.length || !model.doc.kernels ? model.kernelsOf[id] : [];
+    const kernels = stage.picture.groups.length || !model.doc.kernels ? model.kernelsOf[id] : [];
     const time = kernels.reduce((sum, kernel) => sum + (kernel.time || 0), 0);
     const group = model.groupOfNode.get(id);
     const users = stage.users.get(id) || [];

@@ -1,10 +1,26 @@
 // Unpacks the page: its document, styles and script lie in it as one compressed text.
 
+/** A property that is worked out when it is first asked for. */
+function lazily(object, name, work) {
+  const now = (value) => Object.defineProperty(object, name, { value, enumerable: true, writable: true });
+  const get = () => now(work())[name];
+  Object.defineProperty(object, name, { get, configurable: true, enumerable: true });
+}
+
 /** What `graphdl.visualize.page` packed: JSON, deflated, in base64. */
 async function unpacked(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < bytes.length; at += 1) bytes[at] = letters.charCodeAt(at);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return JSON.parse(await new Response(stream).text());
+  const content = JSON.parse(await new Response(stream).text());
+  for (const doc of content.documents) {
+    for (const part of [doc, ...doc.graphs]) {
+      for (const [name, json] of Object.entries(part.late)) lazily(part, name, () => JSON.parse(json));
+      delete part.late;
+    }
+  }
+  return content;
 }
 
 (async () => {

@@ -8,7 +8,7 @@ const ZOOM_STEP = 1.2;
 const SMALL = 0.45;
 const TINY = 0.22;
 /** Of a picture with more boxes than this, texts are made only when they can be read. */
-const MANY = 2000;
+const MANY = 500;
 /** What the legend takes at the lower border. */
 const LEGEND_ROOM = 52;
 /** What counts as an op: not the names of results, nor what is drawn again. */
@@ -516,7 +516,7 @@ const CORNER = 7;
 
 /** A line through points: corners are round, and what is neither upright nor level is an S. */
 function curve(points) {
-  const n = (value) => Math.round(value * 10) / 10;
+  const n = tenths;
   const isStraight = ([x0, y0], [x1, y1]) => Math.abs(x0 - x1) < 0.6 || Math.abs(y0 - y1) < 0.6;
   const towards = ([x0, y0], [x1, y1]) => {
     const length = Math.hypot(x1 - x0, y1 - y0) || 1;
