@@ -548,23 +548,30 @@ def packed_blocks(product: Product, depth: int, a_adjacent: bool = True) -> tupl
     batch = product.batch[0] * product.batch[1]
     work = batch * m * max(n, r.panel) * (k + STORE_COST)
     wanted = max(1, min(JOBS_PER_CORE * cores(), work // JOB))
-    pieces = max(1, wanted // max(1, batch * _parts(n, widest)))
+    busy = min(cores(), wanted)
+    least = max(1, _parts(n, widest))
 
-    def shape(by_rows: int) -> tuple[int, int]:
-        columns = _even(n, _parts(widest, _parts(pieces, by_rows)), unit)
+    def shape(by_rows: int, by_columns: int) -> tuple[int, int]:
+        columns = _even(n, _parts(n, by_columns), unit)
         sums = SUMS_BYTES // size // columns // tiles.STRIP * tiles.STRIP
         return _even(m, min(sums if depth < k else m, _parts(m, by_rows)), tiles.STRIP), columns
 
-    def time(shape: tuple[int, int]) -> float:
-        """Of all cores that there is work for, as a multiple of what the tiles alone take."""
-        jobs = max(1, batch * _parts(m, shape[0]) * _parts(n, shape[1]))
-        busy = min(cores(), wanted)
-        idle = _parts(jobs, busy) * busy / jobs
-        return idle * (
-            1 + PACK_COST / shape[0] + (READ_COST if a_adjacent else GATHER_COST) / shape[1]
-        )
+    def jobs(shape: tuple[int, int]) -> int:
+        return batch * _parts(m, shape[0]) * _parts(n, shape[1])
 
-    return min((shape(by_rows) for by_rows in range(1, pieces + 1)), key=time)
+    def time(shape: tuple[int, int]) -> float:
+        """Of the core that ends last, as a multiple of its share of what the tiles alone take."""
+        rows, columns = shape
+        last = _parts(jobs(shape), busy) * busy * rows * columns
+        read = READ_COST if a_adjacent else GATHER_COST
+        return last * (1 + PACK_COST / rows + read / columns)
+
+    shapes = {
+        shape(by_rows, by_columns)
+        for by_columns in range(least, least + wanted)
+        for by_rows in range(1, max(1, _parts(wanted, max(1, batch * by_columns))) + 1)
+    }
+    return min(sorted(shapes), key=lambda shape: (-min(jobs(shape), wanted), time(shape)))
 
 
 def cores() -> int:
