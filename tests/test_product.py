@@ -28,7 +28,12 @@ def table_of(dtype, a, b, epilogue, operands: Sequence[np.ndarray]):
     batch = (1, 1, *a.shape[:-2])[-2:]
     what = Product(dtype, a.shape[-2], b.shape[-1], a.shape[-1], batch)
     words, n = product.launch_table(
-        what, array_of(a), array_of(b), address, [array_of(x) for x in operands]
+        what,
+        array_of(a),
+        array_of(b),
+        address,
+        [array_of(x) for x in operands],
+        epilogue.only_stores(dtype),
     )
     return np.array(words, np.int64), n
 
@@ -141,8 +146,9 @@ def test_rows_do_not_depend_on_how_many_there_are():
 @pytest.mark.parametrize("right", ["rows", "columns"])
 def test_nothing_outside_the_operands_counts(right):
     rng = np.random.default_rng(0)
-    for m, n, k in rng.choice(SIZES[:14], (30, 3)):
-        a, b = np.full((m + 2, k + 2), np.nan, np.float32), np.full((200, 200), np.nan, np.float32)
+    whole = [(1, 256, 9), (5, 32, 3), (8, 64, 40), (13, 112, 7), (20, 64, 1500)]  # vectors
+    for m, n, k in [*rng.choice(SIZES[:14], (30, 3)), *whole]:
+        a, b = (np.full(shape, np.nan, np.float32) for shape in ((m + 2, k + 2), (1600, 1600)))
         a[1:-1, 1:-1] = rng.standard_normal((m, k))
         b = b[: k + 2, : n + 2] if right == "rows" else b[: n + 2, : k + 2].T
         b[1:-1, 1:-1] = rng.standard_normal((k, n))

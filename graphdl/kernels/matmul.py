@@ -169,11 +169,11 @@ def product_launch(group: Group, stored: set[Node]) -> Launch:
     names = list(dict.fromkeys(node.op.name for node in group.members))[:4]
     source = product.epilogue_source(SUFFIX[root.dtype], epilogue, "_".join(names))
     if root.op is contraction.contract:
-        return _contraction(writer, source)
+        return _contraction(writer, source, epilogue.only_stores(SUFFIX[root.dtype]))
     return _convolution(writer, source)
 
 
-def _contraction(writer: _Epilogue, source: KernelSource) -> Launch:
+def _contraction(writer: _Epilogue, source: KernelSource, only_stores: bool) -> Launch:
     root = writer.root
     a, b = root.inputs
     role = roles(root)
@@ -207,6 +207,7 @@ def _contraction(writer: _Epilogue, source: KernelSource) -> Launch:
         product.Array(0, _bytes(strides_b, size)),
         0,
         [product.Array(0, strides) for _, _, strides in writer.words],
+        only_stores,
     )
     words = _addressed(numbers, writer, {product.A: view_a, product.B: view_b})
     return _launch(writer, source, words, iterations, batch * m * n * k, f"product {suffix}")

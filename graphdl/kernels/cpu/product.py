@@ -57,8 +57,9 @@ PACKED, DIRECT, DOT = range(3)
 #: Words of the launch table; all strides are in bytes, batches are numbered (z, y).
 EPILOGUE, A, B, M, N, K, BATCH_Y = range(7)
 A_Z, A_Y, A_I, A_K, B_Z, B_Y, B_K, B_J = range(7, 15)
-ROWS, ROW_BLOCKS, COLUMNS, COLUMN_BLOCKS, DEPTH, MODE = range(15, 21)
-OPERANDS = 21  # from here on, for each operand of the epilogue: its address, its strides z, y, i, j
+ROWS, ROW_BLOCKS, COLUMNS, COLUMN_BLOCKS, DEPTH, MODE, STORED = range(15, 22)
+OPERANDS = 22  # from here on, for each operand of the epilogue: its address, its strides z, y, i, j
+OPERAND_ADDRESS, OPERAND_Z, OPERAND_Y, OPERAND_I, OPERAND_J = range(5)
 OPERAND_WORDS = 5
 
 #: Words of the table that an epilogue is called with; its iterations are rows of the sums.
@@ -202,6 +203,7 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
     place = f.stack(f.constant(64))
     f.store(place + 8 * LAUNCH, table)
     m, n, k, mode = word(M), word(N), word(K), word(MODE)
+    out_i = word(OPERANDS + OPERAND_I)
     ai, ak, bk, bj = word(A_I), word(A_K), word(B_K), word(B_J)
     deep, row_blocks, column_blocks = word(DEPTH), word(ROW_BLOCKS), word(COLUMN_BLOCKS)
     whole = deep >= k
@@ -221,6 +223,12 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
             f.store(place + 8 * index, value)
         a0 = word(A) + z * word(A_Z) + y * word(A_Y) + i0 * ai
         b0 = word(B) + z * word(B_Z) + y * word(B_Y) + j0 * bj
+        # Tiles write whole vectors, so a block that ends within one keeps its sums here.
+        kept = word(STORED).equals(0) | (columns % r.lanes).differs(0)
+        out = (
+            word(OPERANDS + OPERAND_ADDRESS) + z * word(OPERANDS + OPERAND_Z) + y * word(OPERANDS + OPERAND_Y)
+            + i0 * out_i + j0 * r.size
+        )  # fmt: skip
         start = f.variable(0)
         with f.forever() as steps:
             depth = f.smaller(k - start.get(), deep)
@@ -238,7 +246,8 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
             with f.count(0, (rows + (tall - 1)) // tall) as row:
                 i = row * tall
                 height = f.smaller(rows - i, tall)
-                c = sums + f.select(whole, 0, i * ci)
+                c = f.select(kept, sums + f.select(whole, 0, i * ci), out + i * out_i)
+                ci2 = f.select(kept, ci, out_i)
                 a2, ai2, ak2 = f.variable(a1 + i * ai), f.variable(ai), f.variable(ak)
                 with f.when(mode.equals(DOT)):
                     f.call(
@@ -264,10 +273,10 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
                         ai2.set(size + 64)
                     f.call(
                         "multiply", a2.get(), ai2.get(), ak2.get(), height,
-                        f.select(mode.equals(DIRECT), b1, 0), bk, panels, columns, c, ci, depth,
+                        f.select(mode.equals(DIRECT), b1, 0), bk, panels, columns, c, ci2, depth,
                         start.get(),
                     )  # fmt: skip
-                with f.when(last):
+                with f.when(last & kept):
                     f.store(place + 8 * SUMS, c)
                     f.store(place + 8 * FIRST_ROW, i0 + i)
                     f.call(word(EPILOGUE), place, 0, height, returns="void")
@@ -439,6 +448,15 @@ class Epilogue(Struct, frozen=True):
     lines: tuple[str, ...]
     numbers: tuple[str, ...] = ()
 
+    def only_stores(self, dtype: str) -> bool:
+        """Whether c becomes rows of the one operand as it is, so that tiles may write it there."""
+        first = self.operands[0]
+        return (
+            len(self.operands) == 1
+            and (first.dtype, first.along) == (dtype, "adjacent")
+            and self.lines == (f"{first.element} = c",)
+        )
+
 
 def epilogue_source(dtype: str, epilogue: Epilogue, name: str = "epilogue") -> KernelSource:
     """The kernel that the core of `dtype` calls with rows of c."""
@@ -582,11 +600,17 @@ def cores() -> int:
 
 
 def launch_table(
-    product: Product, a: Array, b: Array, epilogue: int, operands: Sequence[Array]
+    product: Product,
+    a: Array,
+    b: Array,
+    epilogue: int,
+    operands: Sequence[Array],
+    only_stores: bool = False,
 ) -> tuple[list[int], int]:
     """The launch table and the number of iterations of the core.
 
     `epilogue` is the address of the compiled epilogue, `operands` are its arrays, in its order.
+    If it `only_stores` c, which `Epilogue.only_stores` tells, blocks of whole vectors do without it.
     """
     c = cut(product, a, b)
     row_blocks, column_blocks = _parts(product.m, c.rows), _parts(product.n, c.columns)
@@ -594,6 +618,7 @@ def launch_table(
         epilogue, a.address, b.address, product.m, product.n, product.k, product.batch[1],
         *a.strides, *b.strides,
         c.rows, row_blocks, c.columns, column_blocks, c.depth, c.mode,
+        int(only_stores and c.mode != DOT),
     ]  # fmt: skip
     for operand in operands:
         words += [operand.address, *operand.strides]

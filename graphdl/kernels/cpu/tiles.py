@@ -208,7 +208,7 @@ def define_tile(texts: list[str], registers: Registers, rows: int, vectors: int)
 
     a: element (i, k) at a + i * ai + k * ak. b: the first two vectors of row k lie at b + k * bk,
     each next two lie bp further on. c: rows of adjacent elements. Rows at and past `height` repeat
-    the last row, so nothing outside `a` is read; all `rows` of c are written. The sums start at
+    the last row, so nothing outside `a` is read and nothing below `c` is written. The sums start at
     zero, or from c if resume != 0.
 
     Every element is one chain of multiply-adds over rising k, whatever the tile.
@@ -219,12 +219,13 @@ def define_tile(texts: list[str], registers: Registers, rows: int, vectors: int)
         step = registers.lanes * registers.size
         sums = v.variables(rows, vectors)
         last = height - 1
-        starts = [a] + [a + f.smaller(f.constant(i), last) * ai for i in range(1, rows)]
+        clamped = [f.smaller(f.constant(i), last) for i in range(rows)]
+        starts = [a + i * ai for i in clamped]
 
         def each_of_c(visit: Callable[[str, Value], None]) -> None:
             for i in range(rows):
                 for j in range(vectors):
-                    visit(sums[i][j], c + ci * i + j * step)
+                    visit(sums[i][j], c + clamped[i] * ci + j * step)
 
         with f.when(resume.differs(0)):
             each_of_c(lambda slot, address: v.set(slot, v.load(address)))
