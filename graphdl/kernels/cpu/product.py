@@ -40,6 +40,10 @@ GATHERED = 4
 #: The largest step of k, in elements: where those of a row of a are adjacent, and where they are
 #: apart, so that a column of a that is as high as a strip takes a cache line or two for each k.
 DEEPEST, DEEPEST_APART = 1024, 256
+#: The step of k where b is read where it lies: so many rows of it, each its own stream of adjacent
+#: lines, are read from left to right at a time. More streams than that are not fetched ahead. Fewer
+#: bytes than NEAR stay in the second-level cache from call to call, and are read in one step.
+BAND, NEAR = 64, 1 << 20
 #: The largest number of columns of a block.
 WIDEST = 512
 
@@ -551,9 +555,13 @@ def cut(product: Product, a: Array, b: Array) -> Cut:
     deepest = DEEPEST if a_adjacent or mode != PACKED else DEEPEST_APART
     depth = k if k <= deepest + deepest // 4 else _even(k, deepest, 1)
     depth = max(depth, 1)
-    if mode != PACKED:
+    if mode == DOT:
         return Cut(tiles.STRIP, _even(n, 8 * r.lanes, r.panel), depth, mode)
-
+    if mode == DIRECT:
+        columns = _even(n, max(8 * r.lanes, min(WIDEST, _parts(n, cores()))), r.panel)
+        if k * b.strides[2] > NEAR:
+            depth = min(depth, BAND if m > 1 else BAND // 2)
+        return Cut(tiles.STRIP, columns, depth, mode)
     return Cut(*packed_blocks(product, depth, a_adjacent), depth, mode)
 
 
