@@ -135,6 +135,14 @@ def define_multiply(texts: list[str], r: Registers) -> None:
             loop.stop_when(columns < done.get() + 8 * r.lanes)
             tile(1, 8, f.constant(0), b + done.get() * r.size, bk, f.constant(row_size))
             done.set(done.get() + 8 * r.lanes)
+        if r.many:
+            # Where b is not packed, a tile of all the rows reads each line of it once. 12 x 2 needs
+            # more addresses than there are registers, and is slower than 6 x 4 twice.
+            seven_or_eight = (height > 6) & (height < 9)
+            with f.when(direct & seven_or_eight), f.forever() as loop:
+                loop.stop_when(columns < done.get() + width)
+                tile(8, 2, f.constant(0), b + done.get() * r.size, bk, f.constant(0))
+                done.set(done.get() + width)
         with f.forever() as loop:
             left = columns - done.get()
             loop.stop_when(left < 1)
@@ -146,7 +154,7 @@ def define_multiply(texts: list[str], r: Registers) -> None:
                 two = f.select(direct, 2 * width, width + r.lanes + 1)
                 with f.when(left >= two):
                     # 7 and 8 rows are two tiles of 4, other heights have as many of 6 as they hold.
-                    rows = f.select((height > 6) & (height < 9), 4, 6)
+                    rows = f.select(seven_or_eight, 4, 6)
                     start = f.variable(0)
                     pair = f.select(direct, row_size, depth * row_size)
                     with f.forever() as strips:
@@ -229,10 +237,8 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
         b0 = word(B) + z * word(B_Z) + y * word(B_Y) + j0 * bj
         # Tiles write whole vectors, so a block that ends within one keeps its sums here.
         kept = word(STORED).equals(0) | (columns % r.lanes).differs(0)
-        out = (
-            word(OPERANDS + OPERAND_ADDRESS) + z * word(OPERANDS + OPERAND_Z) + y * word(OPERANDS + OPERAND_Y)
-            + i0 * out_i + j0 * r.size
-        )  # fmt: skip
+        out_z, out_y = word(OPERANDS + OPERAND_Z), word(OPERANDS + OPERAND_Y)
+        out = word(OPERANDS + OPERAND_ADDRESS) + z * out_z + y * out_y + i0 * out_i + j0 * r.size
         start = f.variable(0)
         with f.forever() as steps:
             depth = f.smaller(k - start.get(), deep)
@@ -618,7 +624,7 @@ def launch_table(
     """The launch table and the number of iterations of the core.
 
     `epilogue` is the address of the compiled epilogue, `operands` are its arrays, in its order.
-    If it `only_stores` c, which `Epilogue.only_stores` tells, blocks of whole vectors do without it.
+    If it `only_stores` c (see `Epilogue`), blocks of whole vectors do without it.
     """
     c = cut(product, a, b)
     row_blocks, column_blocks = _parts(product.m, c.rows), _parts(product.n, c.columns)

@@ -50,7 +50,7 @@ class Registers(Struct, frozen=True):
         registers. They beat 12 x 2, which does 14 loads where they do 10, by 5 to 10 %.
         """
         narrow = ((6, 2), (6, 1), (1, 8))
-        return ((6, 4), (4, 4), *narrow) if self.many else narrow
+        return ((6, 4), (4, 4), (8, 2), *narrow) if self.many else narrow
 
     @property
     def dots(self) -> tuple[tuple[int, int], ...]:
