@@ -165,8 +165,11 @@ class Executable:
     @cached_property
     def flat(self) -> Callable[..., tuple[Any, ...]]:
         """The function of the leaves of the arguments that returns the leaves of the result."""
+        return self._flat(self._native)
+
+    def _flat(self, made: build.Native, is_timed: bool = False) -> Callable[..., tuple[Any, ...]]:
         result = entry.TupleSpec(tuple(self._results))
-        call = build.entry_of(self._native, self._leaves, result)
+        call = build.entry_of(made, self._leaves, result, is_timed=is_timed)
         return self._watched(call) if self._checks else self._checked(call, None)
 
     def with_copies(self, leaves: Sequence[Any]) -> list[Any]:
@@ -608,11 +611,13 @@ class Executable:
     def profile(self, *args: Any, calls: int | None = None) -> Report:
         """Where the time of a call with these arguments goes, kernel by kernel.
 
-        Ordinary calls alternate with runs of the same kernels under a stopwatch; what ordinary
-        calls run is as it was before. The kernels' times add up to that of a call, but for what it
-        takes to read the arguments and make the results (`report.overhead`). Kernels that run side
-        by side divide the time that they take together. Kernels in the bodies of loops and
-        branches are listed below these; what it takes to read the clock for them is taken off.
+        Ordinary calls alternate with calls of the same kernels under a stopwatch; what ordinary
+        calls run is as it was before. The report has a line for each kernel, and for what else a
+        call does: reading arguments and making results, waiting for threads (`report.rest`).
+        Kernels that run side by side divide the time that they take together. Kernels in the bodies
+        of loops and branches are listed below these. What it takes to read the clock is measured by
+        itself and taken off; so how far all lines add up to an ordinary call (`report.covered`)
+        tells how much of the report to believe.
 
         Args:
             args: as for a call. Arrays that a call would overwrite are copied.
@@ -641,6 +646,7 @@ class Executable:
             self._program,
             self.memory,
             self.flat,
+            partial(self._flat, is_timed=True),
             partial(self.with_copies, leaves),
             calls,
         )

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 import graphdl as gd
 from graphdl.kernels.cpu import pool, tape
-from graphdl.profile import KernelTime, Peak, Report, peaks
+from graphdl.profile import KernelTime, Part, Peak, Report, measure, peaks
 from graphdl.profile.report import duration
 
 Array = np.ndarray[Any, Any]
@@ -25,6 +26,7 @@ def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     flops = {"float32": 2e11, "float64": 1e11}
     monkeypatch.setattr(peaks, "_measured", lambda threads: Peak(2e10, flops, threads))
     monkeypatch.setattr(peaks, "_known", {})
+    monkeypatch.setattr(peaks, "_fresh", set())
     monkeypatch.setattr(peaks, "_path", lambda threads: None)
 
 
@@ -43,27 +45,46 @@ def arrays(*shapes: tuple[int, ...], dtype: str = "float32") -> list[Array]:
 STEP = arrays((256, 192), (192, 10), (128, 256), (128, 10))
 
 
+def covered(executable: gd.Executable, *args: Any) -> Report:
+    """A profile whose lines add up to an ordinary call, which nothing in it is fitted to.
+
+    Another process may have the processor meanwhile: so of several profiles, the least times.
+    """
+    reports: list[Report] = []
+    for _ in range(10):
+        reports.append(executable.profile(*args))
+        lines = [[x.seconds for x in (*report.kernels, *report.rest)] for report in reports]
+        least = sum(min(line) for line in zip(*lines, strict=True))
+        if abs(least / min(report.seconds for report in reports) - 1) < 0.05:
+            return reports[-1]
+    raise AssertionError(str(reports[-1]))
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_times_add_up_to_those_of_a_call(threads: int) -> None:
     before = pool.num_threads()
     gd.set_num_threads(threads)
     try:
         executable = gd.compile(step).lower(*STEP)
-        best = 1.0
-        for _ in range(8):  # another process may have had the processor meanwhile
-            report = executable.profile(*STEP)
-            inside = sum(kernel.median for kernel in report.kernels)
-            best = min(best, abs(inside + report.overhead - report.median) / report.median)
-            if best < 0.05:
-                break
+        report = covered(executable, *STEP)
     finally:
         gd.set_num_threads(before)
-    assert best < 0.05, str(report)
     assert [k.name for k in report.kernels] == [k.name for k in executable.kernels]
     assert [k.flops for k in report.kernels] == [k.flops for k in executable.kernels]
     assert [k.nodes for k in report.kernels] == [k.nodes for k in executable.kernels]
     assert all(0 < kernel.seconds <= kernel.median for kernel in report.kernels)
     assert report.peak.threads == threads
+    parts = [part.name for part in report.rest]
+    assert parts == ["arguments and results", "waiting for threads"][: len(parts)]
+
+
+def test_times_of_a_small_step_add_up() -> None:
+    """Of 5 us, a quarter goes to arguments and results; the clock takes a tenth more."""
+    args = arrays((32, 32), (32, 10), (8, 32), (8, 10))
+    report = covered(gd.compile(step).lower(*args), *args)
+    (entry,) = report.rest
+    assert 0.02 < entry.seconds / report.seconds < 0.6
+    assert 2e-9 < measure.reading_seconds() < 2e-6
 
 
 def test_a_profile_leaves_calls_and_arguments_as_they_are() -> None:
@@ -115,12 +136,13 @@ def test_loops_list_the_kernels_of_their_bodies() -> None:
 
 
 def test_reading_the_clock_in_a_loop_of_numbers_does_not_count() -> None:
+    """There, it doubles the time of the loop."""
+
     def wander(w: Any, xs: Any) -> Any:
         return gd.scan(lambda c, x: (np.tanh(c * w + x), None), 0.0, xs)[0] + np.sum(xs)
 
     args = 0.5, np.linspace(0, 1, 5000)
-    report = gd.compile(wander).lower(*args).profile(*args)
-    assert 0 < sum(kernel.seconds for kernel in report.kernels) <= 1.001 * report.seconds
+    report = covered(gd.compile(wander).lower(*args), *args)
     (scan,) = (kernel for kernel in report.kernels if kernel.body)
     assert 0 < sum(inner.seconds for inner in scan.body) <= 1.01 * scan.seconds
 
@@ -159,7 +181,8 @@ def made_up(name: str = "f") -> Report:
         KernelTime(0, "copy", 1e-3, 1e-3, 1, 10_000_000, 0, "float32", ("%1",), ("a.py:1",)),
         KernelTime(1, name, 3e-3, 3e-3, 1, 4, 300_000_000, "float64", ("%2",), (), (inner,)),
     )
-    return Report(name, kernels, 5e-3, 6e-3, 9, Peak(2e10, {"float64": 1e11}, 2))
+    rest = (Part("arguments and results", 5e-4, 1e-3), Part("waiting for threads", 2e-4, 1e-3))
+    return Report(name, kernels, rest, 5e-3, 6e-3, 9, Peak(2e10, {"float64": 1e11}, 2))
 
 
 def test_text_and_numbers() -> None:
@@ -171,14 +194,19 @@ def test_text_and_numbers() -> None:
     assert loop.own_seconds == pytest.approx(1e-3)
     assert report.overhead == pytest.approx(2e-3)
     lines = str(report).splitlines()
-    assert lines[0] == "f: 5 ms a call, median 6 ms of 9"
-    assert "1 ms    1 ms  16.7%  10.0      50%      0.0       0%  0: copy" in lines[4]
+    assert lines[0] == "f: 5 ms a call, median 6 ms of 9; all lines: 94.0% of a call"
+    assert "1 ms    1 ms   16.7%  10.0      50%      0.0       0%  0: copy" in lines[4]
     assert lines[4].endswith("a.py:1")
     assert "  0: add" in lines[6]
+    assert lines[7].split() == ["500", "us", "1", "ms", "16.7%", "arguments", "and", "results"]
+    assert lines[9].split() == ["4.7", "ms", "6", "ms", "100.0%", "all"]
+    fast = replace(copy, bytes=30_000_000)  # 3e10 bytes a second, where memory gives 2e10
+    assert "30.0   cached" in str(replace(report, kernels=(fast, loop)))
     assert duration(2.5) == "2.5 s"
     numbers = json.loads(report.to_json())
     assert numbers["kernels"][1]["body"][0]["runs"] == 10
     assert numbers["overhead"] == pytest.approx(2e-3)
+    assert numbers["covered"] == pytest.approx(0.94)
 
 
 HOSTILE = "</title><script>alert('x')</script>\"]]>%0{x}"
@@ -213,7 +241,7 @@ def test_saved_forms(tmp_path: Path) -> None:
     page.feed(report.save(tmp_path / "p.html").read_text())
     assert page.tags.count("script") == 1
     assert "http" not in " ".join(page.titles)
-    assert len(page.titles) == 5  # the call, three kernels, the rest
+    assert len(page.titles) == 6  # the call, three kernels, the rest in two parts
     assert page.titles[2].startswith(f"kernel 1: {HOSTILE}")
     with pytest.raises(gd.ArgumentError, match=r"\.trace\.json, \.json, \.html, \.txt"):
         report.save(tmp_path / "p.pdf")
@@ -238,6 +266,27 @@ def test_the_peak_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(peaks, "_known", {})
         assert peaks.peak() == first
     assert len(calls) == 5
+
+
+def test_a_peak_that_a_kernel_exceeds_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured while the machine was busy is too low, and would be kept for ever."""
+    monkeypatch.setattr(peaks, "_path", lambda threads: tmp_path / "peak.json")
+    threads = pool.num_threads()
+    found = iter([Peak(1e10, {"float64": 4e11}, threads), Peak(5e9, {"float64": 5e11}, threads)])
+    monkeypatch.setattr(peaks, "_measured", lambda threads: next(found))
+    (tmp_path / "peak.json").write_text('{"bandwidth": 8e9, "flops": {"float64": 3e11}}')
+    copy, loop = made_up().kernels
+    slow = replace(copy, bytes=1_000_000)
+    assert peaks.peak([slow]) == Peak(8e9, {"float64": 3e11}, threads)
+    larger = Peak(1e10, {"float64": 4e11}, threads)
+    assert peaks.peak([slow, copy, loop]) == larger
+    assert peaks.peak([replace(copy, bytes=10**9)]) == larger  # it is in a cache: not once more
+    monkeypatch.setattr(peaks, "_known", {})
+    assert peaks.peak() == larger  # it was written down
+    monkeypatch.setattr(peaks, "_fresh", set())  # as another process
+    assert peaks.peak([replace(copy, bytes=10**9)]) == Peak(1e10, {"float64": 5e11}, threads)
 
 
 def test_the_measured_speed_is_one_that_a_machine_can_have() -> None:

@@ -1,10 +1,10 @@
 """Profiles of compiled programs: `executable.profile(*args)` makes a `Report`."""
 
 from graphdl.profile.flame import to_flame
-from graphdl.profile.report import WRITERS, KernelTime, Peak, Report, as_text
+from graphdl.profile.report import WRITERS, KernelTime, Part, Peak, Report, as_text
 from graphdl.profile.timeline import to_trace
 
-__all__ = ["KernelTime", "Peak", "Report"]
+__all__ = ["KernelTime", "Part", "Peak", "Report"]
 
 WRITERS.update(
     {

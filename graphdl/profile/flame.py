@@ -73,8 +73,7 @@ closer, Escape to see all.</p>
 
 def to_flame(report: Report) -> str:
     """The page. Times are those of the fastest call; what is in no kernel stands at the end."""
-    inside = sum(kernel.seconds for kernel in report.kernels)
-    whole = max(report.seconds, inside) or 1.0
+    whole = max(report.seconds, report.total.seconds) or 1.0
     frames = [_frame(0, 0.0, 1.0, "the call", f"{report.name}\n{duration(whole)}", "#b9c4d0")]
     start = 0.0
     deepest = 1
@@ -101,11 +100,12 @@ def to_flame(report: Report) -> str:
             bodies.append((depth + 1, start, inner))
             start += inner.seconds
         pending += reversed(bodies)
-    if whole > inside:
-        text = f"reading arguments, making results\n{duration(whole - inside)}"
-        frames.append(
-            _frame(1, inside / whole, 1 - inside / whole, "arguments and results", text, "#d5d8dd")
-        )
+    start = sum(kernel.seconds for kernel in report.kernels)
+    for part in report.rest:
+        share = part.seconds / whole
+        text = f"{part.name}\n{duration(part.seconds)} ({share:.1%})"
+        frames.append(_frame(1, start / whole, share, part.name, text, "#d5d8dd"))
+        start += part.seconds
     flops = ", ".join(
         f"{rate / 1e9:.0f} GFLOP/s {dtype}" for dtype, rate in report.peak.flops.items()
     )

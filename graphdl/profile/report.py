@@ -68,7 +68,8 @@ class KernelTime(Struct, frozen=True):
     def limits(self, peak: Peak) -> tuple[float, float]:
         """The shares of the machine's peak: of its bandwidth, and of its operations a second.
 
-        The former is above 1 where the arrays are still in a cache from the kernel before.
+        The former is above 1 where the arrays are still in a cache from the kernel or the call
+        before: the peak is that of memory.
         """
         most = peak.flops.get(self.dtype) or max(peak.flops.values(), default=0.0)
         return (
@@ -108,11 +109,24 @@ def kernel_time(
     )
 
 
+#: What a call does beside its kernels.
+ENTRY, THREADS = "arguments and results", "waiting for threads"
+
+
+class Part(Struct, frozen=True):
+    """What a call does beside its kernels: what takes how long, at the least and in the median."""
+
+    name: str
+    seconds: float
+    median: float
+
+
 class Report(Struct, frozen=True):
     """Where the time of a compiled program goes.
 
-    kernels: in the order in which they run. seconds, median: of an ordinary call from Python, the
-    fastest and the median one of `calls`. `str(report)` is a table; `save` writes other forms.
+    kernels: in the order in which they run. rest: what else a call does. seconds, median: of an
+    ordinary call from Python, the fastest and the median one of `calls`. `str(report)` is a table;
+    `save` writes other forms.
 
     >>> import numpy as np, graphdl as gd
     >>> x = np.ones((256, 256))
@@ -125,6 +139,7 @@ class Report(Struct, frozen=True):
 
     name: str
     kernels: tuple[KernelTime, ...]
+    rest: tuple[Part, ...]
     seconds: float
     median: float
     calls: int
@@ -132,8 +147,19 @@ class Report(Struct, frozen=True):
 
     @property
     def overhead(self) -> float:
-        """The part of a median call that is in no kernel: its arguments and its results."""
-        return max(0.0, self.median - sum(kernel.median for kernel in self.kernels))
+        """What of a median call is in no kernel: arguments, results, waiting for threads."""
+        return sum(part.median for part in self.rest)
+
+    @property
+    def total(self) -> Part:
+        """All lines together, the kernels and the rest: measured apart from `seconds`."""
+        lines: tuple[KernelTime | Part, ...] = (*self.kernels, *self.rest)
+        return Part("all", sum(x.seconds for x in lines), sum(x.median for x in lines))
+
+    @property
+    def covered(self) -> float:
+        """What all lines add up to, as a part of an ordinary call: 1 if the profile is right."""
+        return self.total.seconds / self.seconds if self.seconds else 1.0
 
     def seconds_of(self, kernel: int) -> float:
         """The time of the kernel with this number in `executable.kernels`."""
@@ -153,7 +179,7 @@ class Report(Struct, frozen=True):
     def to_dict(self) -> dict[str, Any]:
         """All numbers as dicts and lists, in seconds, bytes and operations."""
         found: dict[str, Any] = to_builtins(self)
-        return {**found, "overhead": self.overhead}
+        return {**found, "overhead": self.overhead, "covered": self.covered}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1)
@@ -209,16 +235,16 @@ def as_text(report: Report) -> str:
                 duration(kernel.median),
                 f"{kernel.median / whole:.1%}",
                 f"{kernel.bandwidth / 1e9:.1f}",
-                f"{bandwidth:.0%}",
+                f"{bandwidth:.0%}" if bandwidth <= 1 else "cached",
                 f"{kernel.rate / 1e9:.1f}",
                 f"{rate:.0%}",
                 "  " * depth + name,
                 ", ".join(kernel.lines),
             )
         )
-    share = f"{report.overhead / whole:.1%}"
-    rest = "arguments and results"
-    rows.append(("", duration(report.overhead), share, "", "", "", "", rest, ""))
+    for part in (*report.rest, report.total):
+        times = duration(part.seconds), duration(part.median), f"{part.median / whole:.1%}"
+        rows.append((*times, "", "", "", "", part.name, ""))
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines = [
         "  ".join(
@@ -230,11 +256,12 @@ def as_text(report: Report) -> str:
     flops = "".join(f", {rate / 1e9:.0f} GFLOP/s {d}" for d, rate in report.peak.flops.items())
     threads = report.peak.threads
     of = f" ({threads} thread{'s' if threads > 1 else ''})" if threads else ""
-    head = (
+    head = [
         f"{report.name}: {duration(report.seconds)} a call, median {duration(report.median)} "
-        f"of {report.calls}\npeak, measured: {report.peak.bandwidth / 1e9:.1f} GB/s{flops}{of}"
-    )
-    return "\n".join([head, "", *lines])
+        f"of {report.calls}; all lines: {report.covered:.1%} of a call",
+        f"peak, measured: {report.peak.bandwidth / 1e9:.1f} GB/s of memory{flops}{of}",
+    ]
+    return "\n".join([*head, "", *lines])
 
 
 #: By the ending of the file; the longer of two that fit stands first. `graphdl.profile` fills it.

@@ -82,10 +82,16 @@ class Row(Struct, frozen=True, eq=False):
         return np.ones(1, np.int64) if self.table is None else self.table[-len(self.launches) :]
 
 
-def build(program: Program, memory: Memory, functions: Mapping[str, int] | None = None) -> Native:
+def build(
+    program: Program,
+    memory: Memory,
+    functions: Mapping[str, int] | None = None,
+    inner: Mapping[str, int] | None = None,
+) -> Native:
     """Compile what the cache does not hold, and fill the tables.
 
-    `functions` run tapes and many kernels as one: see `tape.native_functions`.
+    `functions` run tapes and many kernels as one: see `tape.native_functions`. `inner` do so in
+    the bodies of loops and branches, if these are others.
     """
     functions = functions or native_functions()
     # LLVM works on what all programs share while Numba, if it is needed, is being imported
@@ -99,7 +105,8 @@ def build(program: Program, memory: Memory, functions: Mapping[str, int] | None 
     made = iter(native.compiled(wanted + spare))
     kernels = [next(made) if made_here else None for made_here in generated]
     shared.join()
-    bodies = [[_Inner.of(body, functions) for body in launch.bodies] for launch in program.launches]
+    below = inner or functions
+    bodies = [[_Inner.of(body, below) for body in launch.bodies] for launch in program.launches]
     arena = np.zeros(memory.arena_bytes + ALIGNMENT, np.uint8)
     arena_at = -(-arena.ctypes.data // ALIGNMENT) * ALIGNMENT
     constants = [constant_array(node) for node in program.constants]
@@ -121,10 +128,10 @@ def build(program: Program, memory: Memory, functions: Mapping[str, int] | None 
             return None, constants[place.index].ctypes.data
         return None, arena_at + place.offset
 
-    for launch, kernel, inner in zip(program.launches, kernels, bodies, strict=True):
+    for launch, kernel, own in zip(program.launches, kernels, bodies, strict=True):
         for word in launch.words:
             if isinstance(word, BodyWord):
-                words[position] = inner[word.body].words[word.field]
+                words[position] = own[word.body].words[word.field]
             elif isinstance(word, Stack):
                 words[position] = stacks.setdefault(word, Growing()).address
             elif isinstance(word, Address):
@@ -144,7 +151,7 @@ def build(program: Program, memory: Memory, functions: Mapping[str, int] | None 
     launches, times = with_times([row.words for row in rows])
     keep += [row.table for row in rows]
     tape = Tape(launches, np.array(patches, np.int64).reshape(-1, 3), tuple(keep))
-    status = [state for inner in bodies for body in inner for state in body.native.status]
+    status = [state for own in bodies for body in own for state in body.native.status]
     status += _status(program, memory, arena, arena_at)
     return Native(
         program,
@@ -154,7 +161,7 @@ def build(program: Program, memory: Memory, functions: Mapping[str, int] | None 
         status,
         rows,
         times,
-        [[body.native for body in inner] for inner in bodies],
+        [[body.native for body in own] for own in bodies],
     )
 
 
@@ -268,12 +275,14 @@ def entry_of(
     result: Tree,
     fallback: Callable[..., Any] | None = None,
     results: Sequence[Tree] | None = None,
+    is_timed: bool = False,
 ) -> Callable[..., Any]:
     """The function that takes arguments nested as `arguments` and returns `result`.
 
     Results that are arguments, as the patches, count arrays and numbers only; an entry counts what
     is static in the arguments as well. `results` are the leaves of `result` in the program's order,
-    if that is another one than the tree's.
+    if that is another one than the tree's. `is_timed`: under a stopwatch, which `times` of a
+    program that was built with `tape.timed_functions` hold.
     """
     cost = sum(launch.cost for launch in made.program.launches)
     leaves = entry.leaves(arguments)
@@ -289,7 +298,9 @@ def entry_of(
         result = _renumbered(result, places)
     # Python code that a program calls, from any thread, needs the lock that a short one would hold
     is_long = cost > LONG or calls_python(made.program)
-    spec = entry.ProgramSpec(tuple(arguments), result, tape, uses_blas(made.program), is_long)
+    spec = entry.ProgramSpec(
+        tuple(arguments), result, tape, uses_blas(made.program), is_long, is_timed
+    )
     return entry.build(spec, fallback)
 
 

@@ -126,7 +126,7 @@ class ProgramSpec(Struct, frozen=True):
 
     uses_blas: a kernel calls BLAS, which then keeps to one thread. is_long: the program takes so
     long (say, 50 us) that other Python threads should run meanwhile. A thread that calls it when
-    another one is in it waits.
+    another one is in it waits. is_timed: the tape has room for times, which a stopwatch writes.
     """
 
     arguments: tuple[Tree, ...]
@@ -134,6 +134,7 @@ class ProgramSpec(Struct, frozen=True):
     tape: Tape
     uses_blas: bool = False
     is_long: bool = False
+    is_timed: bool = False
 
 
 def leaves(trees: Sequence[Tree]) -> list[Tree]:
@@ -207,6 +208,7 @@ class _Tables:
             "build_row_count": len(build_rows),
             "patches": spec.tape.patches.ctypes.data,
             "patch_count": len(spec.tape.patches),
+            "run": (tape.timed_functions() if spec.is_timed else tape.native_functions())["run"],
             "tape": spec.tape.launches.ctypes.data,
             "tape_rows": len(spec.tape.launches),
             "get_threads": library.get_threads if library else 0,
@@ -386,7 +388,8 @@ class _PythonEntry:
         objects, memory = found
         new = [np.empty(leaf.shape, leaf.dtype) for leaf in leaves([spec.result]) if _is_new(leaf)]
         with self._lock, blas.one_thread(spec.uses_blas):
-            tape.run(spec.tape, [array.ctypes.data for array in (*memory, *new)])
+            runner = tape.timed_runner() if spec.is_timed else None
+            tape.run(spec.tape, [array.ctypes.data for array in (*memory, *new)], runner)
         return _built(spec.result, objects, iter(new))
 
 

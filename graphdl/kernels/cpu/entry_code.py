@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphdl.kernels.cpu import assembler, pool, recycle, tape
+from graphdl.kernels.cpu import assembler, pool, recycle
 from graphdl.kernels.cpu.assembler import Condition, Function, Module, Value
 
 ARRAY, FLOAT, INT, BOOL, STATIC, TUPLE, LIST, DICT = range(8)
@@ -54,6 +54,7 @@ SPEC = (
     "build_row_count",
     "patches",
     "patch_count",
+    "run",  # the function that runs tapes
     "tape",
     "tape_rows",
     "get_threads",  # of BLAS, or 0 where the program calls none
@@ -138,7 +139,7 @@ _NUMPY = {"PyArray_NewFromDescr": 94, "PyDataMem_SetHandler": 304}
 #: Words that the function itself changes.
 _STATE = ("blas_lock", "blas_users", "blas_threads", "blas_forks")
 
-_PROCESS = ("run", "pool", "nap", "nap_length", *_NUMPY, *_PYTHON, *_OBJECTS, *_STATE)
+_PROCESS = ("pool", "nap", "nap_length", *_NUMPY, *_PYTHON, *_OBJECTS, *_STATE)
 
 
 class _Call:
@@ -478,7 +479,7 @@ def _define_run_program(module: Module) -> None:
         with f.when(uses_blas.differs(0)):
             f.call("enter_blas", spec)
         names = ("patches", "patch_count", "tape", "tape_rows")
-        f.call(_process(f, "run"), call.bases, *map(call.spec, names), returns="void")
+        f.call(call.spec("run"), call.bases, *map(call.spec, names), returns="void")
         with f.when(uses_blas.differs(0)):
             f.call("leave_blas", spec)
         with f.when(is_long.differs(0)):
@@ -624,7 +625,6 @@ def functions() -> Mapping[str, int]:
     enter_blas, leave_blas   void f(int64 *spec): hold BLAS to one thread, see `blas_spec`
     """
     addresses = {
-        "run": tape.native_functions()["run"],
         "pool": pool.state_address(),
         **_nap(),
         **{name: _numpy_function(index) for name, index in _NUMPY.items()},

@@ -66,6 +66,9 @@ class Watch:
     def ended(self, f: Function, tape: Value, row: Value) -> None:
         """A launch has ended, and the next has not begun."""
 
+    def joined(self, f: Function, tape: Value) -> None:
+        """The threads of a parallel loop have come back."""
+
     @contextmanager
     def within(self, f: Function, total: Value) -> Iterator[None]:
         """A part of one of many kernels runs, whose word is at the address `total`."""
@@ -73,10 +76,10 @@ class Watch:
 
 
 class Stopwatch(Watch):
-    """Adds up how long launches take: row number i in the word at tape - 24 - 8 * i.
+    """Adds up how long launches take: row number i in the word at tape - 32 - 8 * i.
 
     The word before the tape holds when the launch before has ended, the one before that counts how
-    often the tape has run.
+    often the tape has run, the third adds up how long it was waited for threads to come back.
     """
 
     def _now(self, f: Function) -> Value:
@@ -87,7 +90,14 @@ class Stopwatch(Watch):
         f.store(tape - 8, self._now(f))
 
     def ended(self, f: Function, tape: Value, row: Value) -> None:
-        last, total, time = tape - 8, tape - 24 - row * 8, self._now(f)
+        self._add(f, tape, tape - 32 - row * 8)
+
+    def joined(self, f: Function, tape: Value) -> None:
+        self._add(f, tape, tape - 24)
+
+    def _add(self, f: Function, tape: Value, total: Value) -> None:
+        """Add to a word the time since something has last ended."""
+        last, time = tape - 8, self._now(f)
         f.store(total, f.load(total) + time - f.load(last))
         f.store(last, time)
 
@@ -278,6 +288,7 @@ def _define_run_parallel(module: Module, watch: Watch) -> None:
                 f.narrow(threads),
                 returns="void",
             )
+            watch.joined(f, tape)
             first.set(end.get())
 
 
@@ -327,6 +338,8 @@ def _write_timed(module: Module) -> None:
     stopwatch = Stopwatch()
     stopwatch.define(module)
     _write(module, stopwatch)
+    with module.function("nothing", 3) as (f, _):
+        f.leave()
 
 
 @cache
@@ -343,9 +356,12 @@ def native_functions() -> Mapping[str, int]:
 
 @cache
 def timed_functions() -> Mapping[str, int]:
-    """The same two with a stopwatch, for tapes and tables that have room for the times."""
+    """`run` and `multi` with a stopwatch, for tapes and tables that have room for the times.
+
+    And `nothing`, a kernel that does nothing.
+    """
     process = [pool.state_address(), clock.address()]
-    return assembler.load("graphdl_tape_timed", ["run", "multi"], _write_timed, process)
+    return assembler.load("graphdl_tape_timed", ["run", "multi", "nothing"], _write_timed, process)
 
 
 @cache
@@ -397,13 +413,13 @@ def _described(array: NDArray[np.int64]) -> str:
 def with_times(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows of a tape, and what a stopwatch writes, in one piece of memory.
 
-    That lies before the tape; as it is returned, how often the tape has run, then the time of each
-    row.
+    That lies before the tape; as it is returned, how often the tape has run, the time that it was
+    waited for threads, then the time of each row.
     """
     count = len(rows)
-    words = np.zeros(count + 2 + 4 * count, np.int64)
-    words[count + 2 :] = np.array(rows, np.int64).reshape(-1)
-    return words[count + 2 :].reshape(-1, 4), words[: count + 1][::-1]
+    words = np.zeros(count + 3 + 4 * count, np.int64)
+    words[count + 3 :] = np.array(rows, np.int64).reshape(-1)
+    return words[count + 3 :].reshape(-1, 4), words[: count + 2][::-1]
 
 
 def run(tape: Tape, bases: Sequence[int] = (), runner: Callable[..., None] | None = None) -> None:
