@@ -42,7 +42,9 @@ VECTOR_FEATURES = ("sse4.2", "avx", "avx2", "fma", "avx512f", "neon", "sve")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, strange = parser.parse_known_args(arguments)
+    if strange:  # the command lists its own options, where `parse_args` would list the commands
+        options.command.error(f"unrecognized arguments: {' '.join(strange)}")
     try:
         status: int = options.run(options)
     except BrokenPipeError:
@@ -106,8 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     picture.add_argument("--traced", action="store_true", help="draw the graph before the passes")
     for name, known in CHOICES.items():
-        picture.add_argument(f"--{name}", choices=known, default=known[0])
+        choices = [choice for choice in known if choice != "time"]  # nothing has been measured
+        picture.add_argument(f"--{name}", choices=choices, default=known[0])
     picture.set_defaults(run=_visualize)
+    for command in commands.choices.values():
+        command.set_defaults(command=command)
     return parser
 
 

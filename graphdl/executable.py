@@ -598,7 +598,7 @@ class Executable:
         ...     print(executable.visualize(folder + "/square.svg").name)
         square.svg
         """
-        return visualize.save(self.optimized, path, executable=self, **options)
+        return visualize.save_executable(self, path, **options)
 
     def _repr_svg_(self) -> str:
         """What a notebook shows."""

@@ -375,6 +375,7 @@ class Graph(Struct, frozen=True, eq=False, dict=True, weakref=True):
         profile: Any = None,
         values: Sequence[Any] | None = None,
         compare: Any = None,
+        **unknown: Any,
     ) -> Path:
         """Draw the graph into a file, without running anything.
 
@@ -413,7 +414,7 @@ class Graph(Struct, frozen=True, eq=False, dict=True, weakref=True):
         """
         options: dict[str, Any] = {"layout": layout, "level": level, "color": color, "theme": theme}
         options |= {"profile": profile, "values": values, "compare": compare}
-        made: Path = PICTURES["save"](self, path, groups, **options)
+        made: Path = PICTURES["save"](self, path, groups, **options, **unknown)
         return made
 
     def _repr_svg_(self) -> str:

@@ -162,3 +162,14 @@ def test_the_demo_is_a_program_of_the_public_api():
     source = Path(digits.__file__).read_text(encoding="utf-8")
     imports = re.findall(r"^(?:from|import) (graphdl\S*)", source, re.MULTILINE)
     assert imports == ["graphdl"]
+
+
+@pytest.mark.parametrize("option", ["--colour=bytes", "--color=time"])
+def test_an_option_that_the_shell_does_not_know_lists_those_of_the_command(option, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["visualize", "math:sqrt", "-o", "x.svg", option])
+    printed = capsys.readouterr().err
+    assert "usage: graphdl visualize" in printed
+    assert "--layout {auto,training,dag,dot}" in printed
+    assert "{phase,bytes,flops,intensity}" in printed
+    assert option.split("=")[1] in printed.splitlines()[-1]

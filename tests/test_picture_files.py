@@ -187,6 +187,37 @@ def test_an_option_that_does_not_apply_says_what_does(tmp_path, options, message
         _graph().visualize(tmp_path / "g.svg", **options)
 
 
+@pytest.mark.parametrize("option", ["colour", "levl", "graph", "path_", "executable", "title"])
+def test_an_option_that_there_is_not_lists_those_that_there_are(tmp_path, option):
+    near = {"colour": "color", "levl": "level"}.get(option)
+    hint = f"write {near}=; " if near else ""
+    known = "layout, level, color, theme, profile, values, compare"
+    for shown, own in ((_graph(), "groups, "), (_executable(), "")):
+        with pytest.raises(gd.ArgumentError) as raised:
+            shown.visualize(tmp_path / "g.svg", **{option: 1})
+        wanted = f"visualize has no option '{option}'; {hint}the options are {own}{known}"
+        assert str(raised.value) == wanted
+    assert not (tmp_path / "g.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("ending", "options", "message"),
+    [
+        (".dot", {"color": "bytes"}, "color= .*'g.dot'; the options that do are layout, level, th"),
+        (".mmd", {"profile": {}}, "profile= changes nothing in 'g.mmd'; the options that do are l"),
+        (
+            ".graphml",
+            {"theme": "dark"},
+            "theme= .* that do are layout, level, profile$",
+        ),
+        (".svg", {"layout": "dot", "color": "flops"}, "color= .* in 'g.svg' as Graphviz draws it"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_an_error(tmp_path, ending, options, message):
+    with pytest.raises(gd.ArgumentError, match=message):
+        _graph().visualize(tmp_path / f"g{ending}", **options)
+
+
 def test_a_path_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(OSError, match="no_such_folder"):
         _graph().visualize(tmp_path / "no_such_folder" / "g.svg")

@@ -11,17 +11,10 @@ from typing import Any
 
 from graphdl.graph import PICTURES, Graph, Groups
 
-__all__ = ["html_text", "save", "svg_text"]
+__all__ = ["html_text", "save", "save_executable", "svg_text"]
 
 
-def save(
-    graph: Graph,
-    path: str | Path,
-    groups: Groups | None = None,
-    *,
-    executable: Any = None,
-    **options: Any,
-) -> Path:
+def save(graph: Graph, path: str | Path, /, groups: Groups | None = None, **options: Any) -> Path:
     """Draw a graph into a file: `graph.visualize(path, groups, ...)` as a function.
 
     Args:
@@ -29,7 +22,6 @@ def save(
         path: the file; its ending says in which format.
         groups: nodes (or their labels, as `str(graph)` prints them) to draw as one, by the name of
             their group.
-        executable: what the graph is a part of: then its kernels are the groups.
         options: see `Graph.visualize`, which also lists the errors.
 
     Returns:
@@ -43,7 +35,21 @@ def save(
     """
     from graphdl.visualize import files  # 20 ms of start-up that only those who draw pay
 
-    return files.save(graph, Path(path), groups, executable, options)
+    return files.save(graph, Path(path), groups, None, options)
+
+
+def save_executable(executable: Any, path: str | Path, /, **options: Any) -> Path:
+    """Draw what an executable runs: its kernels are the groups.
+
+    >>> import graphdl as gd, tempfile
+    >>> executable = gd.compile(lambda x: x * x).lower(gd.spec((3,)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     print(save_executable(executable, folder + "/square.svg").name)
+    square.svg
+    """
+    from graphdl.visualize import files  # as above
+
+    return files.save(executable.optimized, Path(path), None, executable, options)
 
 
 def svg_text(graph: Graph, executable: Any = None) -> str:

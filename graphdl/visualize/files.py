@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from graphdl.visualize.theme import THEMES
 NUMBERED = (*FORMATS, ".html", ".json")
 #: What can show two graphs.
 COMPARING = (".html",)
+#: Options that would change nothing, by the ending: boxes have the colours of their phases there.
+IDLE = {".dot": ("color", "profile"), ".mmd": ("color", "profile"), ".graphml": ("color", "theme")}
 #: In a notebook graphs of more nodes than these have a box for each kernel, or for each layer.
 LARGE, LARGEST = 150, 2000
 
@@ -88,10 +91,14 @@ def save(
             f"cannot draw a graph as {path.name!r}; the name has to end in one of "
             f"{' '.join(WRITERS)}"
         )
+    known = OPTIONS if executable is not None else ("groups", *OPTIONS)
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
+        near = get_close_matches(unknown[0], known, 1)
         raise ArgumentError(
-            f"visualize has no option {unknown[0]!r:.40}; the options are {', '.join(OPTIONS)}"
+            f"visualize has no option {unknown[0]!r:.40}; "
+            + (f"write {near[0]}=; " if near else "")
+            + f"the options are {', '.join(known)}"
         )
     kernels = _groups(graph, groups or {}) if executable is None else kernels_of(executable)
     if options.get("values") is not None and path.suffix not in NUMBERED:
@@ -104,6 +111,7 @@ def save(
             f"compare= shows two graphs side by side in a page, which {path.name!r} is not; the "
             f"name has to end in {' or '.join(COMPARING)}"
         )
+    _refuse_idle(path, options)
     profile = options.get("profile")
     if profile is not None:
         kernels = measured(kernels, profile)
@@ -115,6 +123,22 @@ def save(
     else:
         path.write_text(made, encoding="utf-8")
     return path
+
+
+def _refuse_idle(path: Path, options: Mapping[str, Any]) -> None:
+    """Raise ArgumentError for an option that would not change the file."""
+    idle = ("color",) if options.get("layout") == "dot" else IDLE.get(path.suffix, ())
+    usual = {"color": "phase", "theme": "light"}
+    for name in idle:
+        if options.get(name, usual.get(name)) != usual.get(name):
+            numbers = () if path.suffix in NUMBERED else ("values",)
+            pages = () if path.suffix in COMPARING else ("compare",)
+            rest = [one for one in OPTIONS if one not in (*idle, *numbers, *pages)]
+            raise ArgumentError(
+                f"{name}= changes nothing in {path.name!r}"
+                + (" as Graphviz draws it" if path.suffix in FORMATS else "")
+                + f"; the options that do are {', '.join(rest)}"
+            )
 
 
 def svg_text(graph: Graph, executable: Any = None) -> str:
