@@ -26,6 +26,7 @@ from graphdl.tracing import TracedArray, as_traced, current_trace, locate, new_i
 from graphdl.transforms import custom_jvp, custom_vjp, effects
 from graphdl.transforms.common import called
 from graphdl.trees import flatten, leaf_names, leaf_type, leaves_of, unflatten
+from graphdl.types import kind_of
 
 Function = Callable[..., Any]
 
@@ -165,7 +166,7 @@ class Compiled:
             return leaf
         if isinstance(leaf, (np.ndarray, np.generic)) or hasattr(leaf, "__array__"):
             array = np.asarray(leaf)
-            if array.dtype.kind in "biufc":
+            if kind_of(array.dtype) in "biufc":
                 return prepare(array)
         leaf_type(leaf, leaf_names(self._f, args, kwargs)[index])  # says what is wrong
         raise DtypeError(f"{leaf!r} is a description of an array; call with an array")

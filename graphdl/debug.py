@@ -29,6 +29,7 @@ from graphdl.ops.op import Op
 from graphdl.tracing import Trace, TracedArray, as_traced, current_trace
 from graphdl.transforms.effects import TOKEN, token_of
 from graphdl.trees import flatten, unflatten
+from graphdl.types import kind_of
 
 __all__ = ["callback", "print"]
 
@@ -65,7 +66,7 @@ def callback(f: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         f(*given, **named)
 
     traced = [leaves[i] for i in places]
-    is_complex = [value.dtype.kind == "c" for value in traced]
+    is_complex = [kind_of(value.dtype) == "c" for value in traced]
     _happen(run, _parted(traced), trace)
 
 
@@ -124,7 +125,7 @@ def _parted(values: Sequence[TracedArray]) -> list[TracedArray]:
     """The values, complex ones as their real and imaginary parts."""
     found = []
     for value in values:
-        found += [np.real(value), np.imag(value)] if value.dtype.kind == "c" else [value]
+        found += [np.real(value), np.imag(value)] if kind_of(value.dtype) == "c" else [value]
     return found
 
 

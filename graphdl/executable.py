@@ -44,7 +44,7 @@ from graphdl.ops.op import Op
 from graphdl.ops.pointwise import watch
 from graphdl.tracing import where_text
 from graphdl.trees import flatten, unflatten
-from graphdl.types import TensorType
+from graphdl.types import TensorType, kind_of
 
 if TYPE_CHECKING:
     from graphdl.explain import Explanation
@@ -150,7 +150,9 @@ class Executable:
     def _leaf(self, index: int) -> entry.Tree:
         type = self.graph.inputs[index].type
         if self._weak[index] and not type.is_complex:
-            return entry.ScalarSpec({"b": bool, "i": int, "f": float}[type.dtype.kind], type.dtype)
+            return entry.ScalarSpec(
+                {"b": bool, "i": int, "f": float}[kind_of(type.dtype)], type.dtype
+            )
         return build.array_spec(type, index in self.memory.donated.values())
 
     def _result_leaves(self) -> list[entry.Tree]:

@@ -15,6 +15,7 @@ from graphdl.graph import Graph, Node
 from graphdl.ops import control
 from graphdl.tracing import TracedArray, where_text
 from graphdl.trees import leaf_names
+from graphdl.types import kind_of
 
 Array = np.ndarray[Any, Any]
 
@@ -65,13 +66,13 @@ def check_grads(
 
 def _widened(leaf: Any) -> Array:
     array = np.asarray(leaf)
-    wide = {"f": np.float64, "c": np.complex128}.get(array.dtype.kind)
+    wide = {"f": np.float64, "c": np.complex128}.get(kind_of(array.dtype))
     return array if wide is None else array.astype(wide)
 
 
 def _is_float(value: Any) -> bool:
     dtype = value.dtype if isinstance(value, TracedArray) else np.asarray(value).dtype
-    return dtype.kind in "fc"
+    return kind_of(dtype) in "fc"
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> Array:
@@ -88,10 +89,10 @@ def _check(
     rng: np.random.Generator,
     level: int,
 ) -> None:
-    floats = [i for i, x in enumerate(args) if x.dtype.kind in "fc"]
+    floats = [i for i, x in enumerate(args) if kind_of(x.dtype) in "fc"]
     if not floats:
         raise GradientError("check_grads: no argument is a float")
-    weights = [_normal(rng, node.shape, node.dtype.kind) for node in trace(f, *args).outputs]
+    weights = [_normal(rng, node.shape, kind_of(node.dtype)) for node in trace(f, *args).outputs]
 
     def total(*values: Any) -> Any:
         terms = [np.real(np.sum(w * y)) for w, y in zip(weights, f(*values), strict=True)]
@@ -100,7 +101,7 @@ def _check(
     gradient = transforms.grad(total, argnums=floats)
     slopes = trace(gradient, *args).evaluate(*args)
     value = trace(total, *args)
-    directions = [_normal(rng, args[i].shape, args[i].dtype.kind) for i in floats]
+    directions = [_normal(rng, args[i].shape, kind_of(args[i].dtype)) for i in floats]
     for number, slope in zip(floats, slopes, strict=True):
         if slope.shape != args[number].shape:
             raise GradientMismatch(
@@ -215,9 +216,9 @@ def _is_right(
     """
     is_custom = node.op.family == "custom"
     operands = list(dict.fromkeys(node.inputs[1:] if is_custom else node.inputs))
-    floats = [x for x in operands if x.dtype.kind == "f" and x.inputs]
-    floats += [x for x in operands if x.dtype.kind == "f" and x in graph.inputs]
-    if not floats or node.dtype.kind != "f":
+    floats = [x for x in operands if kind_of(x.dtype) == "f" and x.inputs]
+    floats += [x for x in operands if kind_of(x.dtype) == "f" and x in graph.inputs]
+    if not floats or kind_of(node.dtype) != "f":
         return True
     weights = rng.normal(size=node.shape)
     small = Graph(tuple(floats), (node.inputs[0] if is_custom else node,))

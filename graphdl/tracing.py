@@ -39,13 +39,13 @@ from graphdl.errors import (
     ShapeError,
     UnsupportedError,
 )
-from graphdl.graph import Node, Scope, Source, intern
+from graphdl.graph import Node, Scope, Source, intern, reference
 from graphdl.graph import Op as AnyOp
 from graphdl.ops import complex_numbers, movement, pointwise, views
 from graphdl.ops.op import Op, node_of
 from graphdl.ops.views import Step
 from graphdl.trees import flatten, unflatten
-from graphdl.types import DTYPES, Dtype, Shape, TensorType, as_dtype
+from graphdl.types import DTYPES, Dtype, Shape, TensorType, as_dtype, kind_of
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _INTERNAL = (
@@ -153,7 +153,7 @@ class Trace:
             if self.constants[at] is None:
                 operands = [self.constants[operand] for operand in at.inputs]
                 with np.errstate(all="ignore"):
-                    result = np.array(at.op.evaluate(*operands, **dict(at.attrs)))
+                    result = np.array(reference(at, operands))
                 result.flags.writeable = False
                 self.constants[at] = result
         return self.constants[node]
@@ -250,7 +250,7 @@ def dtype_of(value: Any) -> Dtype | type:
     """What `value` brings to promotion: its dtype, or its Python type if weak."""
     if isinstance(value, TracedArray):
         if value.weak:
-            return {"b": bool, "i": int, "f": float, "c": complex}[value.dtype.kind]
+            return {"b": bool, "i": int, "f": float, "c": complex}[kind_of(value.dtype)]
         return value.dtype
     if type(value) in _WEAK:
         return type(value)
@@ -352,7 +352,7 @@ def _within_range(ufunc: np.ufunc, operands: tuple[Any, ...]) -> tuple[Any, ...]
     """Comparisons with a Python integer beyond the array's dtype are decided by 0 against it."""
     for i, value in enumerate(operands):
         other = operands[1 - i]
-        if type(value) is int and isinstance(other, TracedArray) and other.dtype.kind in "iu":
+        if type(value) is int and isinstance(other, TracedArray) and kind_of(other.dtype) in "iu":
             info = np.iinfo(other.dtype)
             if not info.min <= value <= info.max:
                 # all values of the dtype compare alike, so 0 stands for them, and +-1 for `value`

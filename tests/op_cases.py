@@ -216,6 +216,7 @@ def others(rng: np.random.Generator) -> dict[str, list[Case]]:
             Case(OPS["cast"], (mask,), {"dtype": F8}),
             Case(OPS["cast"], (index,), {"dtype": np.dtype("bool")}),
         ],
+        "stored": [Case(OPS["stored"], (x.astype("f4"),), {"dtype": np.dtype("f2")})],
         "variable": [Case(OPS["variable"], (x,), {"serial": 0})],
         "stop_gradient": [Case(OPS["stop_gradient"], (x,))],
         "guard": [Case(OPS["guard"], (x, np.zeros(x.shape, bool)))],

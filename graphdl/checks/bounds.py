@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from graphdl.checks.walk import Array, Place, Tracked, as_inputs, walk
-from graphdl.graph import Graph, Node
+from graphdl.graph import Graph, Node, reference
 from graphdl.ops import indexing, update
 
 
@@ -48,7 +48,7 @@ def _compute(node: Node, operands: list[Tracked], place: Place) -> Tracked:
             where = tuple(int(i) for i in first)
             raise _Found(Miss(node, place, where, int(index[where]), size))
     with np.errstate(all="ignore"):
-        return Tracked(np.asarray(node.op.evaluate(*values, **dict(node.attrs))))
+        return Tracked(reference(node, values))
 
 
 def _indices(node: Node, values: Sequence[Array]) -> list[tuple[Array, int, int]]:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from graphdl.checks.walk import Array, Place, Tracked, as_inputs, events_of, walk
 from graphdl.compiler.guards import is_computed
-from graphdl.graph import Graph, Node
+from graphdl.graph import Graph, Node, reference
 from graphdl.ops import indexing, movement, pointwise
 from graphdl.ops.update import update
-from graphdl.types import TensorType
+from graphdl.types import TensorType, kind_of
 
 Events = NDArray[np.int32]
 
@@ -80,14 +80,14 @@ class _Search:
         self.events: list[Event] = []
 
     def argument(self, node: Node, array: Array, place: Place) -> Tracked:
-        if array.dtype.kind != "f":
+        if kind_of(array.dtype) != "f":
             return Tracked(array)
         return Tracked(array, self._marked(node, place, array, np.isnan(array), None, ()))
 
     def compute(self, node: Node, operands: list[Tracked], place: Place) -> Tracked:
         values = [operand.value for operand in operands]
         with np.errstate(all="ignore"):
-            result = np.asarray(node.op.evaluate(*values, **dict(node.attrs)))
+            result = reference(node, values)
         events = None
         if any(operand.events is not None for operand in operands):
             events = _handed_on(node, operands, result)
@@ -125,7 +125,7 @@ def _fresh(
     bad = ~np.isfinite(result)
     if not bad.any():
         return None
-    floats = [value for value in values if value.dtype.kind == "f"]
+    floats = [value for value in values if kind_of(value.dtype) == "f"]
     if node.op.family == "pointwise":
         for value in floats:
             bad &= ~np.isnan(value) & (np.isfinite(value) | np.isnan(result))
@@ -180,6 +180,6 @@ def _described(node: Node, value: Array, index: tuple[int, ...]) -> str:
             return str(row.ravel().tolist())
         value = row
     text = str(TensorType(value.dtype, value.shape))
-    if value.dtype.kind == "f" and value.size:
+    if kind_of(value.dtype) == "f" and value.size:
         text += f" from {value.min():.6g} to {value.max():.6g}"
     return text

@@ -21,6 +21,7 @@ from graphdl.compiler.constants import uniform
 from graphdl.errors import DtypeError
 from graphdl.ops import contraction, pointwise, update
 from graphdl.ops.complex_numbers import PART
+from graphdl.types import kind_of
 
 #: (re, im), traced; im is None where it is zero for certain.
 Pair = tuple[Any, Any]
@@ -331,9 +332,9 @@ def cast(x: Any, *, dtype: Any) -> Any:
     """From and to complex numbers; what is cast to a real one loses its imaginary part."""
     if not isinstance(x, tuple):
         return pointwise.cast(x, dtype=PART[dtype]), None
-    if dtype.kind == "b":
+    if kind_of(dtype) == "b":
         return truth(x)
-    if dtype.kind != "c":
+    if kind_of(dtype) != "c":
         return pointwise.cast(x[0], dtype=dtype)
     return tuple(None if part is None else pointwise.cast(part, dtype=PART[dtype]) for part in x)
 

@@ -19,6 +19,7 @@ from graphdl.ops import control, indexing, movement, pointwise, sorting
 from graphdl.ops.op import node_of, rebuilt
 from graphdl.ops.update import scatter, update
 from graphdl.tracing import Trace, TracedArray
+from graphdl.types import kind_of
 
 #: Ops that only hand values on.
 _HAND_ON = (
@@ -59,7 +60,7 @@ def _rebuilt(node: Node, operands: tuple[Node, ...], change: Callable[[Graph], G
 
 def is_computed(node: Node) -> bool:
     """Whether a node computes floats: it neither moves them, nor holds them, nor chooses."""
-    if node.dtype.kind != "f" or not node.type.size:
+    if kind_of(node.dtype) != "f" or not node.type.size:
         return False
     if node.op is control.item:  # of an op with several results, such as a decomposition
         return node.inputs[0].op.family != "control"
@@ -76,7 +77,7 @@ def _guard(node: Node, trace: Trace) -> Node:
     bad: Any = np.logical_not(np.isfinite(value))
     if node.op.family == "pointwise":
         for operand in dict.fromkeys(node.inputs):
-            if operand.dtype.kind == "f" and not _is_finite_number(operand):
+            if kind_of(operand.dtype) == "f" and not _is_finite_number(operand):
                 given = TracedArray(operand, trace)
                 bad = np.logical_and(bad, np.logical_or(np.isfinite(given), np.isnan(value)))
     return node_of(pointwise.guard, (node, bad.node))

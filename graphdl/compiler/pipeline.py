@@ -8,6 +8,7 @@ from graphdl.compiler.checkpoint import inlined
 from graphdl.compiler.contract import normalise
 from graphdl.compiler.convolve import lower_convolutions
 from graphdl.compiler.defer_sums import defer_sums
+from graphdl.compiler.halves import widen_halves
 from graphdl.compiler.loop_gradients import merge_scans
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.narrow import narrow
@@ -28,6 +29,7 @@ Pass = Callable[[Graph], Graph]
 #: What happens to a graph between tracing and fusion.
 PASSES: Sequence[tuple[str, Pass]] = (
     ("inline checkpoints", inlined),
+    ("widen halves", widen_halves),
     ("simplify", simplify),
     ("merge scans", merge_scans),
     ("prune loops", prune),

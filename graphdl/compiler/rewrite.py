@@ -19,12 +19,12 @@ from graphdl.compiler.constants import constant, is_zero, repeated, uniform
 from graphdl.compiler.joined_parts import joined
 from graphdl.compiler.stability import stabilised
 from graphdl.compiler.view import is_movement
-from graphdl.graph import Graph, Node, Source, rebuild, topological
+from graphdl.graph import Graph, Node, Source, rebuild, reference, topological
 from graphdl.ops import contraction, control, indexing, movement, pointwise, reduction
 from graphdl.ops.op import node_of, rebuilt
 from graphdl.ops.update import scatter, update
 from graphdl.tracing import Trace
-from graphdl.types import Shape
+from graphdl.types import Shape, finfo
 from graphdl.windows import are_disjoint, is_within, places, window_in
 
 _COMMUTATIVE = frozenset(
@@ -226,7 +226,7 @@ def _fold(node: Node) -> Node | None:
     values = [uniform(operand) for operand in node.inputs]
     if all(value is not None for value in values):
         with np.errstate(all="ignore"):
-            result = np.asarray(node.op.evaluate(*values, **dict(node.attrs)))
+            result = reference(node, values)
         return repeated(constant(result.astype(node.dtype, copy=False)), node.shape)
     return None
 
@@ -279,7 +279,7 @@ def _scaled_twice(node: Node) -> Node | None:
         return None
     with np.errstate(all="ignore"):
         both = a * b
-    if not np.finfo(node.dtype).tiny <= abs(both) <= np.finfo(node.dtype).max:
+    if not finfo(node.dtype).tiny <= abs(both) <= finfo(node.dtype).max:
         return None
     return node_of(node.op, (inner.inputs[0], repeated(constant(both), node.shape)))
 

@@ -19,7 +19,7 @@ from graphdl.graph import Node
 from graphdl.ops import movement, pointwise
 from graphdl.ops.pointwise import sigmoid, softplus
 from graphdl.tracing import INPUT, Trace, TracedArray, new_input, tracing
-from graphdl.types import TensorType
+from graphdl.types import TensorType, kind_of
 
 Side = Callable[..., Any]
 
@@ -115,7 +115,9 @@ def _match(pattern: Node, node: Node, bound: dict[Node, Node]) -> dict[Node, Nod
     value = _uniform(pattern)
     if value is not None:
         other = _uniform(node)
-        return bound if other is not None and node.dtype.kind == "f" and other == value else None
+        return (
+            bound if other is not None and kind_of(node.dtype) == "f" and other == value else None
+        )
     if node.op is not pattern.op or len(node.inputs) != len(pattern.inputs):
         return None
     orders = [node.inputs]
@@ -141,7 +143,7 @@ def _match_all(
 
 def apply(node: Node, trace: Trace) -> tuple[str, Node] | None:
     """The right side of the first rule whose left side `node` is, and the name of the rule."""
-    if node.dtype.kind != "f":
+    if kind_of(node.dtype) != "f":
         return None
     for root, names, rule in _patterns().get(node.op.name, ()):
         bound = _match(root, node, {})

@@ -16,9 +16,19 @@ from graphdl.kernels.special_functions import SPECIAL_FUNCTIONS
 from graphdl.kernels.suffixes import SUFFIXES
 from graphdl.ops import movement, pointwise
 from graphdl.ops.update import update
-from graphdl.types import Dtype
+from graphdl.types import Dtype, is_half, kind_of
 
-SUFFIX: dict[Dtype, str] = {np.dtype(dtype): suffix for suffix, dtype in SUFFIXES.items()}
+
+class _Suffix(dict[Dtype, str]):
+    """The name of each dtype in the text of kernels; floats of 16 bits are their bits."""
+
+    def __missing__(self, dtype: Dtype) -> str:
+        if not is_half(dtype):
+            raise KeyError(dtype)
+        return "u16"
+
+
+SUFFIX = _Suffix({np.dtype(dtype): suffix for suffix, dtype in SUFFIXES.items()})
 
 #: Rough cost of an element in nanoseconds on one core, when vectorised; 0.15 where none is given.
 #: Only its order of magnitude matters: what is saved in a row rather than computed twice, and what
@@ -54,7 +64,10 @@ def cost_of(node: Node) -> float:
 def number(value: Any, dtype: Dtype) -> str:
     """A constant of a dtype as text."""
     scalar = np.asarray(value).astype(dtype)[()]
-    if dtype.kind == "f":
+    if is_half(dtype):
+        scalar = scalar.view(np.uint16)
+        return f"{SUFFIX[dtype]}({scalar})"
+    if kind_of(dtype) == "f":
         if math.isnan(scalar):
             text = "nan"
         elif math.isinf(scalar):
@@ -71,9 +84,9 @@ def identity(op: str, dtype: Dtype) -> str:
     if op in IDENTITY:
         return number(IDENTITY[op], dtype)
     smallest = op in ("max", "argmax")
-    if dtype.kind == "f":
+    if kind_of(dtype) == "f":
         return number(-math.inf if smallest else math.inf, dtype)
-    if dtype.kind == "b":
+    if kind_of(dtype) == "b":
         return number(not smallest, dtype)
     limits = np.iinfo(dtype)
     return number(limits.min if smallest else limits.max, dtype)
@@ -83,11 +96,20 @@ def expression(node: Node, operands: list[str]) -> str:
     """The scalar expression of a pointwise node on the names of its operands."""
     if node.op in (copy, update, pointwise.variable, pointwise.stop_gradient):
         return operands[0]
-    if node.op is pointwise.cast:
-        return f"to_{node.dtype}({operands[0]})"
+    if node.op is pointwise.cast or node.op is pointwise.stored:
+        return _converted(node, operands[0])
     if node.op.family != "pointwise":
         raise GraphError(f"{node.op.name} has no scalar expression")
     return f"{node.op.symbol or node.op.name}({', '.join(operands)})"
+
+
+def _converted(node: Node, operand: str) -> str:
+    """A cast: from bits to float32 and back where floats of 16 bits are concerned."""
+    given = node.inputs[0].dtype
+    if not is_half(given):
+        return f"to_{node.dtype}({operand})"
+    assert node.dtype == np.float32, f"{node!r}: graphdl.compiler.halves goes by float32"
+    return f"from_{given}({operand})"
 
 
 def constant_of(node: Node) -> Node | None:
@@ -106,6 +128,6 @@ def plain(constant: Node) -> str | None:
     if constant.op is movement.extent:
         return None
     value = constant["value"].array.reshape(())[()]
-    if constant.dtype.kind == "b" or value in (0, 1, -1) or not np.isfinite(value):
+    if kind_of(constant.dtype) == "b" or value in (0, 1, -1) or not np.isfinite(value):
         return number(value, constant.dtype)
     return None

@@ -14,7 +14,7 @@ from graphdl.kernels.cpu import convolution as dense
 from graphdl.kernels.cpu import depthwise, patches, product
 from graphdl.kernels.program import Address, Entry, Launch, Word
 from graphdl.kernels.source import KernelSource
-from graphdl.ops import contraction, convolution, movement
+from graphdl.ops import contraction, convolution, movement, pointwise
 from graphdl.ops.convolution import axes_of
 from graphdl.types import Dtype, Shape, contiguous_strides
 
@@ -53,6 +53,8 @@ class _Epilogue:
         self.numbers: list[str] = []
         self.names: dict[object, str] = {root: "c"}
         self.varying = {"c"}
+        #: What floats of 16 bits were before they were rounded.
+        self.unrounded: dict[str, str] = {}
         self.reads: dict[Node, None] = {}
         self.factors: dict[Node, None] = {}
 
@@ -133,12 +135,18 @@ class _Epilogue:
 
     def _assign(self, node: Node, operands: list[str]) -> None:
         """Name the value of a node: once for the launch if no operand varies, else an element."""
-        text = expression(node, operands)
+        if node.op is pointwise.cast and operands[0] in self.unrounded:
+            text = self.unrounded[operands[0]]
+            operands = [text]
+        else:
+            text = expression(node, operands)
         if text in operands:
             self.names[node] = text
             return
         name = f"v{len(self.numbers) + len(self.lines)}"
         self.names[node] = name
+        if node.op is pointwise.stored:
+            self.unrounded[name] = operands[0]
         if is_scalar(node) and self.varying.isdisjoint(operands):
             self.numbers.append(f"{name} = {text}")
         else:

@@ -42,6 +42,7 @@ from graphdl.kernels.loops import (
 )
 from graphdl.kernels.program import NOT_FINITE, OUT_OF_BOUNDS, RAISED, Address
 from graphdl.ops import indexing, movement, pointwise, random
+from graphdl.types import kind_of
 
 #: Rows of at most so many elements take one masked vector loop, without another one for the rest: a
 #: softmax over 10 classes took 24 ns instead of 60.
@@ -74,6 +75,8 @@ class NestText:
         self.out = Lines()
         self.prelude: list[str] = []
         self.row_names: dict[Node, str] = {}
+        #: What floats of 16 bits were before they were rounded, for those that read them here.
+        self.unrounded: dict[str, str] = {}
         self.scalar_names: dict[object, str] = {}
         self.count = 0
 
@@ -376,7 +379,7 @@ class NestText:
             better = "greater" if node.op.name == "argmax" else "less"
             take = self.name("take")
             test = f"{better}({value}, best_{total})"
-            if node.inputs[0].dtype.kind == "f":
+            if kind_of(node.inputs[0].dtype) == "f":
                 nan = f"logical_and(isnan({value}), logical_not(isnan(best_{total})))"
                 test = f"logical_or({test}, {nan})"
             out.add(f"{take} = {test}")
@@ -460,10 +463,14 @@ class NestText:
         operands = [
             self._operand(node, position, index, local, level) for position, _ in read_by(node)
         ]
+        if node.op is pointwise.cast and operands[0] in self.unrounded:
+            return self.unrounded[operands[0]]
         text = self._random_words(node, operands, index) or expression(node, operands)
         if text in operands:
             return text
         name = self.name()
+        if node.op is pointwise.stored:
+            self.unrounded[name] = operands[0]
         self.out.add(f"{name} = {text}")
         return name
 

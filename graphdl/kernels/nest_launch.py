@@ -16,6 +16,7 @@ from graphdl.kernels.short_rows import ShortRowsText, has_short_rows
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import pointwise
 from graphdl.ops.update import update
+from graphdl.types import kind_of
 
 #: Elements of a block: at most so many that the rows of a multi-pass kernel stay in the second
 #: level of cache, at least so many that starting a block (some ns) does not count, and in between
@@ -71,7 +72,7 @@ def name_of(group: Group) -> str:
         n.op.name
         for n in group.members
         if n.op.name not in ("copy", "cast", "guard", "watch")
-        and not (guarded and n.dtype.kind == "b")  # the conditions
+        and not (guarded and kind_of(n.dtype) == "b")  # the conditions
     ]
     short = list(dict.fromkeys(names))[:4] or ["copy"]
     return "_".join(short)

@@ -19,7 +19,7 @@ from graphdl.kernels.copying import copy_launch, place_of
 from graphdl.kernels.program import Address, Buffer, Launch
 from graphdl.kernels.source import KernelSource
 from graphdl.ops.update import update
-from graphdl.types import Shape, contiguous_strides
+from graphdl.types import Shape, contiguous_strides, kind_of
 
 
 def kept_launches(node: Node) -> list[Launch]:
@@ -148,7 +148,7 @@ def collapsed(sizes: Shape, strides: Shape) -> list[tuple[int, int]]:
 def _scatter_source(node: Node, indices: int, loops: int, dense: bool) -> KernelSource:
     suffix, size = SUFFIX[node.dtype], node.dtype.itemsize
     combine = _COMBINE.get(node["mode"])
-    if node.dtype.kind == "b" and combine is not None:
+    if kind_of(node.dtype) == "b" and combine is not None:
         combine = "logical_and" if combine in ("multiply", "minimum") else "logical_or"
     word = 5
     lines = ["def kernel(table, lo, hi):", "    count, row = table[3], table[4]"]

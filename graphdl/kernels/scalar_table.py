@@ -4,9 +4,12 @@ from typing import Final
 
 from graphdl.kernels.arithmetic import ARITHMETIC
 from graphdl.kernels.elementary import ELEMENTARY
+from graphdl.kernels.half_scalars import HALF_SCALARS
 from graphdl.kernels.randomness import RANDOM
 from graphdl.kernels.rejection import REJECTION
 from graphdl.kernels.scalar import Scalar
 from graphdl.kernels.special_functions import SPECIAL_FUNCTIONS
 
-SCALARS: Final[dict[str, Scalar]] = ELEMENTARY | ARITHMETIC | RANDOM | REJECTION | SPECIAL_FUNCTIONS
+SCALARS: Final[dict[str, Scalar]] = (
+    ELEMENTARY | ARITHMETIC | HALF_SCALARS | RANDOM | REJECTION | SPECIAL_FUNCTIONS
+)

@@ -14,7 +14,7 @@ from graphdl.kernels.replace import scatter
 from graphdl.kernels.sorting import SORTING
 from graphdl.kernels.source import KernelSource
 from graphdl.kernels.windows import window_pick, window_place
-from graphdl.types import contiguous_strides
+from graphdl.types import contiguous_strides, kind_of
 
 
 def concatenate(node: Node, status: Buffer) -> list[Launch]:
@@ -38,7 +38,7 @@ def scatter_add(node: Node, status: Buffer) -> list[Launch]:
     at, _, index_base = place_of(index)
     row = math.prod(node.shape[1:])
     suffix, size = SUFFIX[node.dtype], node.dtype.itemsize
-    combine = "logical_or" if node.dtype.kind == "b" else "add"
+    combine = "logical_or" if kind_of(node.dtype) == "b" else "add"
     text = f"""def kernel(table, lo, hi):
     n, row, count = table[4], table[5], table[6]
     index = i64_at(table[1])

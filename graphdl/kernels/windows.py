@@ -18,7 +18,7 @@ from graphdl.kernels.program import Address, Buffer, Launch, Word
 from graphdl.kernels.source import KernelSource
 from graphdl.ops.convolution import Axis
 from graphdl.ops.windows import is_inside, window_axes
-from graphdl.types import Dtype
+from graphdl.types import Dtype, kind_of
 
 #: Nanoseconds that one element of one window takes.
 COMPARISON = 0.2
@@ -118,7 +118,7 @@ class _Text:
 def better(value: str, best: str, dtype: Dtype) -> str:
     """Whether a value is picked after `best`: NaN is larger than any number."""
     test = f"greater({value}, {best})"
-    if dtype.kind == "f":
+    if kind_of(dtype) == "f":
         test = f"logical_or({test}, logical_and(isnan({value}), logical_not(isnan({best}))))"
     return test
 

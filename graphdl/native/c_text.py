@@ -84,6 +84,7 @@ _C_TYPES = {
     "bool": "bool",
     "float32": "float",
     "float64": "double",
+    **dict.fromkeys(("float16", "bfloat16"), "uint16_t"),  # their bits: few compilers know them
     **{f"{sign}int{bits}": f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)},
     "complex64": "float",
     "complex128": "double",

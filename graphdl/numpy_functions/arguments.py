@@ -18,7 +18,7 @@ from graphdl.errors import (
 )
 from graphdl.ops import movement
 from graphdl.tracing import TracedArray, as_traced, cast, dtype_of, trace_of
-from graphdl.types import Dtype, Shape, as_dtype
+from graphdl.types import Dtype, Shape, as_dtype, kind_of, result_type
 
 BOOL = np.dtype(np.bool_)
 INDEX = np.dtype(np.int64)
@@ -46,7 +46,7 @@ def lift_all(values: Iterable[Any]) -> tuple[Any, ...]:
 def promote(*values: Any) -> Dtype:
     """The dtype of all values together by NEP 50: Python scalars yield to arrays."""
     kinds = (dtype_of(value) for value in values)
-    return as_dtype(np.result_type(*(k(0) if isinstance(k, type) else k for k in kinds)))
+    return as_dtype(result_type(*(k(0) if isinstance(k, type) else k for k in kinds)))
 
 
 def number(value: Any, dtype: Dtype, like: TracedArray) -> Any:
@@ -59,20 +59,20 @@ def number(value: Any, dtype: Dtype, like: TracedArray) -> Any:
 
 def float_of(dtype: Dtype) -> Dtype:
     """The dtype that a mean of `dtype` has."""
-    return dtype if dtype.kind in "fc" else FLOAT
+    return dtype if kind_of(dtype) in "fc" else FLOAT
 
 
 def as_float(x: Any) -> Any:
     """A traced value or an array of any numbers as floats; complex numbers stay what they are."""
     if not isinstance(x, TracedArray):
         x = np.asarray(x)
-        return x if x.dtype.kind in "fc" else x.astype(np.float64)
+        return x if kind_of(x.dtype) in "fc" else x.astype(np.float64)
     return cast(lift_one(x), float_of(x.dtype))
 
 
 def squared_magnitude(x: Any) -> Any:
     """x * x, or x times its conjugate as a real number."""
-    return x.real * x.real + x.imag * x.imag if x.dtype.kind == "c" else x * x
+    return x.real * x.real + x.imag * x.imag if kind_of(x.dtype) == "c" else x * x
 
 
 def check_cast(source: Dtype, target: Dtype, casting: str) -> None:

@@ -38,7 +38,7 @@ from graphdl.tracing import (
     implements,
     is_weak,
 )
-from graphdl.types import Dtype, Shape
+from graphdl.types import Dtype, Shape, kind_of
 
 
 @implements(operator.getitem)
@@ -189,7 +189,7 @@ def _at(ufunc: np.ufunc, mode: str) -> Callable[..., None]:
 def _divide_at(a: Any, indices: Any, b: Any, /) -> None:
     """x divided by the product of all divisors of an element."""
     x = taker(a, "np.divide.at")
-    if x.dtype.kind in "biu":
+    if kind_of(x.dtype) in "biu":
         raise DtypeError(f"the quotients are floats, which {x.type} cannot hold")
     divisors = np.ones_like(x)
     np.multiply.at(divisors, indices, b)

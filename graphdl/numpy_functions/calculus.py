@@ -26,6 +26,7 @@ from graphdl.numpy_functions.selection import diff, take
 from graphdl.numpy_functions.sorting import searchsorted
 from graphdl.ops import sorting
 from graphdl.tracing import TracedArray, cast, implements, shape_of
+from graphdl.types import kind_of
 
 
 @implements(np.gradient)
@@ -149,7 +150,7 @@ def unwrap(p: Any, discont: Any = None, axis: Any = -1, *, period: Any = 2 * mat
     dtype = promote(x, period)
     high: Any = period / 2
     ambiguous = True
-    if dtype.kind in "iu":
+    if kind_of(dtype) in "iu":
         high, rest = divmod(period, 2)
         ambiguous = rest == 0
     low = -high

@@ -18,6 +18,7 @@ from graphdl.tracing import (
     implements,
     shape_of,
 )
+from graphdl.types import kind_of
 
 
 @implements(np.choose)
@@ -30,7 +31,7 @@ def choose(a: Any, choices: Any, out: None = None, mode: str = "raise") -> Any:
     if known is not None and mode == "raise" and ((known < 0) | (known >= n)).any():
         raise GraphIndexError(f"an index of {known.ravel()} is out of bounds for {n} choices")
     require(n > 0, "needs at least one choice")
-    if index.dtype.kind not in "iub":
+    if kind_of(index.dtype) not in "iub":
         raise DtypeError(f"the index must be integers, not {index.dtype}")
     index = cast(index, INDEX)
     if mode == "wrap":

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from graphdl import types
 from graphdl.numpy_functions.arguments import (
     FLOAT,
     INDEX,
@@ -31,7 +32,7 @@ from graphdl.tracing import (
     implements,
     shape_of,
 )
-from graphdl.types import as_dtype
+from graphdl.types import as_dtype, kind_of
 
 
 def _filled(like: Any, fill: Any, dtype: Any, shape: Any) -> Any:
@@ -105,7 +106,7 @@ def linspace(
     if endpoint and count > 1:  # the last point is `stop` exactly
         points = np.where(steps == count - 1, last, points)
     wanted = kind if dtype is None else as_dtype(dtype)
-    if wanted.kind in "iu":
+    if kind_of(wanted) in "iu":
         points = np.floor(points)
     points = moveaxis(cast(points, wanted), 0, axis_of(axis, points.shape))
     return (points, step) if retstep else points
@@ -213,7 +214,7 @@ def _kind(value: Any) -> Any:
 
 @implements(np.result_type)
 def result_type(*arrays_and_dtypes: Any) -> Any:
-    return np.result_type(*map(_kind, arrays_and_dtypes))
+    return types.result_type(*map(_kind, arrays_and_dtypes))
 
 
 @implements(np.can_cast)
@@ -226,4 +227,4 @@ def can_cast(from_: Any, to: Any, casting: Any = "safe") -> bool:
 @implements(np.common_type)
 def common_type(*arrays: Any) -> Any:
     dtypes = [np.dtype(dtype_of(x)) for x in arrays]
-    return np.result_type(*(d if d.kind == "f" else FLOAT for d in dtypes)).type
+    return np.result_type(*(d if kind_of(d) == "f" else FLOAT for d in dtypes)).type

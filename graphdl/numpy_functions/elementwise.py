@@ -32,7 +32,7 @@ from graphdl.tracing import (
     implements,
     shape_of,
 )
-from graphdl.types import as_dtype
+from graphdl.types import as_dtype, finfo, kind_of
 
 
 def choose(condition: Any, x: Any, y: Any) -> Any:
@@ -87,7 +87,7 @@ def clip(
     low, high = (min if a_min is _MISSING else a_min), (max if a_max is _MISSING else a_max)
     low = None if low is _MISSING else low
     high = None if high is _MISSING else high
-    if isinstance(a, TracedArray) and a.dtype.kind in "iu":
+    if isinstance(a, TracedArray) and kind_of(a.dtype) in "iu":
         # a Python integer beyond the dtype bounds nothing
         info = np.iinfo(a.dtype)
         low = None if type(low) is int and low <= info.min else low
@@ -106,7 +106,7 @@ def clip(
 def round(a: Any, decimals: Any = 0, out: None = None) -> Any:
     places = integer(decimals, "decimals")
     x = lift_one(a)
-    if x.dtype.kind in "iu":
+    if kind_of(x.dtype) in "iu":
         if places >= 0:
             return x
         return cast(round(cast(x, FLOAT), places), x.dtype)
@@ -127,12 +127,12 @@ def nan_to_num(
     x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None
 ) -> Any:
     (value,) = lift(x)
-    if value.dtype.kind == "c":
+    if kind_of(value.dtype) == "c":
         parts = (nan_to_num(part, copy, nan, posinf, neginf) for part in (value.real, value.imag))
         return complex_numbers.whole(*parts)
-    if value.dtype.kind != "f":
+    if kind_of(value.dtype) != "f":
         return value
-    info = np.finfo(value.dtype)
+    info = finfo(value.dtype)
     value = choose(call_ufunc(np.isnan, value), np.asarray(nan, value.dtype), value)
     high = np.asarray(info.max if posinf is None else posinf, value.dtype)
     low = np.asarray(info.min if neginf is None else neginf, value.dtype)
@@ -143,7 +143,7 @@ def nan_to_num(
 @implements(np.isclose)
 def isclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
     x, y = lift(a, b)
-    if y.dtype.kind not in "fc":
+    if kind_of(y.dtype) not in "fc":
         y = cast(y, promote(y, 1.0))
     near = np.abs(x - y) <= atol + rtol * np.abs(y)
     result = (near & np.isfinite(y)) | (x == y)
@@ -207,7 +207,8 @@ def angle(z: Any, deg: bool = False) -> Any:
 def real_if_close(a: Any, tol: Any = 100) -> Any:
     value = lift_one(a)
     refuse(
-        value.dtype.kind == "c", "whether the result is real depends on values; write np.real(z)"
+        kind_of(value.dtype) == "c",
+        "whether the result is real depends on values; write np.real(z)",
     )
     return value
 
@@ -281,7 +282,7 @@ _real_conjugate = _same_value(np.conjugate)
 @implements(np.conjugate)
 def conjugate(x: Any, /, dtype: Any = None) -> Any:
     value = lift_one(x)
-    if value.dtype.kind != "c":
+    if kind_of(value.dtype) != "c":
         return _real_conjugate(x, dtype)
     _no_dtype(np.conjugate, dtype)
     return complex_numbers.conjugate(value)
@@ -291,7 +292,7 @@ def conjugate(x: Any, /, dtype: Any = None) -> Any:
 def sign(x: Any, /, dtype: Any = None) -> Any:
     """The direction z / |z| of complex numbers, which has a derivative."""
     value = lift_one(x)
-    if value.dtype.kind != "c":
+    if kind_of(value.dtype) != "c":
         loop = pointwise.resolve(np.sign, (dtype_of(x),), dtype and as_dtype(dtype))
         return call_op(pointwise.sign, (x,), loop[:1])
     _no_dtype(np.sign, dtype)

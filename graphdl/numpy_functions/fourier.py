@@ -29,6 +29,7 @@ from graphdl.numpy_functions.arguments import (
 )
 from graphdl.numpy_functions.manipulation import moveaxis
 from graphdl.tracing import implements
+from graphdl.types import is_half
 
 Array = np.ndarray[Any, Any]
 #: Lengths up to this are one product with a matrix: n^2 multiplications, at the speed of those.
@@ -54,7 +55,7 @@ def _factor(n: int) -> int:
 
 def _constant(values: Array, like: Any) -> Array:
     """Complex numbers of the precision of an array."""
-    single = like.dtype in (np.float32, np.complex64)
+    single = like.dtype in (np.float32, np.complex64) or is_half(like.dtype)
     return values.astype(np.complex64 if single else np.complex128)
 
 

@@ -28,7 +28,7 @@ from graphdl.numpy_functions.manipulation import stack
 from graphdl.numpy_functions.sorting import searchsorted
 from graphdl.ops import indexing
 from graphdl.tracing import TracedArray, broadcast_to, cast, implements, shape_of
-from graphdl.types import Shape
+from graphdl.types import Shape, kind_of
 
 
 @implements(np.bincount)
@@ -93,7 +93,7 @@ def _bin_edges(x: Any, bins: Any, limits: Any, like: Any = ()) -> Any:
         raise ArgumentError(f"bins must be positive, not {count}")
     first, last = _limits(x, limits)
     dtype = promote(first, last, *like)
-    return linspace(first, last, count + 1, dtype=dtype if dtype.kind == "f" else FLOAT)
+    return linspace(first, last, count + 1, dtype=dtype if kind_of(dtype) == "f" else FLOAT)
 
 
 def _limits(x: Any, limits: Any) -> tuple[Any, Any]:
@@ -103,7 +103,7 @@ def _limits(x: Any, limits: Any) -> tuple[Any, Any]:
             return 0, 1
         low: Any = np.min(x)
         high: Any = np.max(x)
-        if x.dtype.kind != "f":
+        if kind_of(x.dtype) != "f":
             low, high = cast(low, FLOAT), cast(high, FLOAT)
         alone = low == high
         return np.where(alone, low - 0.5, low), np.where(alone, high + 0.5, high)

@@ -20,6 +20,7 @@ from graphdl.numpy_functions.arguments import (
 )
 from graphdl.numpy_functions.manipulation import concatenate, moveaxis, picked, tile
 from graphdl.tracing import TracedArray, broadcast_to, cast, implements
+from graphdl.types import kind_of
 
 
 @implements(np.insert)
@@ -56,10 +57,10 @@ def _places(obj: Any, n: int) -> tuple[np.ndarray[Any, Any], bool]:
     if isinstance(obj, slice):
         return np.arange(*obj.indices(n)), False
     given = np.asarray(obj)
-    if given.dtype.kind == "b":
+    if kind_of(given.dtype) == "b":
         return np.flatnonzero(given), False
     places = given.astype(np.int64) if given.size == 0 else given
-    if places.dtype.kind not in "iu":
+    if kind_of(places.dtype) not in "iu":
         raise GraphIndexArrayError(f"positions must be integers, not {places.dtype}")
     bad = places[(places < -n) | (places > n)]
     if bad.size:

@@ -33,6 +33,7 @@ from graphdl.numpy_functions.arguments import (
 from graphdl.numpy_functions.manipulation import moveaxis
 from graphdl.ops import complex_numbers, linalg, pointwise, spectral
 from graphdl.tracing import broadcast_shapes, broadcast_to, cast, implements
+from graphdl.types import kind_of, result_type
 
 #: NumPy's named tuples, which it does not export.
 _SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
@@ -49,15 +50,15 @@ def inexact(*values: Any) -> tuple[Any, ...]:
     """The values in the dtype in which NumPy computes with them: in double precision, if not all
     have less; complex, if one is."""
     lifted = lift(*values)
-    dtypes = [x.dtype if x.dtype.kind in "fc" else FLOAT for x in lifted]
-    dtype = np.result_type(*dtypes)
+    dtypes = [x.dtype if kind_of(x.dtype) in "fc" else FLOAT for x in lifted]
+    dtype = result_type(*dtypes)
     return tuple(cast(x, dtype) for x in lifted)
 
 
 def floats(*values: Any) -> tuple[Any, ...]:
     """The values in the dtype in which NumPy computes with them, which must not be complex."""
     lifted = inexact(*values)
-    if lifted[0].dtype.kind == "c":
+    if kind_of(lifted[0].dtype) == "c":
         raise DtypeError("takes no complex numbers; solve for the real and imaginary parts")
     return lifted
 
@@ -197,7 +198,7 @@ def slogdet(a: Any) -> Any:
     x = square(a)
     lut, pivots = factors(x)
     # a sign does not change with a matrix, but a phase does
-    known = lut if x.dtype.kind == "c" else _without_gradient(lut)
+    known = lut if kind_of(x.dtype) == "c" else _without_gradient(lut)
     sign, size = linalg.sign_and_log_det(known, pivots)
     return _SlogdetResult(sign, linalg.log_det(size, x, lut, pivots))
 

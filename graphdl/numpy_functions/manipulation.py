@@ -36,7 +36,7 @@ from graphdl.tracing import (
     implements,
     shape_of,
 )
-from graphdl.types import Shape, as_dtype
+from graphdl.types import Shape, as_dtype, kind_of
 
 # --- shapes -------------------------------------------------------------------------------------
 
@@ -425,7 +425,7 @@ def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
     )
     counts = np.asarray(repeats)
     n = x.shape[axis]
-    if counts.dtype.kind not in "biu":
+    if kind_of(counts.dtype) not in "biu":
         raise DtypeError(f"repeats must be integers, not {counts.dtype}")
     require(bool((counts >= 0).all()), "repeats may not contain negative values")
     if counts.size == 1:

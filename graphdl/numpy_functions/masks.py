@@ -16,7 +16,7 @@ import numpy as np
 from graphdl.errors import ConcreteValueError, GraphError, GraphIndexError, ShapeError
 from graphdl.ops import movement
 from graphdl.tracing import TracedArray, cast, is_weak, locate, shape_of, user_source, where_text
-from graphdl.types import Shape
+from graphdl.types import Shape, kind_of
 
 
 def traced_mask(index: Any) -> TracedArray | None:
@@ -196,9 +196,9 @@ def _reduction(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _extreme(dtype: np.dtype[Any], largest: bool) -> Any:
-    if dtype.kind == "f":
+    if kind_of(dtype) == "f":
         return dtype.type(np.inf if largest else -np.inf)
-    if dtype.kind == "b":
+    if kind_of(dtype) == "b":
         return np.bool_(largest)
     info = np.iinfo(dtype)
     return info.max if largest else info.min

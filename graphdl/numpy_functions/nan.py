@@ -24,12 +24,13 @@ from graphdl.numpy_functions.reductions import (
     var,
 )
 from graphdl.tracing import call_ufunc, implements
+from graphdl.types import kind_of
 
 
 def _ignoring_nan(function: Callable[..., Any], instead: float) -> Callable[..., Any]:
     def implementation(a: Any, *args: Any, **kwargs: Any) -> Any:
         (x,) = lift(a)
-        if x.dtype.kind == "f":
+        if kind_of(x.dtype) == "f":
             x = choose(call_ufunc(np.isnan, x), np.asarray(instead, x.dtype), x)
         return function(x, *args, **kwargs)
 
@@ -126,7 +127,7 @@ def _nan_extremum(function: Callable[..., Any], instead: float) -> Callable[...,
         where: Any = True,
     ) -> Any:
         (x,) = lift(a)
-        if x.dtype.kind != "f":
+        if kind_of(x.dtype) != "f":
             return function(x, axis, None, keepdims, initial, where)
         missing = call_ufunc(np.isnan, x)
         filled = choose(missing, np.asarray(instead, x.dtype), x)
@@ -150,7 +151,7 @@ def _nan_position(function: Callable[..., Any], instead: float) -> Callable[...,
         a: Any, axis: Any = None, out: None = None, *, keepdims: bool = False
     ) -> Any:
         (x,) = lift(a)
-        if x.dtype.kind == "f":
+        if kind_of(x.dtype) == "f":
             x = choose(call_ufunc(np.isnan, x), np.asarray(instead, x.dtype), x)
         return function(x, axis if axis is None else axis_of(axis, x.shape), keepdims=keepdims)
 

@@ -11,6 +11,7 @@ from graphdl.errors import ArgumentError, DtypeError, ShapeError
 from graphdl.numpy_functions.arguments import BOOL, as_float, axes_of, iota
 from graphdl.ops import pointwise
 from graphdl.tracing import TracedArray, locate
+from graphdl.types import kind_of
 
 __all__ = [
     "gelu",
@@ -158,7 +159,7 @@ def one_hot(indices: Any, num_classes: int, dtype: Any = np.float64, axis: int =
     """
     if not isinstance(indices, TracedArray):
         indices = np.asarray(indices)
-    if indices.dtype.kind not in "iu":
+    if kind_of(indices.dtype) not in "iu":
         raise locate(DtypeError(f"one_hot: indices must be integers, not {indices.dtype}"))
     if num_classes < 0:
         raise locate(ShapeError(f"one_hot: num_classes={num_classes} is negative"))

@@ -25,6 +25,7 @@ from graphdl.numpy_functions.linalg import factors, inexact, matrices, square, s
 from graphdl.numpy_functions.manipulation import moveaxis
 from graphdl.ops import linalg
 from graphdl.tracing import TracedArray, broadcast_to, cast, implements
+from graphdl.types import finfo
 
 #: What stands for no argument in NumPy's signature.
 _NO_VALUE: Any = inspect.signature(np.linalg.pinv).parameters["rtol"].default
@@ -64,7 +65,7 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = _NO_
 
 def _rounding(x: Any) -> float:
     """The rounding error of singular values, relative to the largest."""
-    return float(max(x.shape[-2:]) * np.finfo(x.dtype).eps)
+    return float(max(x.shape[-2:]) * finfo(x.dtype).eps)
 
 
 @implements(np.linalg.lstsq)

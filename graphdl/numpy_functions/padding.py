@@ -15,6 +15,7 @@ from graphdl.numpy_functions.quantiles import median
 from graphdl.numpy_functions.reductions import max_, mean, min_
 from graphdl.ops import movement
 from graphdl.tracing import TracedArray, broadcast_to, cast, implements
+from graphdl.types import kind_of
 
 #: The arguments of each mode beside the widths.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -61,7 +62,7 @@ def _widths(value: Any, ndim: int) -> list[tuple[int, int]]:
             (pairs[axis],) = _widths(pair, 1)
         return pairs
     widths = np.asarray(static(value))
-    if widths.dtype.kind not in "iu":
+    if kind_of(widths.dtype) not in "iu":
         raise DtypeError(f"pad_width must be integers, not {value!r:.60}")
     if (widths < 0).any():
         raise ShapeError(f"pad_width {value} has a negative width")
@@ -134,7 +135,7 @@ def _with_statistic(x: Any, axis: int, pair: tuple[int, int], mode: str, lengths
             raise ArgumentError(f"stat_length={length} takes nothing into account")
         edge = sliced(x, axis, 0 if place == 0 else n - size, size)
         value = _STATISTICS[mode](edge, axis, keepdims=True)
-        if x.dtype.kind in "iu":
+        if kind_of(x.dtype) in "iu":
             value = np.rint(value)
         shape = tuple(width if i == axis else size for i, size in enumerate(x.shape))
         parts.insert(0 if place == 0 else 2, broadcast_to(cast(value, x.dtype), shape))

@@ -26,6 +26,7 @@ from graphdl.numpy_functions.manipulation import concatenate
 from graphdl.numpy_functions.norms import lstsq
 from graphdl.numpy_functions.padding import pad
 from graphdl.tracing import TracedArray, broadcast_to, call_ufunc, cast, implements
+from graphdl.types import kind_of
 
 
 def _coefficients(*values: Any) -> list[Any]:
@@ -108,7 +109,7 @@ def polydiv(u: Any, v: Any) -> tuple[Any, Any]:
     a, b = _coefficients(u, v)
     dtype = (
         promote(a, b, np.zeros((), FLOAT))
-        if a.dtype.kind + b.dtype.kind != "ff"
+        if kind_of(a.dtype) + kind_of(b.dtype) != "ff"
         else (promote(a, b))
     )
     rest, b = cast(a, dtype), cast(b, dtype)

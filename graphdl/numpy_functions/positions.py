@@ -24,10 +24,11 @@ from graphdl.numpy_functions.manipulation import moveaxis
 from graphdl.numpy_functions.padding import pad
 from graphdl.ops import indexing
 from graphdl.tracing import TracedArray, cast, implements, shape_of
+from graphdl.types import kind_of
 
 
 def _indices(value: Any, what: str) -> Any:
-    if value.dtype.kind not in "iu":
+    if kind_of(value.dtype) not in "iu":
         raise DtypeError(f"{what} must be integers, not {value.dtype}")
     return cast(value, INDEX)
 
@@ -129,7 +130,7 @@ def _line(a: Any, axis: Any) -> tuple[Any, int]:
 @implements(np.packbits)
 def packbits(a: Any, /, axis: Any = None, bitorder: str = "big") -> Any:
     x, axis = _line(a, axis)
-    if x.dtype.kind not in "iub":
+    if kind_of(x.dtype) not in "iub":
         raise DtypeError(f"takes integers or booleans, not {x.dtype}")
     bits = cast(cast(x, BOOL), np.dtype(np.uint8))
     *rows, n = bits.shape

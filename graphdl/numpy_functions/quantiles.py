@@ -33,7 +33,7 @@ from graphdl.numpy_functions.reductions import sum_
 from graphdl.ops import sorting
 from graphdl.ops.lines import pick_along
 from graphdl.tracing import TracedArray, broadcast_to, cast, implements, is_weak
-from graphdl.types import Shape
+from graphdl.types import Shape, kind_of
 
 #: From the number of values and the quantiles to places, counted from 0. Each is written for arrays
 #: and for traced values.
@@ -139,7 +139,7 @@ def _quantile(
     x, given = lift(a, q)
     if given.ndim > 1:
         raise ShapeError(f"q must be a number or have one axis, not shape {given.shape}")
-    if given.dtype.kind == "b":
+    if kind_of(given.dtype) == "b":
         raise DtypeError("q must be numbers, not booleans")
     line, left, ones = _lines(x, axis)
     weak = is_weak(q)
@@ -150,7 +150,7 @@ def _quantile(
     if weights is None:
         ordered = sorting.sort(line)
         n: Any = line.shape[-1]
-        if ignore_nan and line.dtype.kind == "f":
+        if ignore_nan and kind_of(line.dtype) == "f":
             n = sum_(~np.isnan(line), -1, keepdims=True)
         values = _ordered(ordered, quantiles, weak, method, n)
         last = sliced(ordered, ordered.ndim - 1, line.shape[-1] - 1, 1)
@@ -158,7 +158,7 @@ def _quantile(
         if method != "inverted_cdf":
             raise ArgumentError(f"weights= needs method='inverted_cdf', not {method!r}")
         values, last = _weighted(line, _weight_lines(weights, x, axis), quantiles, ignore_nan)
-    if line.dtype.kind == "f" and not ignore_nan:
+    if kind_of(line.dtype) == "f" and not ignore_nan:
         values = choose(np.isnan(last), np.asarray(np.nan, values.dtype), values)
     result = moveaxis(values, -1, 0)
     return reshaped(result, (*given.shape, *(ones if keepdims else left)))
@@ -166,9 +166,9 @@ def _quantile(
 
 def _static(q: Any, per: int) -> Any:
     quantiles = np.asarray(q)
-    if quantiles.dtype.kind not in "fiu":
+    if kind_of(quantiles.dtype) not in "fiu":
         raise DtypeError(f"q must be numbers, not {quantiles.dtype}")
-    if per != 1 or quantiles.dtype.kind != "f":
+    if per != 1 or kind_of(quantiles.dtype) != "f":
         quantiles = np.true_divide(quantiles, per)
     if not ((quantiles >= 0) & (quantiles <= 1)).all():
         raise ArgumentError(f"q={q!r:.60} must lie between 0 and {per}")
@@ -195,12 +195,12 @@ def _weighted(line: Any, weights: Any, q: Any, ignore_nan: bool) -> tuple[Any, A
     order = sorting.argsort(line)
     ordered = pick_along(line, order)
     heavy = cast(pick_along(weights, order), FLOAT)
-    if ignore_nan and line.dtype.kind == "f":
+    if ignore_nan and kind_of(line.dtype) == "f":
         heavy = np.where(np.isnan(ordered), 0, heavy)
     reached = np.cumsum(heavy, axis=-1)
     reached = reached / reached[..., -1:]
     wanted = lift(reached, q)[1]
-    dtype = wanted.dtype if wanted.dtype.kind == "f" else FLOAT
+    dtype = wanted.dtype if kind_of(wanted.dtype) == "f" else FLOAT
     # what weighs nothing comes before all quantiles, 0 too
     share = np.where(reached == 0, -1, reached).astype(dtype)
     spread = broadcast_to(cast(wanted, dtype), (*line.shape[:-1], wanted.shape[-1]))
@@ -289,7 +289,7 @@ def median(
     ordered = sorting.sort(line)
     middle = cast(sliced(ordered, last, (n - 1) // 2, 1 + (n + 1) % 2), dtype)
     value = np.mean(middle, axis=-1, keepdims=True)
-    if line.dtype.kind == "f":
+    if kind_of(line.dtype) == "f":
         unknown = np.isnan(sliced(ordered, last, n - 1, 1))
         value = choose(unknown, np.asarray(np.nan, dtype), value)
     return reshaped(value, shape)
@@ -304,7 +304,7 @@ def nanmedian(
     keepdims: bool = False,
 ) -> Any:
     x = lift_one(a)
-    if x.dtype.kind != "f" or x.size == 0:
+    if kind_of(x.dtype) != "f" or x.size == 0:
         return median(x, axis, keepdims=keepdims)
     line, left, ones = _lines(x, axis)
     ordered = sorting.sort(line)

@@ -33,7 +33,7 @@ from graphdl.tracing import (
     cast,
     implements,
 )
-from graphdl.types import Dtype, as_dtype
+from graphdl.types import Dtype, as_dtype, is_half, kind_of, result_type
 
 #: An argument that was not given, where None is one.
 MISSING: Any = object()
@@ -47,7 +47,11 @@ def _reduce(op: Op, x: TracedArray, axis: Any, keepdims: bool) -> Any:
 
 def _total_dtype(dtype: Dtype) -> Dtype:
     """The dtype of a sum: small integers are added up in 64 bits."""
-    return np.dtype(np.uint64 if dtype.kind == "u" else np.int64) if dtype.kind in "biu" else dtype
+    return (
+        np.dtype(np.uint64 if kind_of(dtype) == "u" else np.int64)
+        if kind_of(dtype) in "biu"
+        else dtype
+    )
 
 
 def _total(op: Op, combine: np.ufunc, identity: int) -> Callable[..., Any]:
@@ -156,6 +160,8 @@ def mean(
     where: Any = True,
 ) -> Any:
     (x,) = lift(a)
+    if dtype is None and is_half(x.dtype):  # as NumPy: a sum may be too large where the mean is not
+        return cast(mean(x, axis, np.float32, None, keepdims, where=where), x.dtype)
     x = cast(x, float_of(x.dtype) if dtype is None else as_dtype(dtype))
     count = _count(x, axes_of(axis, x.shape), keepdims, where)
     return _over(sum_(x, axis, keepdims=keepdims, where=where), count)
@@ -179,6 +185,9 @@ def var(
             raise ShapeError("ddof and correction are the same: give one of them")
         ddof = correction
     (x,) = lift(a)
+    if dtype is None and is_half(x.dtype):
+        options = {"where": where, "mean": mean}
+        return cast(var(x, axis, np.float32, None, ddof, keepdims, **options), x.dtype)
     x = cast(x, float_of(x.dtype) if dtype is None else as_dtype(dtype))
     axes = axes_of(axis, x.shape)
     center = _mean(x, axis, keepdims=True, where=where) if mean is None else mean
@@ -232,7 +241,7 @@ def average(
                 )
             w = np.transpose(w, np.argsort(axes))
             w = reshaped(w, tuple(n if i in axes else 1 for i, n in enumerate(x.shape)))
-        dtype = np.result_type(x.dtype, w.dtype, *([FLOAT] if x.dtype.kind in "biu" else []))
+        dtype = result_type(x.dtype, w.dtype, *([FLOAT] if kind_of(x.dtype) in "biu" else []))
         total = sum_(broadcast_to(w, x.shape), axis, dtype, keepdims=keepdims)
         result = (
             sum_(

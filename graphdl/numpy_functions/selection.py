@@ -32,6 +32,7 @@ from graphdl.tracing import (
     implements,
     unsupported,
 )
+from graphdl.types import kind_of
 
 
 @implements(np.take)
@@ -43,7 +44,7 @@ def take(a: Any, indices: Any, axis: Any = None, out: None = None, mode: str = "
         x, axis = reshaped(x, (x.size,)), 0
     axis = axis_of(axis, x.shape)
     n = x.shape[axis]
-    if where.dtype.kind not in "iu":
+    if kind_of(where.dtype) not in "iu":
         raise DtypeError(f"indices must be integers, not {where.dtype}")
     if mode == "wrap":
         where = where % n
@@ -59,7 +60,7 @@ def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Any:
     indices = static(indices)
     x, _ = lift(arr, indices)
     index = indices if isinstance(indices, TracedArray) else np.asarray(indices)
-    if index.dtype.kind not in "iu":
+    if kind_of(index.dtype) not in "iu":
         raise DtypeError(f"indices must be integers, not {index.dtype}")
     if axis is None:
         require(index.ndim == 1, f"with axis=None indices must have one axis, not {index.shape}")

@@ -27,6 +27,7 @@ from graphdl.numpy_functions.selection import take
 from graphdl.ops import sorting
 from graphdl.ops.lines import pick_along
 from graphdl.tracing import TracedArray, cast, implements, locate
+from graphdl.types import kind_of
 
 __all__ = ["top_k"]
 
@@ -239,4 +240,4 @@ def top_k(x: Any, k: int, axis: int = -1) -> tuple[Any, Any]:
 
 def _falling(x: Any) -> Any:
     """Values in the opposite order; the complement of an integer, for which there always is one."""
-    return -x if x.dtype.kind == "f" else ~x
+    return -x if kind_of(x.dtype) == "f" else ~x

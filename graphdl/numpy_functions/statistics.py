@@ -10,7 +10,7 @@ from graphdl.errors import ArgumentError, DtypeError, ShapeError
 from graphdl.numpy_functions.arguments import FLOAT, lift, promote, require, reshaped
 from graphdl.numpy_functions.manipulation import concatenate
 from graphdl.tracing import TracedArray, cast, implements
-from graphdl.types import as_dtype
+from graphdl.types import as_dtype, kind_of
 
 
 def _variables(value: Any, rowvar: bool) -> Any:
@@ -30,7 +30,7 @@ def _weights(fweights: Any, aweights: Any, x: TracedArray) -> Any:
         w = lift(x, value)[1]
         if w.shape != x.shape[1:]:
             raise ShapeError(f"{name} of shape {w.shape} for {x.shape[1]} observations")
-        if name == "fweights" and w.dtype.kind not in "iu":
+        if name == "fweights" and kind_of(w.dtype) not in "iu":
             raise DtypeError(f"fweights are numbers of times: integers, not {w.dtype}")
         product = w if product is None else product * w
     return product

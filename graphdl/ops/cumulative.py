@@ -15,7 +15,7 @@ from graphdl.errors import AxisError, DtypeError, ShapeError
 from graphdl.ops import movement
 from graphdl.ops.lines import counted, place_along
 from graphdl.ops.op import Op
-from graphdl.types import TensorType
+from graphdl.types import TensorType, kind_of
 
 
 def _check_axis(name: str, x: TensorType, axis: int) -> None:
@@ -82,7 +82,7 @@ def _infer_recurrence(a: TensorType, b: TensorType, *, axis: int, reverse: bool)
     _check_axis("recurrence", a, axis)
     if a.shape != b.shape:
         raise ShapeError(f"recurrence: factors {a} and terms {b} differ in shape")
-    if a.dtype != b.dtype or a.dtype.kind == "b":
+    if a.dtype != b.dtype or kind_of(a.dtype) == "b":
         raise DtypeError(f"recurrence: takes numbers of one dtype, not {a} and {b}")
     return b
 

@@ -29,7 +29,7 @@ from graphdl.errors import DtypeError, GraphLinAlgError, ShapeError
 from graphdl.ops import control, indexing, movement, pointwise
 from graphdl.ops.complex_numbers import PART, WHOLE
 from graphdl.ops.op import Op, Rule
-from graphdl.types import TensorType
+from graphdl.types import TensorType, is_half, kind_of
 
 _INDEX = np.dtype(np.int64)
 
@@ -46,8 +46,10 @@ def failure(op: Any, where: str = "") -> GraphLinAlgError:
 
 def matrix_sizes(name: str, a: TensorType) -> tuple[int, int]:
     """The sizes of the matrices of an operand of floats or complex numbers."""
-    if a.dtype.kind not in "fc":
+    if kind_of(a.dtype) not in "fc":
         raise DtypeError(f"{name}: matrices must be of floats or complex numbers, not {a}")
+    if is_half(a.dtype):
+        raise DtypeError(f"{name}: LAPACK knows no {a.dtype}; write x.astype(np.float32) for {a}")
     if a.ndim < 2:
         raise ShapeError(f"{name}: {a} has no two axes")
     return a.shape[-2], a.shape[-1]
@@ -127,7 +129,7 @@ def transposed(x: Any) -> Any:
 
 def conjugated(x: Any) -> Any:
     """The conjugate of complex numbers; real ones as they are."""
-    return np.conjugate(x) if x.dtype.kind == "c" else x
+    return np.conjugate(x) if kind_of(x.dtype) == "c" else x
 
 
 def adjoint(x: Any) -> Any:
@@ -418,7 +420,7 @@ def _qr_rule(gs: Sequence[Any], outs: Sequence[Any], a: Any, *, columns: int) ->
         inner = inner - of_qt[..., :n, :] @ transposed(own)
     below = np.tril(inner, -1)
     middle = _diagonal_only(inner)
-    middle = (middle + conjugated(middle)) / 2 if inner.dtype.kind == "c" else middle
+    middle = (middle + conjugated(middle)) / 2 if kind_of(inner.dtype) == "c" else middle
     total = (below + middle + adjoint(below)) @ conjugated(own)  # transposed, as qt is
     if of_qt is not None:
         total = total + of_qt[..., :n, :]
@@ -450,7 +452,7 @@ def _eigh_results(a: TensorType, *, lower: bool, vectors: bool) -> list[TensorTy
 
 
 def _eigh(a: Any, *, lower: bool, vectors: bool) -> Any:
-    routine = lapack("heevd" if a.dtype.kind == "c" else "syevd", a)
+    routine = lapack("heevd" if kind_of(a.dtype) == "c" else "syevd", a)
 
     def one(a: Any) -> list[Any]:
         values, v, info = routine(a, compute_v=vectors, lower=lower)
@@ -554,7 +556,7 @@ def _svd_rule(
         )
     if of_ut is not None:
         turned = own_u @ transposed(of_ut[..., :k, :])
-        if turned.dtype.kind == "c":
+        if kind_of(turned.dtype) == "c":
             phases = (_diagonal_only(turned) - conjugated(_diagonal_only(turned))) / 2
             inner = inner + phases / values[..., None, :]
         turned = gaps * turned
@@ -659,7 +661,7 @@ def sign_and_log_det(lut: Any, pivots: Any) -> tuple[Any, Any]:
     exchanges = np.sum(pivots != np.arange(pivots.shape[-1]), axis=-1)
     parity = 1 - 2 * (exchanges % 2)
     sizes = np.abs(factors)
-    signs = factors / np.where(sizes == 0, 1, sizes) if factors.dtype.kind == "c" else None
+    signs = factors / np.where(sizes == 0, 1, sizes) if kind_of(factors.dtype) == "c" else None
     signs = np.sign(factors) if signs is None else signs
     sign = np.prod(signs, axis=-1) * parity.astype(lut.dtype)
     return sign, np.sum(np.log(sizes), axis=-1)

@@ -23,11 +23,22 @@ import numpy as np
 
 from graphdl.errors import DtypeError, ShapeError
 from graphdl.ops.op import Op, Rule
-from graphdl.types import DTYPES, Dtype, TensorType, as_dtype
+from graphdl.types import (
+    DTYPES,
+    FLOAT16,
+    Dtype,
+    TensorType,
+    as_dtype,
+    is_half,
+    kind_of,
+    like_float16,
+)
 
 Domain = tuple[tuple[float, float], ...]
 _REAL = (-3.0, 3.0)
 _POSITIVE = (0.1, 4.0)
+#: What depends on the distance between the numbers of a dtype.
+_OF_NEIGHBOURS = (np.nextafter, np.spacing)
 _STEP = "piecewise constant: its derivative is 0 wherever it exists"
 
 
@@ -42,8 +53,9 @@ def resolve(
     """
     # among Python scalars alone there is nothing to yield to; nor is there anything below a bool
     weak = not all(isinstance(operand, type) for operand in operands)
-    given = tuple(o if weak and o is not bool else np.dtype(o) for o in operands)
     names = ", ".join(getattr(o, "__name__", str(o)) for o in operands)
+    (*plain, result), half = like_float16([*operands, result])
+    given = tuple(o if weak and o is not bool else np.dtype(o) for o in plain)
     types = (*given, *[None] * ufunc.nout)
     try:
         if result is None:
@@ -53,6 +65,8 @@ def resolve(
     except TypeError as error:
         hint = f": {error}" if "boolean" in str(error) else ""
         raise DtypeError(f"np.{ufunc.__name__} takes no operands ({names}){hint}") from error
+    if half is not None:
+        loop = tuple(half if dtype == FLOAT16 else dtype for dtype in loop)
     try:
         return tuple(as_dtype(dtype) for dtype in loop)
     except DtypeError as error:
@@ -71,6 +85,11 @@ def _from_ufunc(name: str, ufunc: np.ufunc, result: int = 0) -> Callable[..., Te
         shape = _one_shape(name, types)
         dtypes = tuple(type.dtype for type in types)
         loop = resolve(ufunc, dtypes)
+        if ufunc in _OF_NEIGHBOURS and is_half(dtypes[0]):
+            raise DtypeError(
+                f"np.{name} of {dtypes[0]}: halves are computed with as float32, whose neighbours "
+                f"are others; write x.astype(np.float32)"
+            )
         if loop[: len(types)] != dtypes:
             raise DtypeError(f"{name}: operands must be {loop[: len(types)]}, not {dtypes}")
         return TensorType(loop[len(types) + result], shape)
@@ -134,7 +153,7 @@ def _extremum(wins: Callable[[Any, Any], Any]) -> Rule:
 
 
 def _power_rule(g: Any, out: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    if x.dtype.kind == "c":
+    if kind_of(x.dtype) == "c":
         exponent = np.where(y == 0, np.ones_like(y), y - 1)
         log_base = np.log(np.where(x == 0, np.ones_like(x), x))
         return g * (y * np.power(x, exponent)), g * (out * log_base)
@@ -319,7 +338,7 @@ def _infer_cast(x: TensorType, *, dtype: Dtype) -> TensorType:
 
 
 def _cast(x: Any, *, dtype: Dtype) -> Any:
-    if x.dtype.kind == "c" and dtype.kind in "iuf":
+    if kind_of(x.dtype) == "c" and kind_of(dtype) in "iuf":
         x = x.real  # without the warning of NumPy that the rest is lost
     return x.astype(dtype)
 
@@ -329,8 +348,13 @@ cast: Op = Op(
     "pointwise",
     _infer_cast,
     _cast,
-    lambda g, out, x, *, dtype: (cast(g, dtype=x.dtype) if x.dtype.kind in "fc" else None,),
+    lambda g, out, x, *, dtype: (cast(g, dtype=x.dtype) if kind_of(x.dtype) in "fc" else None,),
 )
+
+#: A float32 as a float of 16 bits, rounded where it is stored: the compiler puts it behind what it
+#: computes for such floats, and what reads the result in the same kernel uses x itself. A `cast`,
+#: which the user has asked for, always rounds.
+stored = Op("stored", "pointwise", _infer_cast, _cast, cast.vjp)
 
 #: Marks the value that a gradient is taken with respect to; the compiler takes it away.
 variable = Op(

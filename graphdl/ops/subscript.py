@@ -26,7 +26,7 @@ from graphdl.errors import (
     ShapeError,
 )
 from graphdl.ops import indexing, movement, pointwise, update
-from graphdl.types import Shape
+from graphdl.types import Shape, kind_of
 
 _INDEX = np.dtype(np.int64)
 
@@ -209,7 +209,7 @@ def _concrete(part: Any) -> Any:
     """Lists and Python booleans as arrays; all else as it is."""
     if isinstance(part, (list, bool, np.bool_)):
         array = np.asarray(part)
-        return array.astype(_INDEX) if array.size == 0 and array.dtype.kind == "f" else array
+        return array.astype(_INDEX) if array.size == 0 and kind_of(array.dtype) == "f" else array
     return part
 
 
@@ -284,7 +284,7 @@ def _positions(index: Any, size: int, axis: int) -> Any:
 
     Traced positions are checked when the program runs.
     """
-    if index.dtype.kind not in "iu":
+    if kind_of(index.dtype) not in "iu":
         raise GraphIndexArrayError(
             f"arrays used as indices must be of integer (or boolean) type, not {index.dtype}"
         )
@@ -293,7 +293,7 @@ def _positions(index: Any, size: int, axis: int) -> Any:
         return indexing.position(index, size=size)
     bad = (
         index[(index < -size) | (index >= size)]
-        if index.dtype.kind == "i"
+        if kind_of(index.dtype) == "i"
         else index[index >= size]
     )
     if bad.size:

@@ -13,6 +13,7 @@ from msgspec import Struct, to_builtins
 from graphdl.errors import ArgumentError
 from graphdl.graph import Graph
 from graphdl.kernels.program import Launch
+from graphdl.types import kind_of
 
 
 class Peak(Struct, frozen=True):
@@ -91,7 +92,7 @@ def kernel_time(
         value.dtype
         for node in launch.nodes
         for value in (node, *node.inputs)
-        if value.dtype.kind == "f"
+        if kind_of(value.dtype) == "f"
     ]
     sources = [graph.sources[node] for node in launch.nodes if node in graph.sources]
     return KernelTime(

@@ -11,7 +11,7 @@ from graphdl.numpy_functions.arguments import axis_of
 from graphdl.random.continuous import grid, gumbel
 from graphdl.random.sampler import FLOAT, I64, U64, common_shape, sampler, traced, words
 from graphdl.tracing import locate
-from graphdl.types import Dtype, Shape
+from graphdl.types import Dtype, Shape, kind_of
 
 
 @sampler()
@@ -25,7 +25,7 @@ def randint(key: Any, shape: Shape, minval: Any, maxval: Any, dtype: Dtype = I64
     >>> gd.random.randint(gd.random.key(0), (5,), 0, 10)
     array([8, 6, 3, 0, 3])
     """
-    if dtype.kind not in "iu":
+    if kind_of(dtype) not in "iu":
         raise locate(DtypeError(f"gd.random.randint gives integers, not {dtype}"))
     low, high = (_integer(value) for value in (minval, maxval))
     common_shape(shape, low, high)
@@ -36,7 +36,7 @@ def randint(key: Any, shape: Shape, minval: Any, maxval: Any, dtype: Dtype = I64
 
 def _integer(value: Any) -> Any:
     number = traced(value)
-    if number.dtype.kind not in "iu":
+    if kind_of(number.dtype) not in "iu":
         raise locate(DtypeError(f"gd.random.randint: bounds are integers, not {number.dtype}"))
     return number if number.dtype == U64 else number.astype(I64)
 
@@ -61,7 +61,7 @@ def bernoulli(key: Any, p: Any = 0.5, shape: Shape | None = None) -> Any:
     array([False, False, False,  True, False])
     """
     probability = traced(p)
-    dtype = probability.dtype if probability.dtype.kind == "f" else FLOAT
+    dtype = probability.dtype if kind_of(probability.dtype) == "f" else FLOAT
     shape = common_shape(shape, probability)
     return grid(key, shape, dtype) < probability
 
@@ -79,7 +79,7 @@ def categorical(key: Any, logits: Any, axis: int = -1, shape: Shape | None = Non
     array([1, 1, 1, 1, 1, 0])
     """
     weights = traced(logits)
-    if weights.dtype.kind != "f":
+    if kind_of(weights.dtype) != "f":
         weights = weights.astype(FLOAT)
     if weights.ndim == 0:
         raise locate(ShapeError("gd.random.categorical: logits need an axis to choose along"))

@@ -9,7 +9,7 @@ import numpy as np
 from graphdl.errors import DtypeError
 from graphdl.random.sampler import FOLD, SPLIT, U32, U64, sampler, traced, words
 from graphdl.tracing import TracedArray, locate
-from graphdl.types import Dtype, Shape
+from graphdl.types import Dtype, Shape, kind_of
 
 
 def key(seed: Any) -> Any:
@@ -33,7 +33,7 @@ def key(seed: Any) -> Any:
 
 
 def _check_integer(what: str, value: Any) -> None:
-    if value.shape != () or value.dtype.kind not in "iu":
+    if value.shape != () or kind_of(value.dtype) not in "iu":
         raise locate(
             DtypeError(f"gd.random: {what} is one integer, not {value.dtype}{list(value.shape)}")
         )
@@ -84,7 +84,7 @@ def bits(key: Any, shape: Shape = (), dtype: Dtype = U32) -> Any:
     >>> gd.random.bits(gd.random.key(0), (4,))
     array([1713891541, 3781805453, 3159862348, 2600524760], dtype=uint32)
     """
-    if dtype.kind != "u":
+    if kind_of(dtype) != "u":
         raise locate(DtypeError(f"gd.random.bits gives unsigned integers, not {dtype}"))
     if dtype == U64:
         return words(key, shape, wide=True)

@@ -18,7 +18,7 @@ from graphdl.errors import DtypeError, ShapeError
 from graphdl.numpy_functions.arguments import integers
 from graphdl.ops import movement, random
 from graphdl.tracing import TracedArray, as_traced, broadcast_shapes, current_trace, locate
-from graphdl.types import Dtype, Shape, TensorType, as_dtype
+from graphdl.types import Dtype, Shape, TensorType, as_dtype, is_half, kind_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,8 +40,9 @@ def shape_of(shape: Any) -> Shape:
 
 def float_dtype(dtype: Any) -> Dtype:
     wanted = as_dtype(dtype)
-    if wanted.kind != "f":
-        raise locate(DtypeError(f"gd.random: samples are float32 or float64, not {wanted}"))
+    if kind_of(wanted) != "f" or is_half(wanted):
+        hint = f"; cast them, as in x.astype({wanted.name!r})" if is_half(wanted) else ""
+        raise locate(DtypeError(f"gd.random: samples are float32 or float64, not {wanted}{hint}"))
     return wanted
 
 

@@ -13,7 +13,7 @@ from graphdl.random.continuous import grid, gumbel
 from graphdl.random.discrete import randint
 from graphdl.random.sampler import FLOAT, sampler, traced, words
 from graphdl.tracing import TracedArray, locate
-from graphdl.types import Shape
+from graphdl.types import Shape, kind_of
 
 
 def _order(key: Any, count: int) -> Any:
@@ -114,7 +114,7 @@ def _indices(key: Any, count: int, shape: Shape, replace: bool, p: Any) -> Any:
         raise locate(
             ShapeError(f"gd.random.choice: p has shape {weights.shape}, it needs ({count},)")
         )
-    if weights is not None and weights.dtype.kind not in "fiu":
+    if weights is not None and kind_of(weights.dtype) not in "fiu":
         raise locate(DtypeError(f"gd.random.choice: p is {weights.dtype}, not numbers"))
     if not replace and wanted > count:
         raise locate(

@@ -18,7 +18,7 @@ from graphdl.tracing import Trace, TracedArray, as_traced, cast, locate, new_pla
 from graphdl.transforms import effects
 from graphdl.transforms.common import Function, as_leaf, called, name_of, running
 from graphdl.trees import flatten, unflatten
-from graphdl.types import TensorType
+from graphdl.types import TensorType, kind_of
 
 
 def _leaves(tree: Any, trace: Trace, what: str) -> tuple[list[TracedArray], Any]:
@@ -229,7 +229,7 @@ def switch(index: Any, branches: Sequence[Function], *args: Any) -> Any:
     if not branches:
         raise locate(ShapeError("switch: there is no branch"))
     choice = as_leaf(index, trace, "the index of switch")
-    if choice.shape != () or choice.dtype.kind not in "iub":
+    if choice.shape != () or kind_of(choice.dtype) not in "iub":
         raise locate(DtypeError(f"switch: the index is {choice.type}, not one integer"))
     return choose("switch", choice, branches, args, trace)
 

@@ -20,6 +20,7 @@ from graphdl.tracing import TracedArray, broadcast_to, cast, current_trace, loca
 from graphdl.transforms import loops
 from graphdl.transforms.common import as_leaf, running
 from graphdl.trees import flatten, leaves_of, unflatten
+from graphdl.types import kind_of, result_type
 
 #: A range of so many steps at most stays a Python loop: its steps become one piece of graph, in
 #: which they are fused with each other.
@@ -443,7 +444,7 @@ def _agreed_tree(results: list[Any]) -> list[Any]:
     for x, y in zip(first, second, strict=True):
         a, b = (as_leaf(value, trace, "a result of a branch") for value in (x, y))
         a.weak, b.weak = (_is_weak(value) for value in (x, y))
-        dtype = np.result_type(*_dtypes(a, b))
+        dtype = result_type(*_dtypes(a, b))
         shape = a.shape if b.shape == () else b.shape
         pairs.append(
             [
@@ -463,4 +464,4 @@ def _dtypes(a: TracedArray, b: TracedArray) -> list[Any]:
     python = {"b": False, "i": 0, "f": 0.0}
     if a.weak and b.weak:
         return [a.dtype, b.dtype]
-    return [python[v.dtype.kind] if v.weak else v.dtype for v in (a, b)]
+    return [python[kind_of(v.dtype)] if v.weak else v.dtype for v in (a, b)]

@@ -20,7 +20,7 @@ from graphdl.graph import Graph, Node
 from graphdl.ops import pointwise
 from graphdl.ops.op import Op
 from graphdl.tracing import new_input, tracing
-from graphdl.types import TensorType
+from graphdl.types import TensorType, kind_of
 from graphdl.visualize.drawing import draw
 from graphdl.visualize.labels import cut, type_text
 from graphdl.visualize.picture import Band, Drawing, Item
@@ -209,7 +209,7 @@ def number_text(value: Values) -> str:
         if len(text) <= NUMBER_LIMIT:
             return text
     kind = type_text(TensorType(value.dtype, value.shape))
-    if value.size == 0 or value.dtype.kind == "c":
+    if value.size == 0 or kind_of(value.dtype) == "c":
         return kind
     return f"{value.min():.3g} … {value.max():.3g}"
 

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from graphdl.kernels.cpu import blas, recycle, tape
 from graphdl.kernels.cpu import entry_code as code
 from graphdl.kernels.cpu.tape import Tape
+from graphdl.types import is_bfloat16
 
 Array = NDArray[Any]
 
@@ -157,7 +158,7 @@ def prepare(array: Any) -> Array:
     True
     """
     given = np.asarray(array)
-    native = np.dtype(given.dtype.newbyteorder("=").str) if given.dtype.kind in "biufc" else None
+    native = _native_of(given.dtype)
     if native is None:
         raise TypeError(f"an array of dtype {given.dtype} has no numbers that a program can read")
     if given.dtype != native or not given.flags.c_contiguous or not given.flags.aligned:
@@ -298,11 +299,19 @@ class _Tables:
         return new, build
 
 
+def _native_of(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """The one dtype object that native arrays of these numbers have; None if they are none."""
+    if dtype.kind in "biufc":
+        return np.dtype(dtype.newbyteorder("=").str)
+    return dtype if is_bfloat16(dtype) else None
+
+
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The one dtype object that arrays of these numbers have."""
-    if dtype.kind not in "biufc" or not dtype.isnative:
+    native = _native_of(dtype)
+    if native is None or not dtype.isnative:
         raise TypeError(f"a program knows no arrays of dtype {dtype}")
-    return np.dtype(dtype.str)
+    return native
 
 
 def _nbytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphdl.kernels.cuda.launch import WARP
+from graphdl.kernels.cuda.launch import WARP, WIDTHS
 from graphdl.kernels.interpret import DTYPES, pointer_maker
 from graphdl.kernels.scalar_table import SCALARS
 from graphdl.kernels.source import KernelError, KernelSource
@@ -158,7 +158,7 @@ def python_names(here: _Here, arrays: Sequence[NDArray[Any]] | None) -> Mapping[
         names[suffix] = dtype
         names[f"{suffix}_at"] = pointer_maker(np.dtype(dtype), arrays)
         names[f"{suffix}_shared"] = _shared_maker(np.dtype(dtype), here)
-    for width in (2, 4):
+    for width in WIDTHS:
         names |= _vector_names(width)
     return names
 

@@ -6,8 +6,8 @@ A kernel takes 64-bit integers only: addresses and sizes. `f32_at(address)` make
 global memory, `f32_shared(offset)` one to the memory that a block shares, in bytes from its start;
 `p[i]` reads and `p[i] = v` writes, without bounds checks.
 
-A vector is two or four values of neighbours, which one thread computes one by one but loads and
-stores at once: `load4(p, i)`, `store4(p, i, v)` are single accesses of up to 16 bytes, whose
+A vector is two, four or eight values of neighbours, which one thread computes one by one but loads
+and stores at once: `load4(p, i)`, `store4(p, i, v)` are single accesses of up to 16 bytes, whose
 address the caller keeps aligned. Scalar functions take vectors element by element, and a scalar
 beside a vector counts for all of its elements.
 
@@ -28,6 +28,7 @@ from numba.cuda.extending import intrinsic, lower_builtin, register_model
 from numba.cuda.typing.templates import AbstractTemplate, infer_global, signature
 
 from graphdl.kernels import suffixes
+from graphdl.kernels.cuda.launch import WIDTHS
 from graphdl.kernels.cuda.scalar_code import emit
 from graphdl.kernels.scalar import Scalar
 from graphdl.kernels.scalar_table import SCALARS
@@ -178,7 +179,10 @@ def _make_load(width: int) -> Any:
             return None
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            memory = builder.load(_vector_place(builder, pointer, args, width))
+            place = _vector_place(builder, pointer, args, width)
+            if width > 4:  # of two bytes each
+                return builder.bitcast(_load_words(builder, place), place.type.pointee)
+            memory = builder.load(place)
             memory.align = _size(pointer.dtype) * width
             return _from_memory(builder, pointer.dtype, memory)
 
@@ -202,7 +206,10 @@ def _make_store(width: int) -> Any:
             if dtype == types.boolean:
                 packed = builder.zext(packed, ir.VectorType(ir.IntType(8), width))
             place = _vector_place(builder, pointer, args, width)
-            builder.store(packed, place).align = _size(dtype) * width
+            if width > 4:
+                _store_words(builder, place, builder.bitcast(packed, _WORDS))
+            else:
+                builder.store(packed, place).align = _size(dtype) * width
             return context.get_dummy_value()
 
         return types.none(pointer, types.int64, value), codegen
@@ -311,6 +318,28 @@ def _size(dtype: Any) -> int:
 def _vector_place(builder: Any, pointer: Pointer, args: Sequence[Any], width: int) -> ir.Value:
     kind = ir.PointerType(ir.VectorType(_stored(pointer.dtype), width), addrspace=pointer.space)
     return builder.bitcast(builder.gep(args[0], [args[1]]), kind)
+
+
+#: 16 bytes of eight values. PTX has no vectors of more than four, and LLVM makes two accesses of
+#: eight bytes of them, also where it is told of words: so these are PTX. It is marked to touch
+#: memory, which keeps its place among other accesses.
+_WORDS = ir.VectorType(_I32, 4)
+
+
+def _load_words(builder: Any, place: ir.Value) -> ir.Value:
+    kind = ir.FunctionType(ir.LiteralStructType([_I32] * 4), [_I64])
+    text = "ld.global.v4.u32 {$0, $1, $2, $3}, [$4];"
+    address = builder.ptrtoint(place, _I64)
+    words = builder.asm(kind, text, "=r,=r,=r,=r,l,~{memory}", [address], True)
+    return _packed(builder, _I32, [builder.extract_value(words, k) for k in range(4)])
+
+
+def _store_words(builder: Any, place: ir.Value, words: ir.Value) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [_I64, *[_I32] * 4])
+    text = "st.global.v4.u32 [$0], {$1, $2, $3, $4};"
+    parts = [builder.extract_element(words, _I32(k)) for k in range(4)]
+    address = builder.ptrtoint(place, _I64)
+    builder.asm(kind, text, "l,r,r,r,r,~{memory}", [address, *parts], True)
 
 
 def _lanes(builder: Any, kind: Any, value: ir.Value, width: int) -> list[ir.Value]:
@@ -503,8 +532,6 @@ def _scalar_intrinsic(scalar: Scalar) -> Any:
     typed.__name__ = typed.__qualname__ = scalar.name
     return intrinsic(typed)
 
-
-WIDTHS = (2, 4)
 
 NAMES: Mapping[str, Any] = {
     "inf": math.inf,

@@ -17,6 +17,8 @@ MOST_BLOCKS = 1 << 14
 ALIGNMENT = 256
 #: Bytes of one access of a thread.
 ACCESS = 16
+#: How many neighbours a thread may take at once, each kind of vector that kernels know.
+WIDTHS = (2, 4, 8)
 
 
 class DeviceLaunch(Launch, frozen=True, eq=False):

@@ -583,7 +583,7 @@ class DeviceText(NestText):
 
 
 def vector_width(loops: DeviceLoops, loose: frozenset[Node] = frozenset()) -> int:
-    """How many neighbours a thread takes: 2 or 4 where every access of them is one and aligned.
+    """How many neighbours a thread takes: 2, 4 or 8 where every access of them is one and aligned.
 
     `loose` are arrays that may start anywhere.
     """
@@ -600,7 +600,7 @@ def vector_width(loops: DeviceLoops, loose: frozenset[Node] = frozenset()) -> in
             return 1
     accesses = list(loops.plain_accesses())
     largest = max((access.dtype.itemsize for access in accesses), default=8)
-    width = max(2, min(4, ACCESS // largest))
+    width = max(2, min(8 if largest == 2 else 4, ACCESS // largest))
     if loops.size[last] % width:
         return 1
     adjacent = [access for access in accesses if access.strides[last] == 1]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from llvmlite import ir
 
 from graphdl.errors import UnsupportedError
-from graphdl.kernels import elementary
+from graphdl.kernels import elementary, half_scalars
 from graphdl.kernels.cuda.angles import reduce_float32_angle
 from graphdl.kernels.scalar import Scalar
 from graphdl.kernels.value import Number, Value, element_type
@@ -119,7 +119,35 @@ def _hypot(x: Value, y: Value) -> Value:
     return x._new(x.library("__nv_hypotf", [x.handle, y.handle]))
 
 
+def _convert_half(instruction: str) -> Callable[[Value], Value]:
+    """One instruction of PTX between float32 and the bits of a float of 16 bits, which the bits
+    have a register class of their own for.
+
+    https://docs.nvidia.com/cuda/parallel-thread-execution/#data-movement-and-conversion-instructions-cvt
+    """
+    narrows = instruction.startswith("cvt.rn")
+    single, bits = ir.FloatType(), ir.IntType(16)
+
+    def formula(x: Value) -> Value:
+        given = half_scalars.to_odd_float32(x) if narrows else x
+        kind = ir.FunctionType(bits, [single]) if narrows else ir.FunctionType(single, [bits])
+        constraint = "=h,f" if narrows else "=f,h"
+        found = x.builder.asm(kind, f"{instruction} $0, $1;", constraint, [given.handle], False)
+        return x._new(found, "uint16" if narrows else "float32")
+
+    return formula
+
+
+def _to_bfloat16(x: Value) -> Value:
+    return _round_to_bfloat16(x.convert("float32"))
+
+
+_round_to_bfloat16 = _convert_half("cvt.rn.bf16.f32")
+
 FORMULAS: Mapping[str, Callable[..., Value]] = {
+    "from_float16": _convert_half("cvt.f32.f16"),
+    "to_float16": _convert_half("cvt.rn.f16.f32"),
+    "to_bfloat16": _to_bfloat16,
     "power": _power,
     "hypot": _hypot,
     "logaddexp": elementary.logaddexp_in_own_type,

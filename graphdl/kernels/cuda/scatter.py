@@ -21,7 +21,7 @@ from graphdl.kernels.cuda.order import Sorted
 from graphdl.kernels.program import Address, Buffer, Value
 from graphdl.kernels.replace import collapsed
 from graphdl.kernels.source import KernelSource
-from graphdl.types import contiguous_strides
+from graphdl.types import contiguous_strides, kind_of
 
 _INDEX = np.dtype(np.int64)
 _COMBINE = {
@@ -36,7 +36,7 @@ def scatter_add(node: Node, status: Buffer) -> list[DeviceLaunch]:
     zero = fill_launch(node, identity("sum", node.dtype))
     if not updates.type.size:
         return [zero]
-    combine = "logical_or" if node.dtype.kind == "b" else "add"
+    combine = "logical_or" if kind_of(node.dtype) == "b" else "add"
     targets = _Targets(node, status, [index], (node.shape[0],), (row,))
     return [zero, *targets.launches(updates, row, [(row, 1)], 0, combine, False)]
 
@@ -54,7 +54,7 @@ def scatter(node: Node, status: Buffer) -> list[DeviceLaunch]:
     start = sum(node["starts"][axis] * places[axis] for axis in rest)
     loops = collapsed(sizes, tuple(places[axis] * node["steps"][axis] for axis in rest))
     combine = _COMBINE.get(node["mode"])
-    if node.dtype.kind == "b" and combine is not None:
+    if kind_of(node.dtype) == "b" and combine is not None:
         combine = "logical_and" if combine in ("multiply", "minimum") else "logical_or"
     targets = _Targets(
         node,

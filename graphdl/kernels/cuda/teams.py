@@ -10,7 +10,7 @@ from __future__ import annotations
 from graphdl.graph import Node
 from graphdl.kernels.body import COMBINE, SUFFIX, identity
 from graphdl.kernels.cuda.launch import WARP
-from graphdl.types import Dtype
+from graphdl.types import Dtype, kind_of
 
 POSITIONS = ("argmax", "argmin")
 
@@ -23,7 +23,7 @@ def value_dtype(node: Node) -> Dtype:
 def better(op: str, a: str, b: str, dtype: Dtype) -> str:
     """Whether an argmax or argmin prefers a to b, wherever they are; NaN goes before all."""
     test = f"{'greater' if op == 'argmax' else 'less'}({a}, {b})"
-    if dtype.kind == "f":
+    if kind_of(dtype) == "f":
         test = f"logical_or({test}, logical_and(isnan({a}), logical_not(isnan({b}))))"
     return test
 
