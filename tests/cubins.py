@@ -7,7 +7,9 @@ each workload of `python -m bench --target cuda` at its full size. Each must com
 compute capabilities, keep its values in registers (no spills, no local memory, a bound on their
 number), stay out of float64 unless that was asked for, and read or write 16 bytes at once where
 that is promised. It prints what was found, and exits with 1 if a kernel breaks a rule. It takes
-tens of minutes; the suite compiles a sample (tests/test_cuda_kernels.py, tests/test_cuda_ops.py).
+tens of minutes the first time: what the compiler made of each kernel is kept in the cache of
+kernels, so that a run that was stopped goes on where it was, and one after a change compiles what
+has changed. The suite compiles a sample (tests/test_cuda_kernels.py, tests/test_cuda_ops.py).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import graphdl as gd
 from bench.__main__ import NAMES
 from bench.gpu import OF_THE_CPU
 from graphdl.errors import UnsupportedError
+from graphdl.kernels import cache as kept
 from graphdl.kernels.cuda import toolchain
 from graphdl.kernels.cuda.launch import DeviceLaunch
 from graphdl.kernels.program import Program
@@ -84,33 +87,58 @@ def kernels_of(where: str, program: Program, wide: bool = False) -> Iterator[Ker
             yield from kernels_of(where, body.program)
 
 
+@dataclass(frozen=True)
+class Made:
+    """What the compiler made of a text."""
+
+    registers: int
+    local_bytes: int
+    shared_bytes: int
+    float64: bool
+    wide: bool
+
+
+def made(kernel: Kernel, cc: tuple[int, int]) -> Made:
+    """Compile one kernel, or read what came of it the last time."""
+    signature = toolchain.Signature(kernel.words, kernel.threads)
+    key = kept.key_of(kernel.source.text, f"facts of {toolchain.target(signature, cc)}")
+    found = kept.read(key)
+    if found is not None:
+        return Made(**json.loads(found))
+    assembly = toolchain.ptx(kernel.source, signature, cc)
+    cubin = toolchain.linked(assembly, cc, kernel.source.name)
+    facts = Made(
+        cubin.registers, cubin.local_bytes, cubin.shared_bytes, ".f64" in assembly,
+        bool(_WIDE.search(assembly)),
+    )  # fmt: skip
+    kept.write(key, json.dumps(asdict(facts)).encode())
+    return facts
+
+
 def check(kernel: Kernel, cc: tuple[int, int]) -> Found:
     """Compile one kernel and say what breaks a rule."""
     label = f"sm_{cc[0]}{cc[1]}"
     try:
-        signature = toolchain.Signature(kernel.words, kernel.threads)
-        assembly = toolchain.ptx(kernel.source, signature, cc)
-        cubin = toolchain.linked(assembly, cc, kernel.source.name)
+        facts = made(kernel, cc)
     except Exception as error:  # whatever a compiler may say
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         return Found(kernel.where, kernel.source.name, label, wrong=said)
-    wrong = "; ".join(broken(kernel, assembly, cubin))
     return Found(
-        kernel.where, kernel.source.name, label, cubin.registers, cubin.local_bytes,
-        cubin.shared_bytes, wrong,
+        kernel.where, kernel.source.name, label, facts.registers, facts.local_bytes,
+        facts.shared_bytes, "; ".join(broken(kernel, facts)),
     )  # fmt: skip
 
 
-def broken(kernel: Kernel, assembly: str, cubin: toolchain.Cubin) -> list[str]:
+def broken(kernel: Kernel, facts: Made) -> list[str]:
     """The rules that the machine code of a kernel breaks."""
     found = []
-    if cubin.local_bytes:
-        found.append(f"keeps {cubin.local_bytes} bytes of a thread in memory")
-    if cubin.registers > MOST_REGISTERS:
-        found.append(f"takes {cubin.registers} registers")
-    if asks_float32_alone(kernel.source) and ".f64" in assembly:
+    if facts.local_bytes:
+        found.append(f"keeps {facts.local_bytes} bytes of a thread in memory")
+    if facts.registers > MOST_REGISTERS:
+        found.append(f"takes {facts.registers} registers")
+    if asks_float32_alone(kernel.source) and facts.float64:
         found.append("computes in float64")
-    if kernel.wide and not _WIDE.search(assembly):
+    if kernel.wide and not facts.wide:
         found.append("has no access of 16 bytes")
     return found
 
@@ -153,14 +181,13 @@ def of_workloads() -> Iterator[Kernel]:
         if name in OF_THE_CPU:
             continue
         for case in import_module(f"bench.{name}").cases("full"):
-            for library in (True, False):
-                try:
-                    launches = launches_of(case, library)
-                except UnsupportedError as error:
-                    print(f"{name}: {case.name}: {str(error).splitlines()[0]}")
-                    break
-                for launch in launches:
-                    yield kernel_of(f"{name}: {case.name}", launch)
+            try:
+                launches = launches_of(case)
+            except UnsupportedError as error:
+                print(f"{name}: {case.name}: {str(error).splitlines()[0]}")
+                continue
+            for launch in launches:
+                yield kernel_of(f"{name}: {case.name}", launch)
 
 
 PARTS = {"templates": of_templates, "ops": of_ops, "workloads": of_workloads}

@@ -80,8 +80,12 @@ def idle_device(library: bool) -> Iterator[IdleDevice]:
         yield device
 
 
-def launches_of(case: Case, library: bool) -> list[DeviceLaunch]:
-    """The kernels that graphdl launches in a case of a benchmark; products by cublasLt or not."""
-    with idle_device(library) as device:
-        case.builders["graphdl"](case.inputs()).results()
-    return device.launches
+def launches_of(case: Case) -> list[DeviceLaunch]:
+    """The kernels that graphdl launches in a case of a benchmark, products by cublasLt and not."""
+    inputs, launches = case.inputs(), []
+    for library in (True, False):
+        with idle_device(library) as device:
+            prepared = case.builders["graphdl"](inputs)
+            prepared.call()
+        launches += device.launches
+    return launches

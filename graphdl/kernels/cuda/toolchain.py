@@ -61,7 +61,7 @@ def compile(source: KernelSource, signature: Signature, cc: tuple[int, int]) -> 
     Raises KernelError, naming the file of the text, if it is no kernel; ImportError, with what to
     install, where the CUDA extra is missing.
     """
-    key = kept.key_of(source.text, _target(signature, cc))
+    key = kept.key_of(source.text, target(signature, cc))
     found = kept.read(key)
     if found is not None:
         header, _, code = found.partition(b"\n")
@@ -129,7 +129,8 @@ def _number(pattern: str, text: str) -> int:
     return int(found.group(1)) if found else 0
 
 
-def _target(signature: Signature, cc: tuple[int, int]) -> str:
+def target(signature: Signature, cc: tuple[int, int]) -> str:
+    """What decides the machine code of a text."""
     return f"cuda sm_{cc[0]}{cc[1]} {signature.words} {signature.threads} {_versions()}"
 
 
@@ -149,4 +150,4 @@ def _version(package: str) -> str:
         return "none"
 
 
-__all__ = ["TESTED", "Cubin", "Signature", "compile", "linked", "ptx"]
+__all__ = ["TESTED", "Cubin", "Signature", "compile", "linked", "ptx", "target"]
