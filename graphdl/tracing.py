@@ -826,22 +826,14 @@ class TracedArray:
     conjugate = conj
 
 
-#: What to write instead of ops that take no complex numbers.
-_INSTEAD_OF_COMPLEX = {
-    "max": "compare np.abs(z), or write np.sort(z, axis=None)[-1], which is what NumPy finds",
-    "min": "compare np.abs(z), or write np.sort(z, axis=None)[0], which is what NumPy finds",
-    "maximum": "choose with np.where(np.abs(x) > np.abs(y), x, y)",
-    "minimum": "choose with np.where(np.abs(x) < np.abs(y), x, y)",
-}
-
-
 def _check_complex(op: Op, node: Node) -> None:
     """Refuse an op that cannot be split into real ones."""
     if op.name in complex_numbers.TAKE_COMPLEX or op.family in ("control", "custom"):
         return
-    instead = _INSTEAD_OF_COMPLEX.get(op.name, "use np.real(z), np.imag(z) or np.abs(z)")
     given = ", ".join(str(operand.type) for operand in node.inputs)
-    raise DtypeError(f"{op.name} of ({given}) takes no complex numbers; {instead}")
+    raise DtypeError(
+        f"{op.name} of ({given}) takes no complex numbers; use np.real(z), np.imag(z) or np.abs(z)"
+    )
 
 
 def _without_out(

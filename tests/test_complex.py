@@ -315,13 +315,54 @@ def test_complex_numbers_are_sorted_as_numpy_orders_them(dtype):
     gd.check_grads(lambda z: np.sum(np.abs(np.sort(z) * np.arange(4) * (1 + 2j)) ** 2), Z)
 
 
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("special", [False, True])
+def test_the_largest_and_the_smallest_are_those_of_numpy(dtype, special):
+    """By the real parts, at ties by the others; the first NaN before all numbers."""
+    whole = RNG.integers(-2, 3, (2, 5, 4, 6))  # many equal parts
+    z = (whole[0] + 1j * whole[1]).astype(dtype)
+    if special:
+        z[0, :, 3], z[1, 2], z[2, 0, 5] = complex(np.nan, 1), complex(0, np.nan), np.nan
+        z[2, 0, 1], z[3], z[4, 1] = complex(-1, np.nan), complex(-np.inf, 1), np.inf
+        z[4, 2, 0] = complex(np.inf, np.nan)
+    w = z[::-1, :, ::-1].copy()
+
+    def f(z, w):
+        found = [choose(z, w) for choose in (np.maximum, np.minimum, np.fmax, np.fmin)]
+        for axis in (None, 0, 1, 2):
+            found += [np.max(z, axis), np.min(z, axis), np.argmax(z, axis), np.argmin(z, axis)]
+        return [*found, np.max(z, (0, 2)), np.min(z, (1, 2), keepdims=True), np.clip(z, -1, 1 + 1j)]
+
+    for got, want in zip(gd.compile(f)(z, w), f(z, w), strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(np.real(got), np.real(want))
+        np.testing.assert_array_equal(np.imag(got), np.imag(want))
+
+
+def test_gradients_of_the_largest():
+    gd.check_grads(
+        lambda z, w, x: (
+            np.max(z * w, 1) + np.min(z, 1) * np.maximum(z, x)[:, 0] + np.ptp(w) * np.fmax(z, w)[:, 1]
+        ),
+        Z, W, X,
+    )  # fmt: skip
+    share = gd.grad(lambda z: np.real(np.max(z) * (1 - 2j)))(np.array([1 + 1j, 0, 1 + 1j, 1 - 1j]))
+    np.testing.assert_array_equal(share, [0.5 - 1j, 0, 0.5 - 1j, 0])  # equal ones share
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint16", "int32", "float32", "complex64"])
+def test_sort_complex_has_the_dtype_of_numpys(dtype):
+    x = (RNG.normal(size=(3, 5)) * 4).astype(dtype)
+    got = gd.compile(np.sort_complex)(x)
+    assert got.dtype == np.sort_complex(x).dtype
+    np.testing.assert_array_equal(got, np.sort_complex(x))
+    gd.check_grads(np.sort_complex, X)
+
+
 def test_errors():
-    with pytest.raises(DtypeError, match=r"max of \(complex128\[3, 4\]\) takes no complex numbers; "
-                                         r"compare np\.abs(.|\n)*test_complex"):  # fmt: skip
-        gd.trace(np.max, Z)
-    for f in (lambda z: np.maximum(z, 1), lambda z: np.argmax(z)):
-        with pytest.raises(DtypeError, match="complex"):
-            gd.trace(f, Z)
+    with pytest.raises(DtypeError, match=r"cummax of \(complex128\[3, 4\]\) takes no complex "
+                                         r"numbers; use np\.real(.|\n)*test_complex"):  # fmt: skip
+        gd.trace(np.maximum.accumulate, Z)
     with pytest.raises(DtypeError, match="floor"):
         gd.trace(np.floor, Z)
     with pytest.raises(

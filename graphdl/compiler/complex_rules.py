@@ -21,6 +21,7 @@ from graphdl.compiler.constants import uniform
 from graphdl.errors import DtypeError
 from graphdl.ops import contraction, pointwise, update
 from graphdl.ops.complex_numbers import PART
+from graphdl.ops.lines import pick_along
 from graphdl.types import kind_of
 
 #: (re, im), traced; im is None where it is zero for certain.
@@ -308,6 +309,55 @@ def ordered(compare: np.ufunc, first: np.ufunc) -> Rule:
     return rule
 
 
+def missing(z: Pair) -> Any:
+    """Whether a number is none, in either part."""
+    return either(np.isnan)(z)
+
+
+def chosen(condition: Any, z: Pair, w: Pair) -> Pair:
+    """z where the condition holds, elsewhere w."""
+    (a, b), (c, d) = parts(z), parts(w)
+    return np.where(condition, a, c), np.where(condition, b, d)
+
+
+def extremum(precedes: Rule, *, numbers_first: bool = False) -> Rule:
+    """The larger or smaller of two, the first of equals; as NumPy's, the first that is NaN, or with
+    `numbers_first` the first that is not."""
+    if numbers_first:
+        return lambda z, w: chosen(precedes(z, w) | missing(w), z, w)
+    return lambda z, w: chosen(precedes(z, w) | missing(z), z, w)
+
+
+def position(find: Callable[..., Any], worst: float) -> Rule:
+    """argmax or argmin: the first NaN; else, of those with the best real part, the first with the
+    best imaginary part. `find` is the reduction of real numbers, `worst` what it never prefers."""
+
+    def rule(z: Pair, *, axis: int) -> Any:
+        none = missing(z)
+        candidates = ~none
+        for part in parts(z):
+            key = np.where(candidates, part, worst)
+            candidates = candidates & (key == find(key, axis=axis, keepdims=True))
+        found = np.where(np.any(none, axis=axis, keepdims=True), none, candidates)
+        return np.argmax(found.astype(np.uint8), axis=axis)
+
+    return rule
+
+
+def reduced_extremum(where: Rule) -> Rule:
+    """max or min: what lies at the position that `where` finds, of all reduced axes in one."""
+
+    def rule(z: Pair, *, axes: tuple[int, ...]) -> Pair:
+        kept = [axis for axis in range(z[0].ndim) if axis not in axes]
+        shape = (*(z[0].shape[axis] for axis in kept), -1)
+        lines = [np.reshape(np.transpose(part, (*kept, *axes)), shape) for part in parts(z)]
+        at = where((lines[0], lines[1]), axis=len(kept))[..., None]
+        re, im = (pick_along(line, at)[..., 0] for line in lines)
+        return re, im
+
+    return rule
+
+
 def truth(z: Pair) -> Any:
     a, b = z
     return a != 0 if b is None else (a != 0) | (b != 0)
@@ -439,6 +489,14 @@ RULES: dict[str, Rule] = {
     "less_equal": ordered(np.less_equal, np.less),
     "greater": ordered(np.greater, np.greater),
     "greater_equal": ordered(np.greater_equal, np.greater),
+    "maximum": extremum(ordered(np.greater_equal, np.greater)),
+    "minimum": extremum(ordered(np.less_equal, np.less)),
+    "fmax": extremum(ordered(np.greater_equal, np.greater), numbers_first=True),
+    "fmin": extremum(ordered(np.less_equal, np.less), numbers_first=True),
+    "argmax": position(np.max, -math.inf),
+    "argmin": position(np.min, math.inf),
+    "max": reduced_extremum(position(np.max, -math.inf)),
+    "min": reduced_extremum(position(np.min, math.inf)),
     "isnan": either(np.isnan),
     "isinf": either(np.isinf),
     "isfinite": isfinite,

@@ -620,7 +620,8 @@ def _concatenate(node: Node) -> Node | None:
 def _reduction(node: Node) -> Node | None:
     x = node.inputs[0]
     if node.op.name in _EXTREMES:
-        return _position_of_extreme(node, x)
+        # of complex numbers it is made of real ones by the pass that splits them
+        return None if x.type.is_complex else _position_of_extreme(node, x)
     axes: tuple[int, ...] = node["axes"]
     if not axes:
         return x

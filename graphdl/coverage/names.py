@@ -39,7 +39,7 @@ NOT_TRIED: dict[str, str] = {
 #: Names whose result would have a shape that depends on values.
 SHAPELESS = (
     "argwhere extract flatnonzero nonzero intersect1d setdiff1d setxor1d union1d unique unique_all "
-    "unique_counts unique_inverse unique_values trim_zeros null_space orth"
+    "unique_counts unique_inverse unique_values trim_zeros roots null_space orth"
 )
 OF_ANY_SHAPE = frozenset(SHAPELESS.split())
 

@@ -198,4 +198,8 @@ def poly(seq_of_zeros: Any) -> Any:
 
 @implements(np.roots)
 def roots(p: Any) -> Any:
-    raise UnsupportedError("the roots of a polynomial are complex, and their number depends on it")
+    raise UnsupportedError(
+        "the number of roots depends on how many coefficients at either end are 0; where p[0] is "
+        "not, they are np.linalg.eigvals(c) of c = np.diag(np.ones(len(p) - 2), -1) with "
+        "c[0] = -p[1:] / p[0]"
+    )

@@ -98,6 +98,8 @@ TAKE_COMPLEX = frozenset(
         # questions
         "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "isnan", "isinf",
         "isfinite", "logical_and", "logical_or", "logical_xor", "logical_not",
+        # order
+        "maximum", "minimum", "fmax", "fmin", "max", "min", "argmax", "argmin",
         # reductions, products, movement
         "sum", "prod", "cumsum", "contract", "reshape", "transpose", "broadcast", "slice", "pad",
         "concatenate", "gather", "scatter_add", "scatter", "update", "item", "after", "constant",
