@@ -25,10 +25,12 @@ from graphdl.numpy_functions.arguments import FLOAT, integer, lift, refuse, requ
 from graphdl.numpy_functions.linalg import (
     factors,
     floats,
+    inexact,
+    matrices,
+    real_square,
+    square,
     with_right_sides,
 )
-from graphdl.numpy_functions.linalg import real_matrices as matrices
-from graphdl.numpy_functions.linalg import real_square as square
 from graphdl.ops import linalg as _ops
 from graphdl.ops import spectral as _spectral
 from graphdl.ops.pointwise import stop_gradient
@@ -82,12 +84,13 @@ def _like_scipy(implementation: Callable[..., Any]) -> Callable[..., Any]:
 # --- triangular and factored systems ------------------------------------------------------------
 
 
-def _is_turned(trans: Any) -> bool:
-    """Whether a system is of the transposed matrix: SciPy's argument `trans`."""
-    kinds = {0: False, "N": False, 1: True, "T": True, 2: True, "C": True}
+def _turned(trans: Any, matrix: Any) -> tuple[Any, bool]:
+    """SciPy's argument `trans`: the matrix, or its conjugate, and whether that is transposed."""
+    kinds = {0: 0, "N": 0, 1: 1, "T": 1, 2: 2, "C": 2}
     if trans not in kinds:
         raise ArgumentError(f"trans={trans!r}; it is 0, 1, 2, 'N', 'T' or 'C'")
-    return kinds[trans]
+    kind = kinds[trans]
+    return _ops.conjugated(matrix) if kind == 2 else matrix, kind != 0
 
 
 @_like_scipy
@@ -103,8 +106,9 @@ def solve_triangular(
     """The x of a @ x = b with a triangular a, of which the other triangle is not read.
 
     Args:
-        a: float[..., n, n]. b: float[n] or float[..., n, k].
-        trans: 0, or 1 for a.T @ x = b. lower: whether a is the lower triangle.
+        a: float[..., n, n], or complex. b: float[n] or float[..., n, k], or complex.
+        trans: 0; 1 for a.T @ x = b; 2 for the conjugate of that matrix. lower: whether a is the
+            lower triangle.
         unit_diagonal: the diagonal is taken to be 1, and is not read.
 
     Returns:
@@ -114,8 +118,8 @@ def solve_triangular(
         LinAlgError: there is a 0 on the diagonal.
         ShapeError: shapes that do not fit.
     """
-    matrix, right = floats(a, b)
-    turned = _is_turned(trans)
+    matrix, right = inexact(a, b)
+    matrix, turned = _turned(trans, matrix)
 
     def solver(a: Any, b: Any) -> Any:
         return _ops.solve_triangular(
@@ -153,8 +157,8 @@ def cho_solve(
 ) -> Any:
     """The x of a @ x = b, given cho_factor(a); b is float[n] or float[..., n, k]."""
     c, lower = c_and_lower
-    first = solve_triangular(c, b, trans=0 if lower else 1, lower=lower)
-    return solve_triangular(c, first, trans=1 if lower else 0, lower=lower)
+    first = solve_triangular(c, b, trans=0 if lower else 2, lower=lower)
+    return solve_triangular(c, first, trans=2 if lower else 0, lower=lower)
 
 
 @_like_scipy
@@ -176,14 +180,15 @@ def lu_solve(
     overwrite_b: bool = False,
     check_finite: bool = True,
 ) -> Any:
-    """The x of a @ x = b, or of a.T @ x = b where trans=1, given lu_factor(a).
+    """The x of a @ x = b, given lu_factor(a); of a.T @ x = b where trans=1, of its conjugate where
+    it is 2.
 
     Raises LinAlgError where a is singular.
     """
     lu, pivots = lu_and_piv
-    matrix, right = floats(lu, b)
+    matrix, right = inexact(lu, b)
     pivots = cast(lift(matrix, pivots)[1], np.dtype(np.int64))
-    turned = _is_turned(trans)
+    matrix, turned = _turned(trans, matrix)
 
     def solver(lu: Any, b: Any) -> Any:
         lut = _ops.transposed(lu)
@@ -233,7 +238,7 @@ def lu(
 
 @_like_scipy
 def expm(A: Any) -> Any:
-    """The exponential of square matrices: float[..., n, n].
+    """The exponential of square matrices: float[..., n, n], or complex.
 
     By scaling and squaring of a Pade approximant: Higham, "The scaling and squaring method for the
     matrix exponential revisited" (2005). A matrix with an element that is not finite gives NaN.
@@ -278,7 +283,7 @@ def sqrtm(A: Any) -> Any:
     array([[2., 1.],
            [1., 2.]])
     """
-    a = square(A)
+    a = real_square(A)
     n = a.shape[-1]
     if not a.size:
         return a
@@ -324,7 +329,7 @@ def solve_sylvester(a: Any, b: Any, q: Any) -> Any:
     return _spectral.solve_sylvester(
         *(
             np.broadcast_to(x, (*batch, *x.shape[-2:]))
-            for x in (square(first), square(second), right)
+            for x in (real_square(first), real_square(second), right)
         )
     )
 
@@ -332,7 +337,7 @@ def solve_sylvester(a: Any, b: Any, q: Any) -> Any:
 @_like_scipy
 def solve_continuous_lyapunov(a: Any, q: Any) -> Any:
     """The x of a @ x + x @ a.T = q."""
-    return solve_sylvester(a, _ops.transposed(square(a)), q)
+    return solve_sylvester(a, _ops.transposed(real_square(a)), q)
 
 
 @_like_scipy
@@ -386,8 +391,9 @@ def inv(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Any:
 
 @_like_scipy
 def det(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Any:
-    """The determinant of square matrices: float64, as SciPy's, also of float32."""
-    return cast(_numpy_linalg.det(a), FLOAT)
+    """The determinant of square matrices: in double precision, as SciPy's, also of float32."""
+    found = _numpy_linalg.det(a)
+    return cast(found, np.result_type(found.dtype, FLOAT))
 
 
 @_like_scipy
@@ -405,21 +411,26 @@ def solve(
 
     Raises LinAlgError where a is singular, or not positive definite where that is assumed.
     """
-    matrix, right = floats(a, b)
+    matrix, right = inexact(a, b)
     matrix = square(matrix)
     if assume_a in ("pos", "positive definite"):
         return cho_solve(cho_factor(matrix, lower), right)
     if assume_a in ("upper triangular", "lower triangular"):
         return solve_triangular(matrix, right, int(transposed), assume_a.startswith("lower"))
-    if assume_a in ("sym", "symmetric", "her", "hermitian"):
-        matrix = _symmetric(matrix, lower)
+    if assume_a in ("her", "hermitian"):
+        matrix = _hermitian(matrix, lower)
+    elif assume_a in ("sym", "symmetric"):
+        half = np.tril(matrix) if lower else np.triu(matrix)
+        matrix = half + _ops.transposed(half - np.tril(np.triu(matrix)))
     return _numpy_linalg.solve(_ops.transposed(matrix) if transposed else matrix, right)
 
 
-def _symmetric(matrix: Any, lower: bool) -> Any:
-    """The symmetric matrix of which one triangle is given; the other one is not read."""
+def _hermitian(matrix: Any, lower: bool) -> Any:
+    """The symmetric or Hermitian matrix of which one triangle is given; the other is not read."""
     half = np.tril(matrix, -1) if lower else np.triu(matrix, 1)
-    return half + _ops.transposed(half) + np.tril(np.triu(matrix))
+    middle = np.tril(np.triu(matrix))
+    middle = (middle + _ops.conjugated(middle)) / 2 if matrix.dtype.kind == "c" else middle
+    return half + _ops.adjoint(half) + middle
 
 
 @_like_scipy
@@ -437,10 +448,10 @@ def eigh(
     subset_by_value: Any = None,
     driver: str | None = None,
 ) -> Any:
-    """The eigenvalues of a symmetric a, ascending, and its eigenvectors as columns.
+    """The eigenvalues of a symmetric or Hermitian a, ascending, and its eigenvectors as columns.
 
     Of a generalised problem a @ v = w * b @ v with a positive definite b, the vectors have
-    v.T @ b @ v = 1; other types, and values from a range, are not traced. `subset_by_index` is a
+    v^H @ b @ v = 1; other types, and values from a range, are not traced. `subset_by_index` is a
     pair of the first and the last that are returned.
     """
     refuse(type != 1, f"type={type!r}; the problem that is traced is of type 1")
@@ -450,13 +461,13 @@ def eigh(
     if b is None:
         values, vectors = _numpy_linalg.eigh(matrix, triangle)
     else:
-        matrix, other = floats(a, b)
+        matrix, other = inexact(a, b)
         factor = _numpy_linalg.cholesky(other, upper=not lower)
-        factor = factor if lower else _ops.transposed(factor)
-        half = _ops.solve_lower(factor, _symmetric(matrix, lower))
-        reduced = _ops.solve_lower(factor, _ops.transposed(half))
+        factor = factor if lower else _ops.adjoint(factor)
+        half = _ops.solve_lower(factor, _hermitian(matrix, lower))
+        reduced = _ops.solve_lower(factor, _ops.adjoint(half))
         values, vectors = _numpy_linalg.eigh(reduced)
-        vectors = _ops.solve_lower(factor, vectors, trans=True)
+        vectors = _ops.solve_lower(_ops.conjugated(factor), vectors, trans=True)
     if subset_by_index is not None:
         first, last = subset_by_index
         values, vectors = values[..., first : last + 1], vectors[..., :, first : last + 1]

@@ -14,7 +14,7 @@ from graphdl.compiler.complex_rules import RULES
 from graphdl.compiler.pipeline import optimise
 from graphdl.errors import DtypeError, GradientError, UnsupportedError
 from graphdl.ops.complex_numbers import TAKE_COMPLEX
-from graphdl.ops.linalg import PAIRED
+from graphdl.ops.paired import PAIRED
 from graphdl.ops.table import OPS
 from tests.helpers import same
 
@@ -48,6 +48,15 @@ z.astype("complex64")  x.astype(complex)  z.astype(bool)  np.round(z, 2)
 np.isclose(z, z + 1e-12)  np.full_like(z, 2j)  np.zeros_like(z)  np.angle(z, True)
 np.logical_and(z, x)  np.iscomplexobj(z) * x  np.isrealobj(z) * x  np.broadcast_to(s, (2, 3))
 s + z  s * 1j  np.ones(3) * s  np.exp(1j * x)  np.multiply.outer(z, s)  np.add.reduce(z)
+np.vecdot(z, w)  np.vecdot(x, z)  np.vecmat(z, v)  np.matvec(z.T, w[:, 0])  np.vecdot(z, x)
+np.linalg.vecdot(z, w)  np.correlate(z[0], w[0, :2], "full")  np.correlate(x[0, :2], z[0], "same")
+np.correlate(z[0], x[0], "full")  np.convolve(z[0], w[0], "same")  np.cov(z)  np.cov(z, w)
+np.corrcoef(z)  np.corrcoef(z.T, w.T, rowvar=False)  np.cumprod(z)  np.cumprod(w, 1)
+np.vander(z[0])  np.nancumprod(z, 0)  np.median(z, 0)  np.median(w)  np.nanmedian(z, 1)
+np.float_power(z, w)  np.poly(z[0])  np.poly(z[:, :3])  np.polyfit(x[0], w[0], 2)
+np.polyval(z[0], w)  np.poly(x[:, :3])  np.polyval(x[0], z)
+np.cov(z, fweights=[1, 2, 0, 1])  np.sort_complex(x)  np.ptp(z, 1)
+np.lexsort((x, z))
 np.array_equal(z, w)  np.abs(s)  np.zeros((0, 2)) * s  np.sum(z[:0], 0)  np.prod(z[:0], 0)
 z @ np.zeros((4, 0))  np.log1p(z)  (z * 0) ** 0  (z * 0) ** 2  np.power(z, 3)
 z * np.float32(2)
@@ -340,12 +349,11 @@ def test_the_largest_and_the_smallest_are_those_of_numpy(dtype, special):
 
 
 def test_gradients_of_the_largest():
-    gd.check_grads(
-        lambda z, w, x: (
-            np.max(z * w, 1) + np.min(z, 1) * np.maximum(z, x)[:, 0] + np.ptp(w) * np.fmax(z, w)[:, 1]
-        ),
-        Z, W, X,
-    )  # fmt: skip
+    def f(z, w, x):
+        return np.max(z * w, 1) + np.min(z, 1) * np.maximum(z, x)[:, 0] + np.ptp(w) * z[:, 1]
+
+    gd.check_grads(f, Z, W, X)
+    gd.check_grads(lambda z, w: np.fmax(z, w) * np.fmin(z, 1j) + np.minimum(w, z), Z, W)
     share = gd.grad(lambda z: np.real(np.max(z) * (1 - 2j)))(np.array([1 + 1j, 0, 1 + 1j, 1 - 1j]))
     np.testing.assert_array_equal(share, [0.5 - 1j, 0, 0.5 - 1j, 0])  # equal ones share
 
@@ -363,6 +371,8 @@ def test_errors():
     with pytest.raises(DtypeError, match=r"cummax of \(complex128\[3, 4\]\) takes no complex "
                                          r"numbers; use np\.real(.|\n)*test_complex"):  # fmt: skip
         gd.trace(np.maximum.accumulate, Z)
+    with pytest.raises(DtypeError, match=r"histogram: bins are of real numbers; count np\.abs"):
+        gd.trace(np.histogram, Z)
     with pytest.raises(DtypeError, match="floor"):
         gd.trace(np.floor, Z)
     with pytest.raises(

@@ -33,6 +33,10 @@ def spans(vectors, start=None, stop=None):
     return part @ adjoint(part)
 
 
+def lu_of(a):
+    return gd.linalg.lu_factor(a)
+
+
 #: Functions of complex matrices; those whose vectors have a phase do not depend on it.
 FUNCTIONS: dict[str, tuple[Any, Any]] = {
     "solve": (lambda a: np.linalg.solve(a, B) + np.linalg.solve(B @ adjoint(B) + a, B), Q),
@@ -63,6 +67,36 @@ FUNCTIONS: dict[str, tuple[Any, Any]] = {
         TALL,
     ),
     "norms": (lambda a: np.linalg.norm(a, "nuc") + np.linalg.norm(a) + np.linalg.norm(a, 2), TALL),
+    "eig": (lambda a: np.linalg.eig(a)[1] @ np.linalg.eigvals(a)[..., None], Q),
+    "eig of real ones": (
+        lambda a: np.linalg.eig(a.real)[1] @ (1j * np.linalg.eigvals(a.real)[..., None]),
+        Q,
+    ),
+    "expm": (lambda a: gd.linalg.expm(a / 9) + gd.linalg.expm(3 * a), Q[0]),
+    "a determinant as SciPy's": (gd.linalg.det, Q[0]),
+    "triangular": (
+        lambda a: sum(
+            gd.linalg.solve_triangular(a, B[0], trans=t, lower=t == 2) for t in (0, 1, 2)
+        ),
+        Q[0],
+    ),
+    "by the factor": (lambda a: gd.linalg.cho_solve(gd.linalg.cho_factor(a), B[0]), H[0]),
+    "by LU": (lambda a: sum(gd.linalg.lu_solve(lu_of(a), B[0], trans=t) for t in (0, 1, 2)), Q[0]),
+    "as it is assumed": (
+        lambda a: (
+            gd.linalg.solve(a, B[0], assume_a="her")
+            + gd.linalg.solve(a, B[0], assume_a="sym", lower=True)
+            + gd.linalg.solve(H[0] + a @ adjoint(a), B[0], assume_a="pos", lower=True)
+        ),
+        Q[0],
+    ),
+    "a generalised problem": (
+        lambda a: (
+            gd.linalg.eigvalsh(a, H[1])
+            + spans(gd.linalg.eigh(H[0], H[1] + a @ adjoint(a), lower=False)[1], 1)[0]
+        ),
+        H[0],
+    ),
     "condition": (lambda a: np.linalg.cond(a) + np.linalg.cond(a, 1), Q),
 }
 
@@ -142,6 +176,8 @@ THERE_AND_BACK = (
     lambda a: (lambda q, r: q @ r)(*np.linalg.qr(a)),
     lambda a: (lambda w, v: (v * w[:, None, :]) @ adjoint(v))(*np.linalg.eigh(a)),
     lambda a: (lambda u, s, vh: (u * s[:, None, :]) @ vh)(*np.linalg.svd(a)),
+    lambda a: gd.linalg.expm(a / 4) @ gd.linalg.expm(a / -4) @ a,
+    lambda a: (lambda w, v: (v * w[:, None, :]) @ np.linalg.inv(v))(*np.linalg.eig(a)),
 )
 
 
@@ -160,4 +196,6 @@ def test_errors():
     with pytest.raises(GraphLinAlgError, match="Singular matrix"):
         gd.compile(np.linalg.inv)(np.zeros((2, 2), complex))
     with pytest.raises(DtypeError, match="takes no complex numbers"):
-        gd.trace(np.linalg.eigvals, Q)
+        gd.trace(gd.linalg.sqrtm, Q)
+    with pytest.raises(GraphLinAlgError, match="Eigenvalues did not converge"):
+        gd.compile(np.linalg.eigvals)(Q * np.nan)

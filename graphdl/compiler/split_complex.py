@@ -19,8 +19,8 @@ from graphdl.errors import VerificationError
 from graphdl.graph import Graph, Node, intern
 from graphdl.ops import control
 from graphdl.ops.complex_numbers import PART
-from graphdl.ops.linalg import PAIRED
 from graphdl.ops.op import node_of
+from graphdl.ops.paired import PAIRED
 from graphdl.ops.table import OPS
 from graphdl.tracing import Trace, TracedArray, as_traced
 from graphdl.types import TensorType

@@ -54,17 +54,22 @@ def page(found: Findings) -> str:
 
 def _figures(found: Findings) -> str:
     rows = [
-        "| module | functions of arrays | work | have a gradient | differentiable by nature |",
-        "|---|---:|---:|---:|---:|",
+        "| module | functions of arrays | work | have a gradient | differentiable by nature | "
+        "of complex numbers |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for title, names in found.items():
         works = [f for f in names if f.works]
         smooth = [f for f in works if f.gradient in (EXACT, NONE)]
         exact = [f for f in works if f.gradient == EXACT]
-        rows.append(f"| `{title}` | {len(names)} | {len(works)} | {len(exact)} | {len(smooth)} |")
+        asked = [f.of_complex for f in works if f.of_complex is not None]
+        figures = (len(names), len(works), len(exact), len(smooth))
+        counts = " | ".join(map(str, figures))
+        rows.append(f"| `{title}` | {counts} | {sum(asked)} of {len(asked)} |")
     note = (
         "*Differentiable by nature*: of those that work, the ones whose result is made of floats "
-        "that are not piecewise constant."
+        "that are not piecewise constant. *Of complex numbers*: of those that work and whose "
+        "original takes complex numbers too, the ones that give the same results of them here."
     )
     return "\n".join(rows) + "\n\n" + fill(note, 100) + "\n\n"
 
@@ -93,6 +98,7 @@ def _section(title: str, names: Sequence[Finding]) -> str:
         ("Work; the derivative is 0 wherever it exists", lambda f: f.works and f.gradient == STEP),
         ("Work; the result is no float", lambda f: f.works and f.gradient == NO_FLOAT),
         ("Work, without a gradient", lambda f: f.works and f.gradient == NONE),
+        ("Take real numbers only, where the original takes complex ones", _real_only),
         ("Not traced: the shape of the result would depend on values", _shapeless),
         ("Not yet", lambda f: not f.works and not _shapeless(f)),
     ]
@@ -112,6 +118,10 @@ def _by(finding: Finding) -> str:
     floats = finding.example[finding.example.index("(") + 1 : -1].split(", ")
     places = [str(floats.index(name) + 1) for name in finding.by if name in floats]
     return f" (by argument {' and '.join(places)})" if places else " (by some arguments)"
+
+
+def _real_only(finding: Finding) -> bool:
+    return finding.of_complex is False
 
 
 def _shapeless(finding: Finding) -> bool:

@@ -69,6 +69,8 @@ class Finding(Struct, frozen=True):
     example: str = ""
     #: The arguments of that call that the gradient is by, where it is not by all.
     by: tuple[str, ...] = ()
+    #: Whether it works on complex numbers too; None where the original takes none.
+    of_complex: bool | None = None
 
 
 def probe(space: Namespace, name: str, order: int = 1) -> Finding:
@@ -124,7 +126,34 @@ def _compared(
     if not _agree(result, expected):
         return Finding(name, False, NONE, "another result", example)
     gradient, why, some = _gradient(f, arguments, order)
-    return Finding(name, True, gradient, why, example, some)
+    of_complex = _of_complex(function, getattr(space.module, name), call, arguments)
+    return Finding(name, True, gradient, why, example, some, of_complex)
+
+
+def _of_complex(
+    function: Callable[..., Any],
+    original: Callable[..., Any],
+    call: Callable[..., Any],
+    arguments: Mapping[str, Any],
+) -> bool | None:
+    """Whether the same call with complex numbers in the place of floats gives the same results."""
+    operands = [
+        x + 0.5j * np.flip(x) if x.dtype.kind == "f" else x
+        for x in map(np.asarray, arguments.values())
+    ]
+    if not any(x.dtype.kind == "c" for x in operands):
+        return None
+    try:
+        expected = call(original, *operands)
+    except Exception:  # it takes real numbers only
+        return None
+    if not _is_numeric(expected):
+        return None
+    try:
+        graph = gd.trace(lambda *operands: call(function, *operands), *operands)
+        return _agree(graph.evaluate(*operands), expected)
+    except Exception:
+        return False
 
 
 def _gradient(

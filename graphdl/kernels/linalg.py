@@ -30,7 +30,7 @@ from graphdl.kernels.cpu import blas
 from graphdl.kernels.program import Address, Buffer, Check, Launch, Routine, Word
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import control
-from graphdl.ops.linalg import PAIRED
+from graphdl.ops.paired import PAIRED
 from graphdl.types import Dtype, Shape, TensorType
 
 #: Nanoseconds a multiply-add of LAPACK takes one core, and a call of it, at the least.
@@ -614,24 +614,31 @@ def expm(node: Node, check: Check) -> list[Launch]:
     matter that rows are columns to LAPACK.
     """
     (a,) = node.inputs
-    n = a.shape[-1]
-    suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
-    degrees = _PADE[item]
+    w = width_of(node)
+    n = shape_of(a, w)[-1]
+    suffix, item = SUFFIX[a.dtype], w * a.dtype.itemsize
+    degrees = _PADE[a.dtype.itemsize]
     choices = "".join(
         f"if norm <= {limit!r}:\n    degree, limit = {degree}, {suffix}({limit!r})\n"
         for degree, limit in reversed(degrees[:-1])
     )
     last, most = degrees[-1]
-    one, zero = f"{suffix}(1.0)", f"{suffix}(0.0)"
+    size = "absolute(x[i * n + j])"
+    one, zero, factors = f"{suffix}(1.0)", f"{suffix}(0.0)", ""
+    if w == 2:
+        size = "hypot(x[2 * (i * n + j)], x[2 * (i * n + j) + 1])"
+        factors = f"one[0], one[1] = {one}, {zero}\nzero[0], zero[1] = {zero}, {zero}\n"
+        one, zero = "one", "zero"
     product = f"call(gemm, plain, plain, n, n, n, {one}, {{}}, n, {{}}, n, {zero}, {{}}, n)"
     body = f"""x = {suffix}_at(source + b * n * n * {item})
 y = {suffix}_at(target + b * n * n * {item})
 plain = {characters("N")}
-norm = {suffix}(0.0)
+numbers = {w} * n * n
+{factors}norm = {suffix}(0.0)
 for i in range(n):
     total = {suffix}(0.0)
     for j in range(n):
-        total = add(total, absolute(x[i * n + j]))
+        total = add(total, {size})
     if not total <= norm:  # also if it is not a number
         norm = total
 degree, limit = {last}, {suffix}({most!r})
@@ -642,7 +649,7 @@ if norm < {suffix}(inf):
         limit = limit * {suffix}(2.0)
         factor = factor * {suffix}(0.5)
         squarings += 1
-for i in lanes(0, n * n):
+for i in lanes(0, numbers):
     scaled[i] = x[i] * factor
     power[i] = {suffix}(0.0)
     odd[i] = {suffix}(0.0)
@@ -650,37 +657,39 @@ for i in lanes(0, n * n):
 {product.format("scaled", "scaled", "square")}
 weight = 1.0
 for i in range(n):
-    power[i * n + i] = {suffix}(1.0)
+    power[{w} * (i * n + i)] = {suffix}(1.0)
 for k in range(degree // 2 + 1):
     if k > 0:
         {product.format("power", "square", "other")}
-        for i in lanes(0, n * n):
+        for i in lanes(0, numbers):
             power[i] = other[i]
-    for i in lanes(0, n * n):
+    for i in lanes(0, numbers):
         even[i] = even[i] + {suffix}(weight) * power[i]
     at = 2 * k + 1
     weight = weight * (degree - at + 1) / ((2 * degree - at + 1) * at)
-    for i in lanes(0, n * n):
+    for i in lanes(0, numbers):
         odd[i] = odd[i] + {suffix}(weight) * power[i]
     at = 2 * k + 2
     weight = weight * (degree - at + 1) / ((2 * degree - at + 1) * at)
 {product.format("scaled", "odd", "other")}
-for i in lanes(0, n * n):
+for i in lanes(0, numbers):
     power[i] = even[i] - other[i]
     y[i] = even[i] + other[i]
 call(gesv, n, n, power, n, pivots, y, n, info)
 for step in range(squarings):
     {product.format("y", "y", "other")}
-    for i in lanes(0, n * n):
+    for i in lanes(0, numbers):
         y[i] = other[i]
 """
     names = ("scaled", "square", "power", "other", "odd", "even")
-    parts = {**dict.fromkeys(names, (suffix, n * n)), "pivots": ("i64", n)}
+    parts = {**dict.fromkeys(names, (suffix, w * n * n)), "pivots": ("i64", n)}
+    if w == 2:
+        parts |= {"one": (suffix, 2), "zero": (suffix, 2)}
     words: dict[str, Word] = {
         "source": place(a), "target": Address(node), "n": n,
-        "gemm": routine_of("gemm", a.dtype), "gesv": routine_of("gesv", a.dtype),
+        "gemm": routine_of("gemm", a.dtype, w), "gesv": routine_of("gesv", a.dtype, w),
     }  # fmt: skip
-    count = count_of(a.type, 2) if n else 0
+    count = count_of(a.type, 1 + w) if n else 0
     return Work(node, count, parts).kernel(words, body, check, 12 * count * n**3)
 
 

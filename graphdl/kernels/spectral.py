@@ -16,57 +16,73 @@ from graphdl.kernels.linalg import (
     place,
     result_places,
     routine_of,
+    shape_of,
     transposed_copy,
     wanted,
+    width_of,
 )
 from graphdl.kernels.program import Address, Check, Launch, Word
 
 
 def eig(node: Node, check: Check) -> list[Launch]:
-    """Of the transpose of rows. A pair of conjugate vectors lies as a real and an imaginary one."""
+    """Of the transpose of rows, so that the columns that LAPACK returns are the rows of vt."""
     (a,) = node.inputs
-    n = a.shape[-1]
+    w = width_of(node)
+    n = shape_of(a, w)[-1]
     suffix, item = SUFFIX[a.dtype], a.dtype.itemsize
-    routine = routine_of("geev", a.dtype)
-    asked, info, lead = np.zeros(1, a.dtype), np.zeros(1, np.int64), max(n, 1)
+    routine = routine_of("geev", a.dtype, w)
+    asked, info, lead = np.zeros(w, a.dtype), np.zeros(1, np.int64), max(n, 1)
+    values, reals = ((asked, asked), ()) if w == 1 else ((asked,), (asked,))
     blas.call(
-        routine.name, "N", "V", n, asked, lead, asked, asked, asked, 1, asked, lead, asked, -1, info
-    )
+        routine.name, "N", "V", n, asked, lead, *values, asked, 1, asked, lead, asked, -1, *reals,
+        info,
+    )  # fmt: skip
     size = wanted(asked)
-    parts = {"y": (suffix, n * n), "vectors": (suffix, n * n), "work": (suffix, size)}
-    names = ("real_at", "imag_at", "vt_real_at", "vt_imag_at")
+    parts = {"y": (suffix, w * n * n), "work": (suffix, w * size)}
+    if w == 1:
+        parts |= {"re": (suffix, n), "im": (suffix, n), "vectors": (suffix, n * n)}
+        found, vectors, room, after = "re, im", "vectors", "", _JOINED.format(suffix=suffix)
+    else:
+        parts |= {"reals": (suffix, 2 * n)}
+        found, vectors, room, after = "values", "vt", "reals, ", ""
     words: dict[str, Word] = {
         "source": place(a), "n": n, "one": 1, "size": size, "routine": routine,
-        **dict(zip(names, result_places(node), strict=True)),
+        **dict(zip(("to_values", "to_vt"), result_places(node), strict=True)),
     }  # fmt: skip
-    body = f"""x = {suffix}_at(source + b * n * n * {item})
-real = {suffix}_at(real_at + b * n * {item})
-imag = {suffix}_at(imag_at + b * n * {item})
-vt_real = {suffix}_at(vt_real_at + b * n * n * {item})
-vt_imag = {suffix}_at(vt_imag_at + b * n * n * {item})
+    body = f"""x = {suffix}_at(source + b * n * n * {w * item})
+values = {suffix}_at(to_values + b * n * {2 * item})
+vt = {suffix}_at(to_vt + b * n * n * {2 * item})
 no, yes = {characters("N", "V")}
 rows, columns = n, n
-{transposed_copy()}known = {suffix}(0.0)
-for i in range(n * n):
+{transposed_copy(w)}known = {suffix}(0.0)
+for i in range({w} * n * n):
     known = add(known, multiply(x[i], {suffix}(0.0)))
 if known == {suffix}(0.0):  # LAPACK may not return from what is not finite
-    call(routine, no, yes, n, y, n, real, imag, work, one, vectors, n, work, size, info)
+    call(routine, no, yes, n, y, n, {found}, work, one, {vectors}, n, work, size, {room}info)
 else:
     info[0] = 1
-j = 0
-while j < n:
-    pair = imag[j] != {suffix}(0.0) and j + 1 < n
-    for i in range(n):
-        vt_real[j * n + i] = vectors[j * n + i]
-        vt_imag[j * n + i] = {suffix}(0.0)
-        if pair:
-            vt_imag[j * n + i] = vectors[(j + 1) * n + i]
-            vt_real[(j + 1) * n + i] = vectors[j * n + i]
-            vt_imag[(j + 1) * n + i] = -vectors[(j + 1) * n + i]
-    j += 2 if pair else 1
-"""
-    count = count_of(a.type, 2) if n else 0
+{after}"""
+    count = count_of(a.type, 1 + w) if n else 0
     return Work(node, count, parts).kernel(words, body, check, 25 * count * n**3)
+
+
+#: Text that makes complex numbers of what LAPACK returns for a real matrix: of a pair of conjugate
+#: vectors one is the real part of both, the other the imaginary part of the first.
+_JOINED = """j = 0
+while j < n:
+    pair = im[j] != {suffix}(0.0) and j + 1 < n
+    for i in range(n):
+        vt[2 * (j * n + i)] = vectors[j * n + i]
+        vt[2 * (j * n + i) + 1] = {suffix}(0.0)
+        if pair:
+            vt[2 * (j * n + i) + 1] = vectors[(j + 1) * n + i]
+            vt[2 * ((j + 1) * n + i)] = vectors[j * n + i]
+            vt[2 * ((j + 1) * n + i) + 1] = -vectors[(j + 1) * n + i]
+    j += 2 if pair else 1
+for j in range(n):
+    values[2 * j] = re[j]
+    values[2 * j + 1] = im[j]
+"""
 
 
 def solve_sylvester(node: Node, check: Check) -> list[Launch]:

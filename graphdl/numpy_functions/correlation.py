@@ -73,7 +73,7 @@ def _convolved(a: Any, v: Any, mode: Any, reverse: bool) -> Any:
     work = INDEX if dtype == BOOL else dtype
     x, y = cast(x, work), cast(y, work)
     if reverse:
-        y = flip(y)
+        y = np.conjugate(flip(y))
     swapped = y.size > x.size
     long, short = (y, x) if swapped else (x, y)
     n, m = long.size, short.size

@@ -262,7 +262,8 @@ implements(np.frexp)(_two_results(np.frexp, pointwise.frexp_mantissa, pointwise.
 @implements(np.float_power)
 def float_power(x1: Any, x2: Any, /, dtype: Any = None) -> Any:
     _no_dtype(np.float_power, dtype)
-    return call_op(pointwise.power, (x1, x2), (FLOAT, FLOAT), "np.float_power")
+    loop = pointwise.resolve(np.float_power, (dtype_of(x1), dtype_of(x2)))
+    return call_op(pointwise.power, (x1, x2), loop[:2], "np.float_power")
 
 
 def _same_value(ufunc: np.ufunc) -> Callable[..., Any]:

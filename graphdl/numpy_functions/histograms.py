@@ -143,6 +143,8 @@ def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any 
 
 def _flat(x: TracedArray) -> Any:
     x = reshaped(x, (x.size,))
+    if x.dtype.kind == "c":
+        raise DtypeError("bins are of real numbers; count np.abs(z), np.real(z) or np.imag(z)")
     return cast(x, np.dtype(np.uint8)) if x.dtype == BOOL else x
 
 

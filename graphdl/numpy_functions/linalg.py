@@ -1,7 +1,7 @@
 """np.linalg on traced values: systems, determinants, factorisations, powers, inverses.
 
 What NumPy raises as LinAlgError, compiled programs raise when they have ended; it names the line.
-Integers become float64, as in NumPy. Matrices may be complex, but for eig and eigvals.
+Integers become float64, as in NumPy. Matrices may be complex.
 
 Gradients are those of what is computed. cholesky and eigh read one triangle, so the gradient lies
 in that triangle, and counts what the other one mirrors twice: g + g^H with the diagonal halved is
@@ -31,7 +31,7 @@ from graphdl.numpy_functions.arguments import (
     reshaped,
 )
 from graphdl.numpy_functions.manipulation import moveaxis
-from graphdl.ops import complex_numbers, linalg, pointwise, spectral
+from graphdl.ops import linalg, pointwise, spectral
 from graphdl.tracing import broadcast_shapes, broadcast_to, cast, implements
 from graphdl.types import kind_of, result_type
 
@@ -61,11 +61,6 @@ def floats(*values: Any) -> tuple[Any, ...]:
     if kind_of(lifted[0].dtype) == "c":
         raise DtypeError("takes no complex numbers; solve for the real and imaginary parts")
     return lifted
-
-
-def real_matrices(value: Any) -> Any:
-    """An operand of floats with two axes or more."""
-    return matrices(*floats(value))
 
 
 def matrices(value: Any) -> Any:
@@ -275,13 +270,13 @@ def eigvalsh(a: Any, UPLO: str = "L") -> Any:
 def eig(a: Any) -> Any:
     """Complex, whatever the values: NumPy gives floats where no value has an imaginary part.
 
-    In float64, also for float32, as NumPy's: the order of the values depends on rounding.
+    In double precision whatever the dtype, as NumPy's: the order of the values depends on rounding.
     """
-    x = real_square(a)
-    found = linalg.results(spectral.eig(cast(x, FLOAT)))
-    real, imag, vt_real, vt_imag = (cast(part, x.dtype) for part in found)
-    vectors = linalg.transposed(complex_numbers.whole(vt_real, vt_imag))
-    return _EigResult(complex_numbers.whole(real, imag), vectors)
+    x = square(a)
+    dtype = np.result_type(x.dtype, np.complex64)
+    wide = cast(x, np.result_type(x.dtype, FLOAT))
+    values, vt = (cast(part, dtype) for part in linalg.results(spectral.eig(wide)))
+    return _EigResult(values, linalg.transposed(vt))
 
 
 @implements(np.linalg.eigvals)

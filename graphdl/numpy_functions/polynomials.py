@@ -21,7 +21,7 @@ from graphdl.numpy_functions.arguments import (
     sliced,
 )
 from graphdl.numpy_functions.correlation import convolve
-from graphdl.numpy_functions.linalg import floats, inv
+from graphdl.numpy_functions.linalg import eigvals, inexact, inv
 from graphdl.numpy_functions.manipulation import concatenate
 from graphdl.numpy_functions.norms import lstsq
 from graphdl.numpy_functions.padding import pad
@@ -138,7 +138,7 @@ def polyfit(
     w: Any = None,
     cov: Any = False,
 ) -> Any:
-    places, values = floats(x, y)
+    places, values = inexact(x, y)
     degree = integer(deg, "the degree")
     require(degree >= 0, f"the degree must not be negative, and is {degree}")
     require(
@@ -151,12 +151,13 @@ def polyfit(
         f"x of shape {places.shape} and y of shape {values.shape} have different lengths",
     )
     rcond = count * np.finfo(places.dtype).eps if rcond is None else rcond
-    powers = [np.ones_like(cast(places, FLOAT))]  # float64, as in NumPy
+    # double precision, as in NumPy
+    powers = [np.ones_like(cast(places, np.result_type(places.dtype, FLOAT)))]
     for _ in range(degree):
         powers.append(powers[-1] * places)
     basis = np.stack(powers[::-1], axis=-1)
     if w is not None:
-        weights = floats(places, w)[1]
+        weights = inexact(places, w)[1]
         require(weights.shape == places.shape, f"w of shape {weights.shape} for {count} points")
         basis = basis * weights[:, None]
         values = values * (weights[:, None] if values.ndim == 2 else weights)
@@ -181,13 +182,12 @@ def polyfit(
 
 @implements(np.poly)
 def poly(seq_of_zeros: Any) -> Any:
-    (roots,) = floats(seq_of_zeros)
+    """Of complex roots complex, also where they are conjugates of each other."""
+    (roots,) = inexact(seq_of_zeros)
     roots = reshaped(roots, (1,)) if roots.ndim == 0 else roots
     if roots.ndim == 2:
-        raise UnsupportedError(
-            "the characteristic polynomial of a matrix needs complex eigenvalues; "
-            "of a symmetric one write np.poly(np.linalg.eigvalsh(a))"
-        )
+        found = poly(eigvals(roots))
+        return found if roots.dtype.kind == "c" else found.real
     require(roots.ndim == 1, f"takes roots along one axis, not shape {roots.shape}")
     (result,) = lift(roots, np.ones(1, roots.dtype))[1:]
     zero = np.zeros(1, roots.dtype)

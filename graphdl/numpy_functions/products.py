@@ -21,7 +21,7 @@ from graphdl.numpy_functions.arguments import (
 )
 from graphdl.numpy_functions.manipulation import concatenate, expand_dims, moveaxis
 from graphdl.numpy_functions.selection import diagonal_of_last
-from graphdl.ops import contraction, pointwise, reduction
+from graphdl.ops import complex_numbers, contraction, pointwise, reduction
 from graphdl.tracing import (
     TracedArray,
     broadcast_to,
@@ -89,12 +89,18 @@ def _operands(ufunc: np.ufunc, *values: Any) -> tuple[TracedArray, ...]:
     return tuple(cast(x, dtype) for x in lifted)
 
 
-def _batched(ufunc: np.ufunc, core_a: str, core_b: str, core_out: str) -> Callable[..., Any]:
-    """A product over the last axes of stacks of arrays: np.vecdot, np.matvec, np.vecmat."""
+def _batched(
+    ufunc: np.ufunc, core_a: str, core_b: str, core_out: str, *, conjugated: bool = False
+) -> Callable[..., Any]:
+    """A product over the last axes of stacks of arrays: np.vecdot, np.matvec, np.vecmat.
+
+    conjugated: of complex operands, the first is conjugated.
+    """
     number = {letter: -1 - i for i, letter in enumerate("mnk")}
 
     def implementation(x1: Any, x2: Any, /, dtype: Any = None) -> Any:
         a, b = _operands(ufunc, x1, x2)
+        a = complex_numbers.conjugate(a) if conjugated and a.type.is_complex else a
         for x, core in ((a, core_a), (b, core_b)):
             require(
                 x.ndim >= len(core),
@@ -143,10 +149,10 @@ def matmul(x1: Any, x2: Any, /, dtype: Any = None) -> Any:
     return (_matrix_vector if b.ndim == 1 else _matrix_matrix)(a, b, dtype)
 
 
-implements(np.vecdot)(_batched(np.vecdot, "k", "k", ""))
+implements(np.vecdot)(_batched(np.vecdot, "k", "k", "", conjugated=True))
 if hasattr(np, "matvec"):  # NumPy 2.2
     implements(np.matvec)(_batched(np.matvec, "mk", "k", "m"))
-    implements(np.vecmat)(_batched(np.vecmat, "k", "kn", "n"))
+    implements(np.vecmat)(_batched(np.vecmat, "k", "kn", "n", conjugated=True))
 
 
 def _pair(a: Any, b: Any) -> tuple[TracedArray, TracedArray]:

@@ -30,6 +30,7 @@ from graphdl.numpy_functions.arguments import (
 from graphdl.numpy_functions.elementwise import choose
 from graphdl.numpy_functions.manipulation import moveaxis
 from graphdl.numpy_functions.reductions import sum_
+from graphdl.numpy_functions.sorting import sorted_lines
 from graphdl.ops import sorting
 from graphdl.ops.lines import pick_along
 from graphdl.tracing import TracedArray, broadcast_to, cast, implements, is_weak
@@ -286,10 +287,10 @@ def median(
     dtype = float_of(line.dtype)
     if n == 0:
         return broadcast_to(lift(x, np.asarray(np.nan, dtype))[1], shape)
-    ordered = sorting.sort(line)
+    ordered = sorted_lines(line)
     middle = cast(sliced(ordered, last, (n - 1) // 2, 1 + (n + 1) % 2), dtype)
     value = np.mean(middle, axis=-1, keepdims=True)
-    if kind_of(line.dtype) == "f":
+    if kind_of(line.dtype) in "fc":
         unknown = np.isnan(sliced(ordered, last, n - 1, 1))
         value = choose(unknown, np.asarray(np.nan, dtype), value)
     return reshaped(value, shape)
@@ -304,10 +305,10 @@ def nanmedian(
     keepdims: bool = False,
 ) -> Any:
     x = lift_one(a)
-    if kind_of(x.dtype) != "f" or x.size == 0:
+    if kind_of(x.dtype) not in "fc" or x.size == 0:
         return median(x, axis, keepdims=keepdims)
     line, left, ones = _lines(x, axis)
-    ordered = sorting.sort(line)
+    ordered = sorted_lines(line)
     count = sum_(~np.isnan(line), -1, keepdims=True)
     low = pick_along(ordered, np.maximum(count - 1, 0) // 2)
     high = pick_along(ordered, np.minimum(count // 2, line.shape[-1] - 1))

@@ -48,7 +48,7 @@ def _check_kind(kind: Any, order: Any) -> None:
     refuse(order is not None, "order= is for structured arrays, which are not traced")
 
 
-def _sorted(x: TracedArray) -> Any:
+def sorted_lines(x: TracedArray) -> Any:
     """x with its last axis sorted."""
     return pick_along(x, _order(x)) if x.type.is_complex else sorting.sort(x)
 
@@ -59,15 +59,21 @@ def _order(x: TracedArray) -> Any:
     That is by their real parts, equal ones by the imaginary parts; those with a NaN come last:
     where only the imaginary part is one, then where the real part is, then where both are.
     """
+    return _by_keys([x])
+
+
+def _parts(x: TracedArray) -> list[Any]:
+    """What complex numbers are sorted by, the most important last."""
     if not x.type.is_complex:
-        return sorting.argsort(x)
+        return [x]
     real, imag = np.real(x), np.imag(x)
     missing = 2 * np.isnan(real).astype(np.int8) + np.isnan(imag).astype(np.int8)
-    return _by_keys([imag, real, missing])
+    return [imag, real, missing]
 
 
-def _by_keys(lines: Sequence[Any]) -> Any:
+def _by_keys(keys: Sequence[Any]) -> Any:
     """The last key first: each stable sort keeps the order of the ones before among equals."""
+    lines = [part for key in keys for part in _parts(key)]
     order = sorting.argsort(lines[0])
     for line in lines[1:]:
         order = pick_along(order, sorting.argsort(pick_along(line, order)))
@@ -78,7 +84,7 @@ def _by_keys(lines: Sequence[Any]) -> Any:
 def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
     _check_kind(kind, order)
     x, axis = _line(a, axis)
-    return moveaxis(_sorted(x), -1, axis)
+    return moveaxis(sorted_lines(x), -1, axis)
 
 
 @implements(np.argsort)
@@ -116,7 +122,7 @@ def partition(
     """Sorted, which is a partition by any element."""
     x, axis = _line(a, axis)
     _check_partition(kth, kind, order, x.shape[-1])
-    return moveaxis(_sorted(x), -1, axis)
+    return moveaxis(sorted_lines(x), -1, axis)
 
 
 @implements(np.argpartition)

@@ -9,6 +9,7 @@ import numpy as np
 from graphdl.errors import ArgumentError, DtypeError, ShapeError
 from graphdl.numpy_functions.arguments import FLOAT, lift, promote, require, reshaped
 from graphdl.numpy_functions.manipulation import concatenate
+from graphdl.ops import complex_numbers
 from graphdl.tracing import TracedArray, cast, implements
 from graphdl.types import as_dtype, kind_of
 
@@ -66,7 +67,7 @@ def cov(
         factor = np.maximum(total - lost, 0)
         deviations = x - np.sum(x * w, axis=1, keepdims=True) / total
         weighted = deviations * w
-    return np.squeeze(np.matmul(deviations, weighted.T) / factor)
+    return np.squeeze(np.matmul(deviations, np.conjugate(weighted.T)) / factor)
 
 
 @implements(np.corrcoef)
@@ -74,5 +75,8 @@ def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -
     covariances = cov(x, y, rowvar, dtype=dtype)
     if covariances.ndim == 0:
         return covariances / covariances
-    spread = np.sqrt(np.diagonal(covariances))
-    return np.clip(covariances / spread[:, None] / spread[None, :], -1, 1)
+    spread = np.sqrt(np.diagonal(covariances).real)
+    result = covariances / spread[:, None] / spread[None, :]
+    if result.dtype.kind != "c":
+        return np.clip(result, -1, 1)
+    return complex_numbers.whole(np.clip(result.real, -1, 1), np.clip(result.imag, -1, 1))

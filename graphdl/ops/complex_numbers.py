@@ -105,6 +105,6 @@ TAKE_COMPLEX = frozenset(
         "concatenate", "gather", "scatter_add", "scatter", "update", "item", "after", "constant",
         "iota", "extent",
         # linear algebra
-        "cholesky", "solve_triangular", "lu", "solve", "qr", "eigh", "svd",
+        "cholesky", "solve_triangular", "lu", "solve", "qr", "eigh", "svd", "expm", "eig",
     }
 )  # fmt: skip

@@ -124,10 +124,20 @@ recurrence: Op = Op("recurrence", "cumulative", _infer_recurrence, _recurrence, 
 
 
 def running_product(x: Any, axis: int) -> Any:
-    """Products of all elements up to and with each one: a recurrence without terms."""
+    """Products of all elements up to and with each one: a recurrence without terms.
+
+    Complex numbers have none: each product of a power of two factors is that of two halves.
+    """
     n = x.shape[axis]
     if n == 0:
         return x
+    if x.dtype.kind == "c":
+        line = np.moveaxis(x, axis, 0)
+        reach = 1
+        while reach < n:
+            line = np.concatenate([line[:reach], line[reach:] * line[:-reach]])
+            reach *= 2
+        return np.moveaxis(line, 0, axis)
     first = x[(*[slice(None)] * axis, slice(0, 1))]
     fill = np.zeros((), x.dtype)
     terms = movement.pad(first, fill, shape=x.shape, starts=(0,) * x.ndim, steps=(1,) * x.ndim)

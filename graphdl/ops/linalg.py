@@ -82,6 +82,11 @@ def real_sized(a: TensorType, *sizes: int) -> TensorType:
     return TensorType(PART.get(a.dtype, a.dtype), (*a.shape[:-2], *sizes))
 
 
+def complex_sized(a: TensorType, *sizes: int) -> TensorType:
+    """A complex array of `sizes` for each matrix of a."""
+    return TensorType(WHOLE.get(a.dtype, a.dtype), (*a.shape[:-2], *sizes))
+
+
 # --- the NumPy references -----------------------------------------------------------------------
 
 
@@ -464,7 +469,7 @@ def _eigh(a: Any, *, lower: bool, vectors: bool) -> Any:
     return control.pack(each(types, one, (a, 2)), types)
 
 
-def _reciprocal_gaps(values: Any) -> Any:
+def reciprocal_gaps(values: Any) -> Any:
     """1 / (values[j] - values[i]), and 0 on the diagonal."""
     unit = identity(values[..., :, None] + values[..., None, :])
     return 1 / (values[..., None, :] - values[..., :, None] + unit) - unit
@@ -480,7 +485,7 @@ def _eigh_rule(
     if of_values is not None:
         inner = inner + identity(vt) * of_values[..., None]
     if of_vt is not None:
-        inner = inner + (vt @ transposed(of_vt)) * _reciprocal_gaps(values)
+        inner = inner + (vt @ transposed(of_vt)) * reciprocal_gaps(values)
     whole = adjoint(vt) @ inner @ vt
     half = lower_half(whole + adjoint(whole))
     return (half if lower else adjoint(half),)
@@ -551,7 +556,7 @@ def _svd_rule(
     if of_values is not None:
         inner = inner + identity(inner) * of_values[..., None]
     if of_ut is not None or of_v is not None:
-        gaps = _reciprocal_gaps(values) / (
+        gaps = reciprocal_gaps(values) / (
             values[..., None, :] + values[..., :, None] + identity(inner) * (values[..., None] == 0)
         )
     if of_ut is not None:
@@ -732,50 +737,3 @@ def _lstsq_rule(
 
 #: A least-squares solution, as computed by singular values.
 lstsq = _of_factors("lstsq", _lstsq_rule)
-
-
-# --- complex matrices as they lie in memory -----------------------------------------------------
-
-
-def _paired(op: Op) -> Op:
-    """The op on complex numbers as programs have them: real arrays with one more axis, of 2."""
-
-    def pair(type: TensorType) -> TensorType:
-        is_complex = type.dtype in PART
-        return TensorType(PART[type.dtype], (*type.shape, 2)) if is_complex else type
-
-    def whole(type: TensorType) -> TensorType:
-        is_pair = type.dtype in WHOLE
-        return TensorType(WHOLE[type.dtype], type.shape[:-1]) if is_pair else type
-
-    def infer(*types: TensorType, **attrs: Any) -> TensorType:
-        return pair(op.infer(*map(whole, types), **attrs))
-
-    def evaluate(*arrays: Any, **attrs: Any) -> Any:
-        given = (
-            np.ascontiguousarray(x).view(WHOLE[x.dtype])[..., 0] if x.dtype in WHOLE else x
-            for x in arrays
-        )
-        result = op.evaluate(*given, **attrs)
-        if op.results is not None:  # packed: the bytes are the same
-            return result
-        type = pair(type_of(result))
-        return np.ascontiguousarray(result).view(type.dtype).reshape(type.shape)
-
-    def result_types(*types: TensorType, **attrs: Any) -> list[TensorType]:
-        assert op.results is not None
-        return [pair(type) for type in op.results(*map(whole, types), **attrs)]
-
-    return Op(
-        op.name,
-        op.family,
-        infer,
-        evaluate,
-        results=result_types if op.results is not None else None,
-        failure=op.failure,
-        no_gradient="gradients are taken before complex numbers become pairs",
-    )
-
-
-#: The name of an op -> the op of that name on pairs of real numbers.
-PAIRED = {op.name: _paired(op) for op in (cholesky, solve_triangular, lu, solve, qr, eigh, svd)}

@@ -1,10 +1,9 @@
 """Eigenvalues of general matrices, and equations that need the Schur form or a band: in stacks.
 
-The last two axes are those of a matrix, as in graphdl.ops.linalg. Complex results come as two real
-arrays. Gradients: Boeddeker, Hanebrink, Drude, Heymann and Haeb-Umbach, "On the computation of
-complex-valued gradients with application to statistically optimum beamforming" (2017), for
-eigenvectors, with the length and the phase that LAPACK gives them; implicit differentiation for
-equations.
+The last two axes are those of a matrix, as in graphdl.ops.linalg. Gradients: Boeddeker, Hanebrink,
+Drude, Heymann and Haeb-Umbach, "On the computation of complex-valued gradients with application to
+statistically optimum beamforming" (2017), for eigenvectors, with the length and the phase that
+LAPACK gives them; implicit differentiation for equations.
 """
 
 from __future__ import annotations
@@ -18,14 +17,15 @@ from graphdl.errors import ShapeError
 from graphdl.ops import control, pointwise
 from graphdl.ops.linalg import (
     SINGULAR,
+    complex_sized,
     each,
     failure,
     identity,
     lapack,
     lu,
     matrix_sizes,
+    reciprocal_gaps,
     results,
-    sized,
     solve,
     square_size,
     transposed,
@@ -39,7 +39,7 @@ from graphdl.types import TensorType
 
 def _eig_results(a: TensorType) -> list[TensorType]:
     n = square_size("eig", a)
-    return [sized(a, n), sized(a, n), sized(a, n, n), sized(a, n, n)]
+    return [complex_sized(a, n), complex_sized(a, n, n)]
 
 
 def _eig(a: Any) -> Any:
@@ -47,63 +47,38 @@ def _eig(a: Any) -> Any:
         if not np.isfinite(a).all():
             raise failure(eig)
         values, v = np.linalg.eig(a)
-        return [values.real, values.imag, v.T.real, v.T.imag]
+        return [values, v.T]
 
     types = _eig_results(type_of(a))
     return control.pack(each(types, one, (a, 2)), types)
 
 
-def _product(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
-    """The product of complex matrices, each as its real and its imaginary part."""
-    return a[0] @ b[0] - a[1] @ b[1], a[0] @ b[1] + a[1] @ b[0]
-
-
-def _solved(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
-    """The x of a @ x = b, complex: a real system of twice the size."""
-    rows = [np.concatenate([a[0], -a[1]], axis=-1), np.concatenate([a[1], a[0]], axis=-1)]
-    whole = np.concatenate(rows, axis=-2)
-    n = a[0].shape[-1]
-    x = solve(whole, *results(lu(whole)), np.concatenate(b, axis=-2), trans=False)
-    return x[..., :n, :], x[..., n:, :]
-
-
 def _eig_rule(gs: Sequence[Any], outs: Sequence[Any], a: Any) -> tuple[Any]:
-    """da = v^-H @ (diag(dw) + conj(f) * (v^H @ dv)) @ v^H with f[i, j] = 1 / (w[j] - w[i]).
+    """da = vt^-1 @ (diag(dw) + f * (vt @ dv)) @ vt with f[i, j] = 1 / (w[j] - w[i]).
 
     dv is first freed of what only changes the lengths of the vectors, which are 1, and their
     phases, by which the largest element of each is real.
     """
-    real, imag, vt_real, vt_imag = outs
-    of_real, of_imag, of_vt_real, of_vt_imag = (
-        np.zeros_like(out) if g is None else g for g, out in zip(gs, outs, strict=True)
-    )
-    unit = identity(vt_real)
-    inner = (unit * of_real[..., None], unit * of_imag[..., None])
-    if gs[2] is not None or gs[3] is not None:
-        along = np.sum(vt_real * of_vt_real + vt_imag * of_vt_imag, axis=-1, keepdims=True)
-        across = np.sum(vt_real * of_vt_imag - vt_imag * of_vt_real, axis=-1, keepdims=True)
-        sizes = pointwise.stop_gradient(vt_real * vt_real + vt_imag * vt_imag)
+    values, vt = outs
+    of_values, of_vt = gs
+    inner = np.zeros_like(vt)
+    if of_values is not None:
+        inner = inner + identity(vt) * of_values[..., None]
+    if of_vt is not None:
+        along = np.sum(of_vt * vt, axis=-1, keepdims=True)
+        sizes = pointwise.stop_gradient(vt.real * vt.real + vt.imag * vt.imag)
         largest = np.arange(sizes.shape[-1]) == np.argmax(sizes, axis=-1)[..., None]
-        height = np.sum(np.where(largest, vt_real, 0), axis=-1, keepdims=True)
+        height = np.sum(np.where(largest, vt.real, 0), axis=-1, keepdims=True)
         height = np.where(height == 0, 1, height)
-        g_real = of_vt_real - along * vt_real
-        g_imag = of_vt_imag - along * vt_imag - np.where(largest, across / height, 0)
-        # v^H @ dv, v being the transpose of vt
-        turned = _product((vt_real, -vt_imag), (transposed(g_real), transposed(g_imag)))
-        gap_real = real[..., None, :] - real[..., :, None]
-        gap_imag = imag[..., None, :] - imag[..., :, None]
-        squares = gap_real * gap_real + gap_imag * gap_imag + unit
-        gap_real, gap_imag = gap_real / squares, gap_imag / squares
-        inner = (
-            inner[0] + gap_real * turned[0] - gap_imag * turned[1],
-            inner[1] + gap_real * turned[1] + gap_imag * turned[0],
-        )
-    left = _solved((vt_real, -vt_imag), inner)
-    return (_product(left, (vt_real, -vt_imag))[0],)
+        turning = 1j * np.where(largest, along.imag / height, 0)
+        free = of_vt - along.real * np.conjugate(vt) - turning
+        inner = inner + reciprocal_gaps(values) * (vt @ transposed(free))
+    total = solve(vt, *results(lu(vt)), inner @ vt, trans=False)
+    return (total if a.dtype.kind == "c" else total.real,)
 
 
 #: The eigenvalues of a and its eigenvectors, of length one, each with its largest element real.
-#: Results: the values' real and imaginary parts, then those of vt, whose rows are the vectors.
+#: Results, complex also of a real a: the values, then vt, whose rows are the vectors.
 eig: Op = Op(
     "eig",
     "linalg",

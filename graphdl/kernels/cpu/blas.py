@@ -49,7 +49,18 @@ LAPACK_ROUTINES = tuple(
 )
 COMPLEX_ROUTINES = tuple(
     kind + name
-    for name in ("trsm", "potrf", "getrf", "geqrf", "ungqr", "heevd", "gesdd", "geev")
+    for name in (
+        "gemm",
+        "trsm",
+        "potrf",
+        "getrf",
+        "gesv",
+        "geqrf",
+        "ungqr",
+        "heevd",
+        "gesdd",
+        "geev",
+    )
     for kind in "cz"
 )
 ROUTINES = BLAS_ROUTINES + LAPACK_ROUTINES + COMPLEX_ROUTINES
