@@ -35,6 +35,7 @@ from graphdl.numpy_functions.assignment import value_of
 from graphdl.tracing import (
     HANDLERS,
     TracedArray,
+    as_traced,
     as_traced_results,
     broadcast_to,
     cast,
@@ -143,6 +144,19 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, order: Any = "C", **kwa
     return result
 
 
+def roll(a: Any, shift: Any, axis: Any = None) -> Any:
+    """np.roll; the shift may be traced where the array is not.
+
+    >>> import graphdl.numpy as np
+    >>> np.roll([1, 2, 3], 1)
+    array([3, 1, 2])
+    """
+    trace = current_trace()
+    if trace is not None and any(isinstance(step, TracedArray) for step in _nested(shift)):
+        a = a if isinstance(a, TracedArray) else as_traced(_np.asarray(a), trace)
+    return _creating(_np.roll)(a, shift, axis)
+
+
 def fromfunction(
     function: Callable[..., Any], shape: Any, *, dtype: Any = float, like: Any = None, **kwargs: Any
 ) -> Any:
@@ -242,7 +256,17 @@ def _fill(module: dict[str, Any]) -> list[str]:
     for name in _SCALARS:
         original = getattr(_np, name)
         module[name] = types.setdefault(original, _scalar(original))
-    return [*_CREATING, *_CONVERTING, *_SCALARS, "fromfunction", "mgrid", "ogrid", "r_", "c_"]
+    return [
+        *_CREATING,
+        *_CONVERTING,
+        *_SCALARS,
+        "roll",
+        "fromfunction",
+        "mgrid",
+        "ogrid",
+        "r_",
+        "c_",
+    ]
 
 
 __all__ = [*_fill(sys.modules[__name__].__dict__), "ndarray"]

@@ -6,7 +6,8 @@ what stands in for it. A copy has the same code, so that errors, debuggers and g
 user's lines.
 
 What is followed: global names, closures, defaults and imports inside of functions; of those Python
-functions, functools.partial, functools.lru_cache (without its cache), the user's classes and
+functions, functools.partial, functools.lru_cache (without its cache), functools.singledispatch
+(which takes a traced array for the array or the number that it stands for), the user's classes and
 objects with their methods and attributes (see graphdl.shadows), tuples, lists, dicts and sets of
 these, and modules of the user's, whose functions are copied where they are looked up. A function
 that is passed as an argument is a copy where what passes it is one. Not followed: exceptions and
@@ -131,7 +132,7 @@ class _Copies:
     def _copy(self, value: Any) -> Any:
         made: Any
         if isinstance(value, types.FunctionType):
-            return self._function(value)
+            return self._dispatch(value) if _dispatches(value) else self._function(value)
         if isinstance(value, type):
             return self._class(value) if shadows.can_be_named(value) else value
         if type(value) in _CONTAINERS:
@@ -199,6 +200,15 @@ class _Copies:
             self.assigned.update((id(f.__globals__), name) for name in _assigned_names(code))
         return made
 
+    def _dispatch(self, f: Any) -> Callable[..., Any]:
+        """What a functools.singledispatch function does with traced values."""
+
+        @functools.wraps(f)
+        def dispatched(*args: Any, **kwargs: Any) -> Any:
+            return self.of(f.dispatch(_kind_of(args[0]) if args else object))(*args, **kwargs)
+
+        return dispatched
+
     def _global_names(self, f: types.FunctionType) -> dict[str, Any]:
         """The global names of the copies of functions of this module: one dict for all."""
         found = self.globals.get(id(f.__globals__))
@@ -263,7 +273,7 @@ class _Copies:
             if isinstance(at, types.ModuleType):
                 if self._is_users_module(at):
                     return True
-            elif isinstance(at, types.FunctionType) and _imports_users(at):
+            elif isinstance(at, types.FunctionType) and (_dispatches(at) or _imports_users(at)):
                 return True
             elif type(at) not in _DATA:
                 pending += _reached(at)
@@ -351,6 +361,21 @@ def _is_written_by_user(f: types.FunctionType) -> bool:
     # not __module__, which a wrapper takes over from what it wraps; an example in a docstring has
     # the name of its module
     return _is_users(f.__globals__.get("__name__")) or f.__code__.co_filename.startswith("<doctest")
+
+
+#: The code that all functions have that functools.singledispatch returns.
+_DISPATCHING = functools.singledispatch(lambda x: x).__code__  # type: ignore[attr-defined]
+
+
+def _dispatches(f: types.FunctionType) -> bool:
+    return f.__code__ is _DISPATCHING
+
+
+def _kind_of(value: Any) -> type:
+    """The class of an argument, or of what a traced value stands for."""
+    if not isinstance(value, TracedArray):
+        return type(value)
+    return np.ndarray if value.ndim or value.is_array else value.dtype.type
 
 
 def _is_wrapped(content: Any) -> bool:

@@ -116,6 +116,56 @@ def test_batch_norm_has_gradients_through_its_statistics():
     gd.check_grads(lambda x: np.sum(np.sin(layer.apply(params, x))), x)
 
 
+def test_batch_norm_of_channels_first_is_that_of_channels_last():
+    x = np.random.default_rng(8).normal(size=(5, 3, 4, 2))
+    last, first = nn.BatchNorm(momentum=0.5), nn.BatchNorm(momentum=0.5, layout="channels_first")
+    params = first.init(0, x.shape[1:], np.float64)
+    params = params | {"scale": np.array([1.0, 2.0, 3.0]), "offset": np.array([0.0, 1.0, -1.0])}
+    want, moved = last.train(params, np.moveaxis(x, 1, -1))
+    got, after = gd.compile(first.train)(params, x)
+    np.testing.assert_allclose(got, np.moveaxis(want, -1, 1))
+    np.testing.assert_allclose(after["variance"], moved["variance"])
+    want = np.moveaxis(last.apply(after, np.moveaxis(x, 1, -1)), -1, 1)
+    np.testing.assert_allclose(first.apply(after, x), want)
+    with pytest.raises(gd.ShapeError, match=r"an array of shape \(batch, 3, \.\.\.\)"):
+        first.apply(params, np.moveaxis(x, 1, -1))
+    with pytest.raises(ValueError, match="layout='NCHW'"):
+        nn.BatchNorm(layout="NCHW")
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_group_norm_is_that_of_torch(groups, layout):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(9)
+    x, scale, offset = rng.normal(2, 3, (4, 6, 5, 3)), rng.normal(size=6), rng.normal(size=6)
+    operands = [torch.tensor(part, requires_grad=True) for part in (x, scale, offset)]
+    result = torch.nn.functional.group_norm(operands[0], groups, *operands[1:], eps=1e-3)
+    weights = rng.normal(size=x.shape)
+    (result * torch.tensor(weights)).sum().backward()
+    layer = nn.GroupNorm(groups, epsilon=1e-3, layout=layout)
+
+    def f(x, scale, offset):
+        given = x if layout == "channels_first" else np.moveaxis(x, 1, -1)
+        y = layer.apply({"scale": scale, "offset": offset}, given)
+        return y if layout == "channels_first" else np.moveaxis(y, -1, 1)
+
+    np.testing.assert_allclose(f(x, scale, offset), result.detach().numpy(), rtol=1e-9)
+    slopes = gd.grad(lambda *args: np.sum(f(*args) * weights), (0, 1, 2))(x, scale, offset)
+    for got, operand in zip(slopes, operands, strict=True):
+        np.testing.assert_allclose(got, operand.grad.numpy(), rtol=1e-8, atol=1e-9)
+
+
+def test_group_norm_refuses_what_has_no_groups():
+    with pytest.raises(gd.ShapeError, match="6 features do not fall into 4 equal groups"):
+        nn.GroupNorm(4).init(0, (6,))
+    with pytest.raises(ValueError, match="at least one group"):
+        nn.GroupNorm(0)
+    layer = nn.GroupNorm(2)
+    with pytest.raises(gd.ShapeError, match="GroupNorm needs a batch"):
+        layer.apply(layer.init(0, (6,)), np.ones(6))
+
+
 def test_training_of_a_sequential_moves_statistics_and_nothing_else():
     inner = nn.Sequential([nn.BatchNorm(momentum=0.0, name="norm")], name="inner")
     model = nn.Sequential([nn.Dense(3, "relu"), nn.Dropout(0.5), inner, nn.Flatten()])

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import scipy.special
 
+import graphdl as gd
+from graphdl.errors import ConcreteValueError, DtypeError
 from tests.helpers import call_of, check
 
 CALLS = """
@@ -314,3 +316,54 @@ def test_a_ufunc_of_scipy_is_what_scipy_computes(text, dtype):
     given["q"] = 1 / (1 + given["p"])
     f, args = call_of(text.strip(), given, sc=scipy.special)
     check(f, args, exact=False)
+
+
+def test_rolling_by_traced_shifts():
+    """Its shape is known, whatever the shift."""
+    a, known = np.random.default_rng(4).normal(size=(2, 3, 4)), np.arange(5)
+
+    def f(a, one, two):
+        return (
+            np.roll(a, one), np.roll(a, -one, 1), np.roll(a, (one, 1), (0, 2)),
+            np.roll(a, one, (0, 2)), np.roll(a, (1, one)), np.roll(a[:, :0], one, 1),
+            np.roll(a, two, (1, -1)), np.roll(known, one),
+        )  # fmt: skip
+
+    for one in (0, 5, -17):
+        two = np.array([one, 3])
+        for got, want in zip(gd.compile(f)(a, one, two), f(a, one, two), strict=True):
+            np.testing.assert_array_equal(got, want)
+    gd.check_grads(lambda a: np.roll(a, np.argmax(a[0, 0]), 2) * np.arange(4), a)
+    by_rows = gd.vmap(np.roll)(a[0], np.array([1, 2, 3]))
+    np.testing.assert_array_equal(by_rows, [np.roll(a[0, i], i + 1) for i in range(3)])
+    with pytest.raises(DtypeError, match=r"np\.roll: a shift must be an integer, not float64"):
+        gd.trace(np.roll, a, 1.0)
+    with pytest.raises(gd.GraphError, match=r"3 shifts of 2 axes"):
+        gd.trace(lambda a, n: np.roll(a, (n, 1, 2), (0, 1)), a, 1)
+
+
+def test_splitting_where_a_traced_value_says():
+    for f in (lambda x, n: np.split(x, [n]), lambda x, n: np.array_split(x, (1, n))):
+        with pytest.raises(ConcreteValueError, match=r"place to split at.*np\.where\(before, x, 0"):
+            gd.trace(f, np.ones(4), 2)
+    with pytest.raises(ConcreteValueError, match="the number of sections is a traced value"):
+        gd.trace(np.split, np.ones(4), 2)
+
+
+def test_sliding_windows():
+    def f(x):
+        view = np.lib.stride_tricks.sliding_window_view
+        return (
+            view(x, 3, 1),
+            view(x, (2, 4)),
+            view(x[0], 5),
+            view(x, (2, 2), (1, 1)),
+            view(x, 4, -1),
+        )
+
+    x = np.random.default_rng(5).normal(size=(3, 6))
+    for got, want in zip(gd.compile(f)(x), f(x), strict=True):
+        np.testing.assert_array_equal(got, want)
+    gd.check_grads(lambda x: f(x)[1] * np.arange(4) + np.sum(f(x)[3]), x)
+    with pytest.raises(gd.ShapeError, match="a window of 7 in axis 1 of shape"):
+        gd.trace(lambda x: np.lib.stride_tricks.sliding_window_view(x, 7, 1), x)

@@ -43,6 +43,28 @@ def cached(n):
     return np.arange(n) * 1.0
 
 
+@functools.singledispatch
+def dispatched(x):
+    return sum(map(dispatched, x))
+
+
+@dispatched.register(np.ndarray)
+def _(x):
+    y = np.zeros(3)
+    y[0] = x[0]
+    return y
+
+
+@dispatched.register(float)
+def _(x):
+    return np.zeros(3) + x
+
+
+def with_single_dispatch(x):
+    """By the classes of what traced values stand for."""
+    return dispatched([x, x[1], (2.0, x * 3)])
+
+
 def with_default(x, make=np.zeros, *, other=np.ones):
     y, z = make(3), other(3)
     y[0], z[1] = x[0], x[1]
@@ -161,6 +183,7 @@ FUNCTIONS = {
     "a cached function": lambda x: cached(3) + x,
     "defaults": with_default,
     "recursion": lambda x: recursive(x, 2),
+    "single dispatch": with_single_dispatch,
     "two that call each other": lambda x: ping(x, LIMIT),
     "partial": functools.partial(with_default, make=np.empty_like) and functools.partial(
         lambda n, x: filled(x) * n, 2.0

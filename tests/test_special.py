@@ -155,6 +155,21 @@ def test_zeta_is_that_of_mpmath():
     assert bernoulli_terms(3) == pytest.approx([1 / 12, -1 / 720, 1 / 30240])
 
 
+def test_slopes_of_zeta_are_those_of_mpmath():
+    """By both arguments; of Riemann's on both sides of its pole, at 0 and at its zeros too."""
+    s, q = np.array([1.01, 1.5, 3.0, 20.0, 60.0]), np.array([0.05, 0.5, 1.0, 4.0, 1e5])
+    with mpmath.workdps(40):
+        want = [[float(mpmath.zeta(a, b, 1)) for b in q] for a in s]
+    got = gd.grad(lambda s: np.sum(sc.zeta(s, q)))(np.repeat(s[:, None], 5, axis=1))
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+    s = np.array([-30.3, -9.0, -4.0, -0.51, -0.49, 0.0, 0.4, 0.99, 1.1, 2.0, 40.0])
+    with mpmath.workdps(40):
+        want = [float(mpmath.zeta(a, 1, 1)) for a in s]
+    np.testing.assert_allclose(gd.grad(lambda s: np.sum(special.zeta(s)))(s), want, rtol=1e-11)
+    gd.check_grads(special.zeta, s[-3:] + 0.2, q[:3])
+    gd.check_grads(special.zeta, np.array([-2.5, 0.3, 1.7]))
+
+
 def test_vectors_call_the_function_for_each_element():
     x = np.array([0.5, 1.5, -2.5, 30.0, np.nan, 0.0, np.inf, 1e-300])
     got = Loop("gammaln", "float64", lanes=8)(x)

@@ -27,7 +27,7 @@ from graphdl.nn.convolution import (
 from graphdl.nn.dense import Activation, Dense, Embedding, Flatten
 from graphdl.nn.layer import ACTIVATIONS, INITIALIZERS, Layer
 from graphdl.nn.noise import Dropout, GaussianNoise
-from graphdl.nn.normalisation import BatchNorm, LayerNorm
+from graphdl.nn.normalisation import BatchNorm, GroupNorm, LayerNorm
 from graphdl.nn.pooling import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -85,6 +85,7 @@ __all__ = [
     "GaussianNoise",
     "GlobalAvgPool",
     "GlobalMaxPool",
+    "GroupNorm",
     "Layer",
     "LayerNorm",
     "LocalResponseNorm",

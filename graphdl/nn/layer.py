@@ -131,15 +131,19 @@ def initializer_of(initializer: str | Initializer) -> Initializer:
     return found
 
 
-def feature_count(layer: str, input_shape: Shape) -> int:
+def feature_count(layer: str, input_shape: Shape, layout: str = "channels_last") -> int:
+    """How many features an example has, of which the last axis or the first counts them."""
     if not input_shape:
         raise ShapeError(f"{layer} needs inputs with at least one axis besides the batch, got ()")
-    return input_shape[-1]
+    return input_shape[-1] if layout == "channels_last" else input_shape[0]
 
 
-def require_features(layer: str, features: int, x: Array) -> None:
-    if x.ndim == 0 or x.shape[-1] != features:
+def require_features(layer: str, features: int, x: Array, layout: str = "channels_last") -> None:
+    """Refuse a batch that has not as many features as parameters were made for."""
+    last = layout == "channels_last"
+    if x.ndim < (1 if last else 2) or x.shape[-1 if last else 1] != features:
+        wanted = f"(..., {features})" if last else f"(batch, {features}, ...)"
         raise ShapeError(
             f"{layer} was initialised for inputs with {features} features, so it takes an array of "
-            f"shape (..., {features}); got {tuple(x.shape)}"
+            f"shape {wanted}; got {tuple(x.shape)}"
         )

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.errors import DtypeError, ShapeError
+from graphdl.errors import ConcreteValueError, DtypeError, ShapeError
 from graphdl.numpy_functions.arguments import (
+    INDEX,
     axes_of,
     axis_of,
     check_cast,
     integer,
     integers,
+    iota,
     lift,
     lift_all,
     lift_one,
@@ -294,10 +296,10 @@ def array_split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Any]:
     (x,) = lift(ary)
     axis = axis_of(axis, x.shape)
     n = x.shape[axis]
-    if np.ndim(indices_or_sections):
+    if _is_sequence(indices_or_sections):
         cuts = [slice(*pair).indices(n)[:2] for pair in _pairs(indices_or_sections)]
     else:
-        sections = integer(indices_or_sections, "the number of sections")
+        sections = _sections(indices_or_sections)
         require(sections > 0, "the number of sections must be larger than 0")
         each, extra = divmod(n, sections)
         bounds = [i * each + min(i, extra) for i in range(sections + 1)]
@@ -305,7 +307,24 @@ def array_split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Any]:
     return [sliced(x, axis, start, max(stop - start, 0)) for start, stop in cuts]
 
 
+def _is_sequence(value: Any) -> bool:
+    """Whether an argument is several numbers: a list, of which some may be traced, or an array."""
+    return isinstance(value, (tuple, list)) or np.ndim(value) > 0
+
+
+def _sections(value: Any) -> int:
+    return integer(value, "the number of sections")
+
+
 def _pairs(indices: Any) -> list[tuple[Any, Any]]:
+    for place in indices:
+        if isinstance(place, TracedArray) and place.known() is None:
+            raise ConcreteValueError(
+                f"a place to split at is a traced value ({place.type}), so the shapes of the parts "
+                f"would depend on values. Keep them in place: with before = np.arange(len(x)) < n "
+                f"the parts are np.where(before, x, 0) and np.where(before, 0, x), and "
+                f"np.roll(x, -n) brings the second one to the front{place.made_at}"
+            )
     bounds = [0, *integers(indices, "an index"), None]
     return list(itertools.pairwise(bounds))
 
@@ -313,8 +332,8 @@ def _pairs(indices: Any) -> list[tuple[Any, Any]]:
 @implements(np.split)
 def split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> Any:
     (x,) = lift(ary)
-    if not np.ndim(indices_or_sections):
-        n, sections = x.shape[axis_of(axis, x.shape)], indices_or_sections
+    if not _is_sequence(indices_or_sections):
+        n, sections = x.shape[axis_of(axis, x.shape)], _sections(indices_or_sections)
         require(
             sections != 0 and n % sections == 0,
             f"axis {axis} of shape {x.shape} does not divide into {sections} equal parts; "
@@ -383,17 +402,64 @@ def rot90(m: Any, k: Any = 1, axes: Any = (0, 1)) -> Any:
 
 @implements(np.roll)
 def roll(a: Any, shift: Any, axis: Any = None) -> Any:
-    (x,) = lift(a)
+    steps = _shifts(shift)
+    x = lift(a, *(step for step in steps if isinstance(step, TracedArray)))[0]
     if axis is None:
         flat = reshaped(x, (x.size,))
-        return reshaped(roll(flat, sum(integers(shift, "a shift")), 0), x.shape)
-    shifts, axes = np.broadcast_arrays(integers(shift, "a shift"), integers(axis, "an axis"))
-    for step, along in zip(shifts.ravel().tolist(), axes.ravel().tolist(), strict=True):
-        i = axis_of(along, x.shape)
-        n = x.shape[i]
-        cut = -step % n if n else 0
-        if cut:
-            x = concatenate((sliced(x, i, cut, n - cut), sliced(x, i, 0, cut)), i)
+        return reshaped(_rolled(flat, sum(steps[1:], steps[0]), 0), x.shape)
+    axes = [axis_of(i, x.shape) for i in integers(axis, "an axis")]
+    count = max(len(steps), len(axes))
+    require(
+        len(steps) in (1, count) and len(axes) in (1, count),
+        f"{len(steps)} shifts of {len(axes)} axes; as many of both are needed, or one of either",
+    )
+    for i in range(count):
+        x = _rolled(x, steps[i % len(steps)], axes[i % len(axes)])
+    return x
+
+
+def _shifts(shift: Any) -> list[Any]:
+    """The shifts one by one, each an int or a traced integer."""
+    shift = static(shift)
+    parts = [static(part) for part in (shift if _is_sequence(shift) else [shift])]
+    for part in parts:
+        if isinstance(part, TracedArray) and (part.ndim or part.dtype.kind not in "biu"):
+            raise DtypeError(f"a shift must be an integer, not {part.type}")
+    return [part if isinstance(part, TracedArray) else integer(part, "a shift") for part in parts]
+
+
+def _rolled(x: Any, step: Any, axis: int) -> Any:
+    """Along one axis, by a known number or by one that is read where the others are gathered."""
+    n = x.shape[axis]
+    if n == 0:
+        return x
+    if isinstance(step, TracedArray):
+        places = np.remainder(iota(n, x) - cast(step, INDEX), n)
+        return x[(*(slice(None),) * axis, places)]
+    cut = -step % n
+    if not cut:
+        return x
+    return concatenate((sliced(x, axis, cut, n - cut), sliced(x, axis, 0, cut)), axis)
+
+
+# --- windows ------------------------------------------------------------------------------------
+
+
+@implements(np.lib.stride_tricks.sliding_window_view)
+def sliding_window_view(
+    x: Any, window_shape: Any, axis: Any = None, *, subok: bool = False, writeable: bool = False
+) -> Any:
+    """A copy: each element is there as often as windows have it."""
+    (x,) = lift(x)
+    refuse(writeable, "writeable=True: windows share elements; write into the array itself")
+    windows = integers(window_shape, "a window")
+    axes = range(x.ndim) if axis is None else [axis_of(i, x.shape) for i in integers(axis, "axis")]
+    require(len(windows) == len(axes), f"{len(windows)} windows along {len(axes)} axes of {x.type}")
+    for i, window in zip(axes, windows, strict=True):
+        count = x.shape[i] - window + 1
+        require(window >= 0 and count > 0, f"a window of {window} in axis {i} of shape {x.shape}")
+        places = reshaped(iota(count, x), (count, 1)) + iota(window, x)
+        x = moveaxis(x[(*(slice(None),) * i, places)], i + 1, -1)
     return x
 
 

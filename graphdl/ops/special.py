@@ -90,14 +90,60 @@ def zeta_reference(s: Any, q: Any) -> Any:
     return np.where(np.isnan(result) & (s > 1) & (q > 0), np.zeros_like(result), result)
 
 
+#: Terms that `_zeta_slope` adds up one by one, and B_2j / (2j)! of those of its remainder.
+_TERMS = 10
+_BERNOULLI = (
+    1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000,
+    1 / 74724249600, -3617 / 10670622842880000,
+)  # fmt: skip
+
+
+def _zeta_slope(s: Any, q: Any) -> Any:
+    """The derivative of zeta(s, q) by s: that of the formula of Euler and Maclaurin (DLMF 25.11.5).
+
+    zeta(s, q) = sum over k < n of (q + k)^-s + w^(1-s) / (s - 1) + w^-s / 2 + the sum over j of
+    B_2j / (2j)! s (s + 1) ... (s + 2j - 2) w^(1-s-2j), with w = q + n.
+    """
+    total = np.zeros_like(s)
+    for k in range(_TERMS):
+        total = total - np.log(q + k) * np.power(q + k, -s)
+    w = q + _TERMS
+    size, scale = np.log(w), np.power(w, -s)
+    above = s - 1
+    total = total - scale * w * (size / above + 1 / (above * above)) - scale * size / 2
+    factor, rate, power = s, np.ones_like(s), scale / w  # s ... (s + 2j - 2), and its derivative
+    for j, number in enumerate(_BERNOULLI):
+        total = total + number * power * (rate - factor * size)
+        a, b = s + (2 * j + 1), s + (2 * j + 2)
+        factor, rate, power = factor * a * b, rate * a * b + factor * (a + b), power / (w * w)
+    return total
+
+
 zeta: Op = _special(
     "zeta",
     ((1.5, 5.0), (0.5, 4.0)),
-    lambda g, out, s, q: (None, -g * s * zeta(s + 1, q)),
-    _FIRST,
+    lambda g, out, s, q: (g * _zeta_slope(s, q), -g * s * zeta(s + 1, q)),
     reference=zeta_reference,
 )
-zetac = _special("zetac", ((1.5, 5.0),), None, no_gradient=_NO_FORMULA)
+
+
+def _zetac_rule(g: Any, out: Any, s: Any) -> tuple[Any]:
+    """Below -1/2 by the functional equation: zeta(s) = 2 (2 pi)^(s-1) sin(pi s / 2) gamma(1 - s)
+    zeta(1 - s) (DLMF 25.4.1)."""
+    low = s < -0.5
+    t = np.where(low, 1 - s, s)
+    one = np.ones_like(s)
+    slope = _zeta_slope(t, one)
+    mirrored = np.where(low, s, -one)
+    size = 2 * np.power(2 * math.pi, mirrored - 1) * gamma(1 - mirrored)
+    angle = math.pi / 2 * mirrored
+    turning = (math.log(2 * math.pi) - psi(1 - mirrored)) * np.sin(angle)
+    value = zetac(np.where(low, t, 2 * one)) + 1
+    below = size * ((turning + math.pi / 2 * np.cos(angle)) * value - np.sin(angle) * slope)
+    return (g * np.where(low, below, slope),)
+
+
+zetac = _special("zetac", ((1.5, 5.0),), _zetac_rule)
 psi = _special("psi", (_POSITIVE,), lambda g, out, x: (g * zeta(np.full_like(x, 2), x),))
 gammaln = _special("gammaln", (_POSITIVE,), lambda g, out, x: (g * psi(x),))
 gamma = _special("gamma", (_POSITIVE,), lambda g, out, x: (g * out * psi(x),))
