@@ -124,6 +124,7 @@ class Compiled:
         functools.update_wrapper(self, f, updated=())  # gd.grad(f) has a `lower` of its own
         self._f = f
         self.target = target
+        self.matmul_precision = "float32"
         self.donate = tuple(donate)
         self.memory_budget = memory_budget
         self.checks = frozenset(checks)
@@ -235,6 +236,7 @@ def compile(
     target: str = ...,
     donate: int | Sequence[int] = ...,
     memory_budget: int | None = ...,
+    matmul_precision: str = ...,
     loops: str | None = ...,
     checks: str | Collection[str] = ...,
 ) -> Compiled: ...
@@ -247,6 +249,7 @@ def compile(
     target: str = ...,
     donate: int | Sequence[int] = ...,
     memory_budget: int | None = ...,
+    matmul_precision: str = ...,
     loops: str | None = ...,
     checks: str | Collection[str] = ...,
 ) -> Callable[[Function], Compiled]: ...
@@ -258,6 +261,7 @@ def compile(
     target: str = "cpu",
     donate: int | Sequence[int] = (),
     memory_budget: int | None = None,
+    matmul_precision: str = "float32",
     loops: str | None = None,
     checks: str | Collection[str] = (),
 ) -> Compiled | Callable[[Function], Compiled]:
@@ -280,6 +284,9 @@ def compile(
             need more, it keeps the carries between runs of steps only, and computes the steps of a
             run a second time (or, for long loops and small budgets, a third) when it gets there.
             The budget is for each loop by itself; what it needs for a single step it takes.
+        matmul_precision: "tf32" lets a GPU round the operands of float32 matrix products to 11
+            significant bits, which its tensor cores multiply several times as fast; sums stay
+            float32. On the CPU there is nothing of the kind.
         loops: "native" makes native loops and branches of the plain `for i in range(n)`, `while`
             and `if` in the source of `f`, where they depend on traced values; a range of numbers
             is a native loop if it has more than 8 steps. `break`, `continue`, early returns,
@@ -300,7 +307,8 @@ def compile(
         TypeError: f is no function, or the budget no number of bytes.
         DeviceError: target="cuda", and there is no GPU, or a package is missing; the message says
             what to install.
-        UnsupportedError: loops="native", and the source of f cannot be read.
+        UnsupportedError: loops="native", and the source of f cannot be read; or
+            matmul_precision="tf32" for the CPU.
         GraphError: of the kind that fits, naming the line of `f`, where `f` cannot be traced.
 
     >>> import numpy as np, graphdl as gd
@@ -333,6 +341,7 @@ def compile(
             target=target,
             donate=donate,
             memory_budget=memory_budget,
+            matmul_precision=matmul_precision,
             loops=loops,
             checks=checks,
         )
@@ -342,7 +351,10 @@ def compile(
         raise ArgumentError(f"loops={loops!r}; write 'native' or None")
     numbers = (donate,) if isinstance(donate, int) else tuple(donate)
     wanted = _checks_of(checks)
-    return _compiled(with_native_loops(f) if loops else f, target, numbers, memory_budget, wanted)
+    return _compiled(
+        with_native_loops(f) if loops else f, target, numbers, memory_budget, wanted,
+        matmul_precision,
+    )  # fmt: skip
 
 
 def _compiled(
@@ -351,9 +363,17 @@ def _compiled(
     donate: Sequence[int],
     memory_budget: int | None,
     checks: frozenset[str],
+    matmul_precision: str = "float32",
 ) -> Compiled:
     """A compiled function for a target. Raises UnsupportedError or DeviceError if there is none."""
+    if matmul_precision not in ("float32", "tf32"):
+        raise ArgumentError(f"matmul_precision={matmul_precision!r}; write 'float32' or 'tf32'")
     if target == "cpu":
+        if matmul_precision != "float32":
+            raise UnsupportedError(
+                "matmul_precision='tf32' is of GPUs: products on the CPU are float32; leave it "
+                "away, or compile with target='cuda'"
+            )
         return Compiled(f, target, donate, memory_budget, checks)
     if checks:
         raise UnsupportedError(
@@ -363,7 +383,7 @@ def _compiled(
     # imported here: it stands on this module, and most processes have no use for it
     from graphdl.device import DeviceCompiled
 
-    return DeviceCompiled(f, target, donate, memory_budget)
+    return DeviceCompiled(f, target, donate, memory_budget, matmul_precision)
 
 
 #: What `compile(checks=...)` takes.
@@ -383,11 +403,12 @@ def _self_compiling(transform: Callable[..., Function]) -> Callable[..., Functio
     """A transformation whose result builds graph inside a trace, and compiles itself outside."""
 
     def transformed(f: Function, *args: Any, **kwargs: Any) -> Function:
-        budget, target, checks = None, "cpu", frozenset[str]()
+        budget, target, checks, precision = None, "cpu", frozenset[str](), "float32"
         if isinstance(f, Compiled):
-            budget, target, checks, f = f.memory_budget, f.target, f.checks, f._f
+            budget, target, checks = f.memory_budget, f.target, f.checks
+            precision, f = f.matmul_precision, f._f
         inner = transform(f, *args, **kwargs)
-        compiled = _compiled(inner, target, (), budget, checks)
+        compiled = _compiled(inner, target, (), budget, checks, precision)
 
         @functools.wraps(inner)
         def call(*arguments: Any, **keywords: Any) -> Any:

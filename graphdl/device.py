@@ -16,7 +16,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from graphdl.api import Compiled
-from graphdl.errors import ArgumentError, UnsupportedError
+from graphdl.compiler import pipeline
+from graphdl.errors import ArgumentError, DeviceError, UnsupportedError
 from graphdl.executable import Executable
 from graphdl.explain.parts import Explanation
 from graphdl.graph import Graph, Node
@@ -25,7 +26,7 @@ from graphdl.kernels.cuda import emit, toolchain
 from graphdl.kernels.cuda.array import Array, from_host, is_on_a_device, on_device
 from graphdl.kernels.cuda.control import CONTROL_STEPS
 from graphdl.kernels.cuda.cublaslt import PRODUCT_STEPS, library_of
-from graphdl.kernels.cuda.device import Device, device_of
+from graphdl.kernels.cuda.device import INSTALL, Device, device_of
 from graphdl.kernels.cuda.launch import DeviceLaunch
 from graphdl.kernels.cuda.run import Runner
 from graphdl.kernels.program import Launch, Program
@@ -140,14 +141,19 @@ class DeviceExecutable(Executable):
         args: tuple[Any, ...],
         donated: Sequence[int],
         device: Device,
+        precision: str = "float32",
     ) -> None:
-        self.device = device
+        self.device, self._precision = device, precision
         #: The arguments that calls had to copy.
         self._from_host: set[int] = set()
         super().__init__(graph, weak, args, donated)
 
     def _emitted(self) -> Program:
-        return emit.emit(self.optimized, self._groups, library=self.device.products is not None)
+        library = self.device.products
+        return emit.emit(self.optimized, self._groups, library=library, precision=self._precision)
+
+    def _optimised(self) -> list[tuple[str, Graph]]:
+        return pipeline.optimise(self.graph, pipeline.DEVICE_PASSES)
 
     def _build(self) -> None:
         steps = {**CONTROL_STEPS, **PRODUCT_STEPS}
@@ -270,12 +276,23 @@ class DeviceCompiled(Compiled):
     """A function that compiles itself for a GPU, see `Compiled`. Its results are `gd.Array`s."""
 
     def __init__(
-        self, f: Any, target: str, donate: Sequence[int], memory_budget: int | None
+        self,
+        f: Any,
+        target: str,
+        donate: Sequence[int],
+        memory_budget: int | None,
+        matmul_precision: str = "float32",
     ) -> None:
         self.device = device_of(target)
         if self.device.products is None:
             self.device.products = library_of(self.device)
+        if matmul_precision != "float32" and self.device.products is None:
+            raise DeviceError(
+                f"matmul_precision={matmul_precision!r} needs cublasLt, which is not installed: "
+                f"{INSTALL}"
+            )
         super().__init__(f, target, donate, memory_budget)
+        self.matmul_precision = matmul_precision
 
     def _prepared(self, leaf: Any, index: int, args: Any, kwargs: Any) -> Any:
         if is_on_a_device(leaf):
@@ -288,7 +305,8 @@ class DeviceCompiled(Compiled):
         args, kwargs = unflatten(tree, types)
         graph = self._trace(args, kwargs)
         weak = [type(leaf) in (bool, int, float, complex) for leaf in leaves_of((args, kwargs))]
-        return DeviceExecutable(graph, weak, args, self._donated(args), self.device)
+        donated = self._donated(args)
+        return DeviceExecutable(graph, weak, args, donated, self.device, self.matmul_precision)
 
 
 __all__ = ["Array", "DeviceCompiled", "DeviceExecutable", "device_get", "device_put", "stream"]

@@ -104,7 +104,7 @@ class Executable:
     ) -> None:
         start = perf_counter()
         self.graph = graph
-        self.passes = pipeline.optimise(graph)
+        self.passes = self._optimised()
         self._checks = checks
         self._unguarded = settled(self.passes[-1][1]) if checks else graph
         if "nan" in checks:
@@ -128,6 +128,10 @@ class Executable:
         self._results = self._result_leaves()
         self._tree = _nested(args, iter(self._leaves), is_result=False)
         self._debug(_debug_level())
+
+    def _optimised(self) -> list[tuple[str, Graph]]:
+        """The graph after each pass, for the target."""
+        return pipeline.optimise(self.graph)
 
     def _emitted(self) -> Program:
         """The program of the groups, for the target."""

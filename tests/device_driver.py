@@ -7,16 +7,18 @@ for real: addresses, patches, graphs, copies, loops.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphdl.errors import DeviceMemoryError
-from graphdl.kernels.cuda.cublaslt import Matrix, Plan
+from graphdl.kernels.cuda.cublaslt import EPILOGUES, Matrix, Places, Plan
 from graphdl.kernels.cuda.device import Device
 from graphdl.kernels.cuda.interpret import run_as_python
 from graphdl.kernels.cuda.launch import DeviceLaunch
+from graphdl.numpy_functions import gelu
+from graphdl.types import as_dtype
 
 
 class RecordingDriver:
@@ -161,36 +163,79 @@ class RecordingDriver:
 
 
 class HostLibrary:
-    """A stand-in for cublasLt: the column-major products that it is asked for, by NumPy."""
+    """A stand-in for cublasLt: the column-major products that it is asked for, by NumPy.
 
-    def __init__(self) -> None:
+    It refuses plans with an epilogue of `without`; a ReLU of its own keeps NaN if `keeps_nan`.
+    """
+
+    def __init__(self, without: Sequence[str] = (), keeps_nan: bool = True) -> None:
         self.plans: list[Plan] = []
+        self.without, self.keeps_nan = without, keeps_nan
+        self.relu_is_ours = keeps_nan
+
+    def takes(self, plan: Plan) -> bool:
+        return plan.epilogue not in self.without
 
     def prepare(self, plan: Plan) -> Plan:
+        assert self.takes(plan)
+        assert plan.epilogue in EPILOGUES
         self.plans.append(plan)
         return plan
 
-    def multiply(
-        self, plan: Plan, left: int, right: int, out: int, bias: int, workspace: int, stream: int
-    ) -> None:
-        assert workspace % 256 == 0
-        dtype = np.dtype(plan.dtype)
+    def multiply(self, plan: Plan, at: Places, stream: int) -> None:
+        assert at.workspace % 256 == 0
+        assert bool(at.bias) == plan.has_bias
+        assert bool(at.mask) == plan.has_mask
+        assert not any(place % 16 for place in (at.left, at.right, at.bias, at.mask))
+        wide = np.dtype("float64" if plan.compute == "float64" else "float32")
         for y in range(plan.batch):
-            a, b, c = (
-                _column_major(matrix, address + y * matrix.batch_apart * dtype.itemsize, dtype)
-                for matrix, address in (
-                    (plan.left, left), (plan.right, right), (plan.result, out),
-                )
-            )  # fmt: skip
-            c[:] = a @ b
-            if plan.bias:
-                c += _column_major(Matrix(c.shape[0], 1, c.shape[0]), bias, dtype)
+            a, b = (
+                _column_major(matrix, place, y, plan.dtype).astype(wide)
+                for matrix, place in ((plan.left, at.left), (plan.right, at.right))
+            )
+            if plan.compute == "tf32":
+                a, b = _tf32(a), _tf32(b)
+            c = self._epilogue(plan, at, a, a @ b)
+            out = _column_major(plan.result, at.out, y, plan.out)
+            out[:] = c.astype(out.dtype)
+
+    def _epilogue(self, plan: Plan, at: Places, a: np.ndarray, c: np.ndarray) -> np.ndarray:
+        bias = _column_major(Matrix(c.shape[0], 1, c.shape[0]), at.bias, 0, plan.out)
+        mask = _column_major(plan.mask, at.mask, 0, "uint8") if plan.has_mask else None
+        if plan.epilogue.endswith("bias"):
+            c = c + bias.astype(c.dtype)
+        if plan.epilogue.startswith("relu"):
+            if mask is not None:
+                mask[:] = 0x5A  # also where no element is
+                bits = np.packbits(c > 0, axis=0, bitorder="little")
+                mask[: bits.shape[0]] = bits
+            c = np.maximum(c, 0) if self.keeps_nan else np.fmax(c, 0)
+        if plan.epilogue.startswith("gelu"):
+            c = gelu(c, "tanh")
+        if plan.epilogue.startswith("drelu"):
+            bits = np.unpackbits(mask, axis=0, bitorder="little")[: c.shape[0]]
+            c = np.where(bits, c, 0)
+        if plan.epilogue == "drelu_bgrad":
+            bias[:] = c.sum(1, keepdims=True).astype(bias.dtype)
+        if plan.epilogue == "bgrada":
+            bias[:] = a.sum(1, keepdims=True).astype(bias.dtype)
+        return c
 
 
-def _column_major(matrix: Matrix, address: int, dtype: np.dtype) -> np.ndarray:
+def _tf32(x: np.ndarray) -> np.ndarray:
+    """float32 rounded to 10 bits of the mantissa."""
+    return ((x.view(np.int32) + 0x1000) & ~0x1FFF).view(np.float32)
+
+
+def _column_major(matrix: Matrix, address: int, batch: int, name: str) -> np.ndarray:
+    dtype = as_dtype(name)
+    if not address:
+        return np.empty((0, 0), dtype)
     count = matrix.apart * (matrix.columns - 1) + matrix.rows
-    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(address)
-    flat = np.frombuffer(memory, dtype)
+    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(
+        address + batch * matrix.batch_apart * dtype.itemsize
+    )
+    flat = np.frombuffer(memory, np.uint8).view(dtype)
     steps = (dtype.itemsize, matrix.apart * dtype.itemsize)
     shape = (matrix.rows, matrix.columns)
     found = np.lib.stride_tricks.as_strided(flat, shape, steps)

@@ -26,7 +26,7 @@ compiles = pytest.mark.skipif(
 
 def device_program(graph: Graph, grouping: Grouping = fuse.fuse) -> Program:
     """The launches of a traced graph on the device."""
-    optimized = pipeline.optimise(graph)[-1][1]
+    optimized = pipeline.optimise(graph, pipeline.DEVICE_PASSES)[-1][1]
     return emit.emit(optimized, grouping(optimized))
 
 

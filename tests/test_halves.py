@@ -146,9 +146,9 @@ def test_functions_give_what_they_give_in_float32(dtype, name):
     compiled = leaves_of(gd.compile(f)(*args))
     for results in (compiled, leaves_of(graph.evaluate(*args)), run_as_device_python(graph, args)):
         for got, expected in zip(results, want, strict=True):
-            close(got, expected, dtype, 4)
+            close(got, expected, dtype, 8)
     for got, expected in zip(run_in_python(graph, args), compiled, strict=True):
-        close(got, expected, dtype, 1)
+        close(got, expected, dtype, 2)
 
 
 @both

@@ -15,9 +15,10 @@ from __future__ import annotations
 import numpy as np
 
 from graphdl.compiler.materialise import copy
+from graphdl.compiler.view import is_movement
 from graphdl.errors import VerificationError
-from graphdl.graph import Graph, Node, rebuild
-from graphdl.ops import indexing, movement, pointwise
+from graphdl.graph import Graph, Node, rebuild, users
+from graphdl.ops import contraction, indexing, movement, pointwise
 from graphdl.ops.op import node_of, rebuilt
 from graphdl.ops.update import scatter
 from graphdl.types import Dtype, as_dtype, is_half
@@ -58,6 +59,76 @@ def _moves(node: Node) -> bool:
     if node.op is scatter:
         return bool(node["mode"] == "set")
     return node.op in _MOVES or node.op.family in _FAMILIES
+
+
+def half_products(graph: Graph) -> Graph:
+    """The same function; products of what was made from halves take the halves themselves.
+
+    Tensor cores multiply them exactly, and add up in float32: the result has that dtype.
+    """
+
+    def replace(node: Node, inputs: tuple[Node, ...]) -> Node:
+        made = rebuilt(node, inputs)
+        if made.op is not contraction.contract or made.dtype != FLOAT32:
+            return made
+        halves = [_half_behind(x) for x in made.inputs]
+        a, b = halves
+        if a is None or b is None or a.dtype != b.dtype:
+            return made
+        return node_of(made.op, (a, b), dict(made.attrs) | {"dtype": FLOAT32})
+
+    return rebuild(graph, replace)
+
+
+def separate(graph: Graph) -> Graph:
+    """The same function; who reads a half as float32 makes that float32 for itself.
+
+    One cast for several kernels would be written to memory, and take twice what the half takes.
+    """
+    readers = users(graph.nodes)
+    counts: dict[Node, int] = {}
+
+    def again(x: Node) -> Node:
+        behind = x
+        path = []
+        while is_movement(behind):
+            path.append(behind)
+            behind = behind.inputs[0]
+        if not _widens(behind) or behind not in shared:
+            return x
+        half = behind.inputs[0]
+        counts[half] = number = counts.get(half, 0) + 1
+        attrs = {"dtype": FLOAT32} if number == 1 else {"dtype": FLOAT32, "again": number}
+        found = node_of(pointwise.cast, (half,), attrs)
+        for step in reversed(path):
+            found = rebuilt(step, (found,))
+        return found
+
+    def replace(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if is_movement(node) or node.op.family == "control":
+            return rebuilt(node, inputs)
+        return rebuilt(node, tuple(again(x) for x in inputs))
+
+    shared = {node for node in graph.operations if _widens(node) and len(readers[node]) > 1}
+    return rebuild(graph, replace) if shared else graph
+
+
+def _widens(node: Node) -> bool:
+    return node.op is pointwise.cast and is_half(node.inputs[0].dtype)
+
+
+def _half_behind(node: Node) -> Node | None:
+    """The value of 16 bits that a float32 is, seen through the same movement."""
+    path = []
+    while is_movement(node):
+        path.append(node)
+        node = node.inputs[0]
+    if not _widens(node):
+        return None
+    found = node.inputs[0]
+    for step in reversed(path):
+        found = rebuilt(step, (found,))
+    return found
 
 
 def _names_half(value: object) -> bool:

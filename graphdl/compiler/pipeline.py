@@ -8,7 +8,7 @@ from graphdl.compiler.checkpoint import inlined
 from graphdl.compiler.contract import normalise
 from graphdl.compiler.convolve import lower_convolutions
 from graphdl.compiler.defer_sums import defer_sums
-from graphdl.compiler.halves import widen_halves
+from graphdl.compiler.halves import half_products, separate, widen_halves
 from graphdl.compiler.loop_gradients import merge_scans
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.narrow import narrow
@@ -45,15 +45,24 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("split small axes", split_small_axes),
     ("read joins", read_joins),
     ("place pads", place_pads),
+    ("separate casts", separate),
     ("materialise", materialise),
 )
 
 
-def optimise(graph: Graph) -> list[tuple[str, Graph]]:
+#: The same for a GPU, whose products take floats of 16 bits as they are.
+DEVICE_PASSES: Sequence[tuple[str, Pass]] = (
+    *PASSES[:-2],
+    ("products of halves", half_products),
+    *PASSES[-2:],
+)
+
+
+def optimise(graph: Graph, passes: Sequence[tuple[str, Pass]] = PASSES) -> list[tuple[str, Graph]]:
     """The graph after each pass, by the pass's name; each graph is verified, and only once."""
     verify(graph, "trace")
     steps = [("trace", graph)]
-    for name, step in PASSES:
+    for name, step in passes:
         made = step(graph)
         if made is not graph:
             verify(made, name)

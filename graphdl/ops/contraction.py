@@ -12,12 +12,14 @@ import numpy as np
 
 from graphdl.errors import DtypeError, ShapeError
 from graphdl.ops.op import Op
-from graphdl.types import TensorType
+from graphdl.types import Dtype, TensorType
 
 Labels = tuple[int, ...]
 
 
-def _infer(a: TensorType, b: TensorType, *, la: Labels, lb: Labels, lo: Labels) -> TensorType:
+def _infer(
+    a: TensorType, b: TensorType, *, la: Labels, lb: Labels, lo: Labels, dtype: Dtype | None = None
+) -> TensorType:
     if a.dtype != b.dtype:
         raise DtypeError(f"contract: {a} with {b}")
     sizes: dict[int, int] = {}
@@ -34,14 +36,19 @@ def _infer(a: TensorType, b: TensorType, *, la: Labels, lb: Labels, lo: Labels) 
     alone = (set(la) ^ set(lb)) - set(lo)
     if alone:
         raise ShapeError(f"contract: axes {sorted(alone)} are in one operand only; sum them first")
-    return TensorType(a.dtype, tuple(sizes[label] for label in lo))
+    return TensorType(dtype or a.dtype, tuple(sizes[label] for label in lo))
 
 
-def _evaluate(a: Any, b: Any, *, la: Labels, lb: Labels, lo: Labels) -> Any:
+def _evaluate(
+    a: Any, b: Any, *, la: Labels, lb: Labels, lo: Labels, dtype: Dtype | None = None
+) -> Any:
+    if dtype is not None:
+        a, b = a.astype(dtype), b.astype(dtype)
     return np.einsum(a, list(la), b, list(lb), list(lo), optimize=True).astype(a.dtype, copy=False)
 
 
-#: la, lb, lo: the labels of the axes of a, of b and of the result. Call it through `product`.
+#: la, lb, lo: the labels of the axes of a, of b and of the result. dtype: of the result, where the
+#: operands are floats of 16 bits (graphdl.compiler.halves). Call it through `product`.
 contract = Op(
     "contract",
     "contraction",

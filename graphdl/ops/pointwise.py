@@ -333,16 +333,17 @@ select = Op(
 )
 
 
-def _infer_cast(x: TensorType, *, dtype: Dtype) -> TensorType:
+def _infer_cast(x: TensorType, *, dtype: Dtype, again: int = 0) -> TensorType:
     return TensorType(as_dtype(dtype), x.shape)
 
 
-def _cast(x: Any, *, dtype: Dtype) -> Any:
+def _cast(x: Any, *, dtype: Dtype, again: int = 0) -> Any:
     if kind_of(x.dtype) == "c" and kind_of(dtype) in "iuf":
         x = x.real  # without the warning of NumPy that the rest is lost
     return x.astype(dtype)
 
 
+#: `again` counts the casts of one value that the compiler has made of one.
 cast: Op = Op(
     "cast",
     "pointwise",

@@ -8,12 +8,13 @@ from msgspec.structs import replace
 
 from graphdl.compiler.fuse import COLUMN, ROW, STRIP, Group, fuse, stored
 from graphdl.compiler.order import ordered
-from graphdl.compiler.pipeline import optimise
-from graphdl.graph import Graph, Node, users
+from graphdl.compiler.pipeline import DEVICE_PASSES, optimise
+from graphdl.graph import Graph, Node
 from graphdl.kernels.control import control_launch
 from graphdl.kernels.cuda.covered import check_covered
+from graphdl.kernels.cuda.cublaslt import Library
 from graphdl.kernels.cuda.launch import ACCESS, ALIGNMENT
-from graphdl.kernels.cuda.library import divided, library_launch
+from graphdl.kernels.cuda.library import Products, library_launch, root_of
 from graphdl.kernels.cuda.nest import device_launches
 from graphdl.kernels.cuda.product import product_launch
 from graphdl.kernels.cuda.special import SPECIAL
@@ -22,7 +23,7 @@ from graphdl.kernels.program import Buffer, Launch, Program
 
 def compiled(graph: Graph) -> Program:
     """The program of a graph, through all passes; UnsupportedError if the device lacks an op."""
-    optimised = optimise(graph)[-1][1]
+    optimised = optimise(graph, DEVICE_PASSES)[-1][1]
     return emit(optimised, fuse(optimised))
 
 
@@ -31,25 +32,29 @@ def _body(graph: Graph) -> Program:
 
     Its products are our kernels: a library wants its operands aligned.
     """
-    optimised = optimise(graph)[-1][1]
+    optimised = optimise(graph, DEVICE_PASSES)[-1][1]
     return emit(optimised, fuse(optimised), within=True)
 
 
 def emit(
-    graph: Graph, groups: Sequence[Group], within: bool = False, library: bool = False
+    graph: Graph,
+    groups: Sequence[Group],
+    within: bool = False,
+    library: Library | None = None,
+    precision: str = "float32",
 ) -> Program:
     """The program that computes the outputs of a graph, group by group.
 
     `within` a loop, arguments and results are slices of arrays: those whose size is no multiple of
-    16 bytes may start anywhere. `library`: products are calls of cublasLt.
+    16 bytes may start anywhere. `library`: products are calls of cublasLt, where it takes them;
+    `precision`: "tf32" lets it round the operands of float32 products to 10 bits of the mantissa.
 
     Raises UnsupportedError, before anything is compiled, for an op that has no kernel here.
     """
     check_covered(graph)
     groups = [part for group in ordered(graph, groups) for part in split(group)]
-    by_library: set[Node] = set()
-    if library:
-        groups, by_library = _with_library(graph, groups)
+    products = None if library is None else Products(graph, groups, library, precision)
+    groups = groups if products is None else products.groups
     kept = stored(graph, groups)
     status = Buffer(8, None, "whether a kernel has failed, and which")
     leaves = (*graph.inputs, *graph.outputs) if within else ()
@@ -58,8 +63,8 @@ def emit(
     for group in groups:
         if group.kind == "loops":
             launches += device_launches(group, kept, status, loose)
-        elif group.members[0] in by_library:
-            launches.append(library_launch(group))
+        elif products is not None and root_of(group) in products.calls:
+            launches.append(library_launch(products.calls[root_of(group)], products.masks))
         elif group.kind == "product":
             launches.append(product_launch(group, kept, status))
         elif group.members[0].op.family == "control":
@@ -76,19 +81,6 @@ def emit(
                 constants.setdefault(value)
     used = any(status in launch.writes for launch in launches)
     return Program(graph, launches, tuple(constants), status if used else None, alignment=ALIGNMENT)
-
-
-def _with_library(graph: Graph, groups: Sequence[Group]) -> tuple[list[Group], set[Node]]:
-    """The groups, products apart from what the library does not take along; and those products."""
-    readers, outputs = users(graph.nodes), graph.outputs
-    found: list[Group] = []
-    roots: set[Node] = set()
-    for group in groups:
-        parts = divided(group, readers, outputs) if group.kind == "product" else None
-        if parts is not None:
-            roots.add(parts[0].members[0])
-        found += parts or [group]
-    return found, roots
 
 
 def split(group: Group) -> list[Group]:

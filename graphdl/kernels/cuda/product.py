@@ -33,7 +33,7 @@ from graphdl.kernels.program import Address, Buffer, Value
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import contraction, convolution
 from graphdl.ops.convolution import Axis, axes_of
-from graphdl.types import contiguous_strides
+from graphdl.types import contiguous_strides, is_half
 
 #: Rows and columns of a block, its step along k, and a line of either in shared memory: 4 more
 #: elements, so that what lies below each other is in other banks and vectors stay aligned.
@@ -83,9 +83,10 @@ class _ProductText(DeviceText, ABC):
 
     def pointer(self, number: int) -> str:
         """The pointer to an operand."""
-        view, size = self.operands[number], self.root.dtype.itemsize
-        at = self.nest.word(f"operand{number}", Address(view.base, view.offset * size))
-        line = f"q{number} = {self.suffix}_at({at})"
+        view, dtype = self.operands[number], self.root.inputs[number].dtype
+        offset = view.offset * dtype.itemsize
+        at = self.nest.word(f"operand{number}", Address(view.base, offset))
+        line = f"q{number} = {SUFFIX[dtype]}_at({at})"
         if line not in self.prelude:
             self.prelude.append(line)
         return f"q{number}"
@@ -231,7 +232,9 @@ class _Contraction(_ProductText):
             for name, stride in self._strides(number).items()
             if stride
         ]
-        self.add(f"value = {self.pointer(number)}[{' + '.join(terms) or '0'}]")
+        value = f"{self.pointer(number)}[{' + '.join(terms) or '0'}]"
+        dtype = self.root.inputs[number].dtype
+        self.add(f"value = from_{dtype}({value})" if is_half(dtype) else f"value = {value}")
 
     def left(self) -> None:
         self._element_at(0)
