@@ -1,22 +1,29 @@
 """What only a GPU can show: values, timings, launch cost. `bench/cuda_check.sh` runs it.
 
-    python -m bench.cuda_check [--folder bench/results] [--templates]
+    python -m bench.cuda_check [--folder bench/results] [--part templates,ops,...] [--templates]
 
-Each part is tried by itself; what fails is in the report with its error. It exits with 1 if a value
-was wrong or a part failed, with 2 where there is no GPU. `--templates` runs one function of each
-template of kernels and compares, for compute-sanitizer.
+Each part is tried by itself; what fails is in the report with its error. The report is written
+after each case, and one that is there is gone on with: what is in it is not done again. It exits
+with 1 if a value was wrong or a part failed, with 2 where there is no GPU, with 3 where a kernel
+has made the GPU useless to the process: then another process goes on. `--templates` runs one
+function of each template of kernels and compares, for compute-sanitizer.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +32,9 @@ import numpy as np
 import graphdl as gd
 from bench.gpu import copy_bandwidth
 from graphdl.errors import DeviceError, UnsupportedError
+from graphdl.kernels.cuda import emit, toolchain
 from graphdl.kernels.cuda.device import Device, device_of
+from graphdl.kernels.cuda.launch import DeviceLaunch
 from graphdl.trees import leaves_of
 
 PACKAGES = ("graphdl", "numpy", "numba", "numba-cuda", "cuda-core", "nvidia-nvvm", "torch")
@@ -128,13 +137,34 @@ def difference(got: Any, want: Any) -> float:
     return worst
 
 
-def compare(cases: Sequence[Case]) -> dict[str, Any]:
-    """Each function on the GPU, three times (the third call is a replay), and on the CPU."""
-    report: dict[str, Any] = {}
+class LostError(Exception):
+    """The GPU is of no use to this process any more."""
+
+
+def check_alive(device: Device) -> None:
+    """LostError if a kernel has failed in a way that ends all work of the process."""
+    try:
+        device.wait()
+    except DeviceError as error:
+        raise LostError(str(error)) from error
+
+
+def compare(
+    cases: Sequence[Case],
+    report: dict[str, Any] | None = None,
+    after_each: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Each function on the GPU, three times (the third call is a replay), and by NumPy.
+
+    Those that are in the report already are left out. Raises LostError after a case that ends all.
+    """
+    report = {} if report is None else report
     for name, f, args in cases:
+        if name in report:
+            continue
         try:
             call = gd.compile(f, target="cuda")
-            want = gd.compile(f)(*args)
+            want = gd.trace(f, *args).evaluate(*args)
             results = [gd.device_get(call(*args)) for _ in range(3)]
             same = all(
                 np.asarray(a).tobytes() == np.asarray(b).tobytes()
@@ -147,7 +177,32 @@ def compare(cases: Sequence[Case]) -> dict[str, Any]:
             report[name] = {"ok": True, "unsupported": str(error).splitlines()[0]}
         except Exception as error:
             report[name] = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+            if isinstance(error, DeviceError):
+                check_alive(device_of("cuda"))
+        finally:
+            after_each()
     return report
+
+
+def compile_ops(number: int, of: int, capability: tuple[int, int]) -> None:
+    """Put every `of`-th op's kernels into the cache, from `number` on; what fails fails later."""
+    for _, f, args in every_op()[number::of]:
+        with suppress(Exception):
+            pending = [emit.compiled(gd.trace(f, *args))]
+            while pending:
+                for launch in pending.pop().launches:
+                    pending += [body.program for body in launch.bodies]
+                    if isinstance(launch, DeviceLaunch):
+                        signature = toolchain.Signature(len(launch.words), launch.threads)
+                        toolchain.compile(launch.source, signature, capability)
+
+
+def compile_ahead(device: Device) -> None:
+    """The kernels of all ops, by as many processes as there are processors; they use no GPU."""
+    count = max((os.cpu_count() or 1) - 1, 1)
+    numbers, capabilities = range(count), [device.capability] * count
+    with ProcessPoolExecutor(count, get_context("spawn")) as pool:
+        list(pool.map(compile_ops, numbers, [count] * count, capabilities))
 
 
 def every_op() -> list[Case]:
@@ -188,8 +243,8 @@ def timed(device: Device, call: Callable[[], Any], seconds: float = 0.5) -> dict
     return {"seconds": best, "host_seconds": host, "calls": count}
 
 
-def workloads() -> list[tuple[str, Callable[..., Any], tuple[Any, ...], float, float]]:
-    """Name, function, arguments, bytes that have to move at the least, and operations."""
+def workloads() -> list[tuple[Any, ...]]:
+    """Name, function, arguments, bytes that have to move at the least, operations, and options."""
     big = draw(1 << 26)
     rows, line = draw(8192, 4096), draw(4096)
     a, b, bias = draw(4096, 4096), draw(4096, 4096), draw(4096)
@@ -221,14 +276,44 @@ def workloads() -> list[tuple[str, Callable[..., Any], tuple[Any, ...], float, f
             gd.value_and_grad(loss, (0, 1)),
             (draw(784, 512), draw(512, 10), draw(128, 784), np.abs(draw(128, 10))), 0.0, 0.0,
         ),
+        (
+            "product 4096, tf32",
+            lambda a, b: a @ b, (a, b), 0.0, scale, {"matmul_precision": "tf32"},
+        ),
+        *(halves() if find_spec("ml_dtypes") else []),
     ]  # fmt: skip
 
 
-def time_workloads(device: Device, bandwidth: float) -> dict[str, Any]:
-    report: dict[str, Any] = {}
-    for name, f, args, nbytes, flops in workloads():
+def halves() -> list[tuple[Any, ...]]:
+    """Workloads in bfloat16."""
+    from ml_dtypes import bfloat16
+
+    a, b, bias, rows = (
+        draw(*shape).astype(bfloat16) for shape in ((8192,) * 2, (8192,) * 2, (8192,), (8192, 4096))
+    )
+    scale = 2.0 * 8192**3
+    return [
+        ("product 8192, bfloat16", lambda a, b: a @ b, (a, b), 0.0, scale),
+        (
+            "product 8192 with bias and ReLU, bfloat16",
+            lambda a, b, c: np.maximum(a @ b + c, 0), (a, b, bias), 0.0, scale,
+        ),
+        ("softmax, 8192 x 4096, bfloat16", softmax, (rows,), 2.0 * rows.nbytes, 0.0),
+    ]  # fmt: skip
+
+
+def time_workloads(
+    device: Device,
+    bandwidth: float,
+    report: dict[str, Any] | None = None,
+    after_each: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    report = {} if report is None else report
+    for name, f, args, nbytes, flops, *options in workloads():
+        if name in report:
+            continue
         try:
-            call = gd.compile(f, target="cuda")
+            call = gd.compile(f, target="cuda", **(options[0] if options else {}))
             placed = gd.device_put(args)
             taken: dict[str, Any] = timed(device, lambda call=call, placed=placed: call(*placed))
             if nbytes:
@@ -238,6 +323,10 @@ def time_workloads(device: Device, bandwidth: float) -> dict[str, Any]:
             report[name] = taken
         except Exception as error:
             report[name] = {"error": f"{type(error).__name__}: {error}"}
+            if isinstance(error, DeviceError):
+                check_alive(device)
+        finally:
+            after_each()
     return report
 
 
@@ -259,11 +348,15 @@ def launch_cost(device: Device) -> dict[str, Any]:
     return {"kernels": len(executable.kernels), "launched": plain, "call replayed": replayed}
 
 
-def torch_times(device: Device) -> dict[str, Any]:
+def torch_times(
+    device: Device,
+    report: dict[str, Any] | None = None,
+    after_each: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """The same work by PyTorch, eager and compiled; its results, without a copy, by graphdl."""
     import torch
 
-    torch.set_float32_matmul_precision("highest")
+    half = torch.bfloat16
     x = torch.randn(1 << 26, device="cuda", requires_grad=True)
     rows, line = torch.randn(8192, 4096, device="cuda"), torch.randn(4096, device="cuda")
     a, b = torch.randn(4096, 4096, device="cuda"), torch.randn(4096, 4096, device="cuda")
@@ -283,15 +376,29 @@ def torch_times(device: Device) -> dict[str, Any]:
         "transpose": lambda: rows.t().contiguous(),
         "product 4096, float32": lambda: a @ b,
         "product 4096 with bias and ReLU": lambda: torch.relu(torch.addmm(line, a, b)),
+        "product 4096, tf32": lambda: a @ b,
     }
-    report: dict[str, Any] = {}
+    large, line_half = torch.randn(8192, 8192, device="cuda").to(half), torch.zeros(8192).to(half)
+    line_half, rows_half = line_half.to("cuda"), rows.to(half)
+    found |= {
+        "product 8192, bfloat16": lambda: large @ large,
+        "product 8192 with bias and ReLU, bfloat16": lambda: torch.relu(
+            torch.addmm(line_half, large, large)
+        ),
+        "softmax, 8192 x 4096, bfloat16": lambda: torch.softmax(rows_half, -1),
+    }
+    report = {} if report is None else report
     for name, call in found.items():
+        if name in report:
+            continue
+        torch.set_float32_matmul_precision("high" if "tf32" in name else "highest")
         own: dict[str, Any] = {"eager": timed(device, call)}
         try:
             own["compiled"] = timed(device, torch.compile(call))
         except Exception as error:
             own["compiled"] = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
         report[name] = own
+        after_each()
     shared = gd.compile(lambda x: x * 2, target="cuda")(rows)
     back = torch.from_dlpack(shared)
     report["shared memory"] = {
@@ -332,18 +439,18 @@ def attempt(part: Callable[[], Any]) -> Any:
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The report for people."""
+    """The report for people, as far as it has come."""
     lines = [f"{key}: {value}" for key, value in report["environment"].items()]
-    lines.append(f"compute-sanitizer: {report['sanitizer']}")
+    lines.append(f"compute-sanitizer: {report.get('sanitizer', 'not run')}")
     for part in ("templates", "ops"):
-        found = report[part]
+        found = report.get(part, {})
         bad = {name: one for name, one in found.items() if not one["ok"]}
         left = sum("unsupported" in one for one in found.values())
         lines += ["", f"{part}: {len(found)} tried, {left} not supported, {len(bad)} wrong"]
         lines += [f"  {name}: {one}" for name, one in bad.items()]
-    lines += ["", f"copy bandwidth: {report['copy_bandwidth']}", "", "timings"]
-    theirs = report["torch"]
-    for name, one in report["timings"].items():
+    lines += ["", f"copy bandwidth: {report.get('copy_bandwidth')}", "", "timings"]
+    theirs = report.get("torch", {})
+    for name, one in report.get("timings", {}).items():
         if "error" in one:
             lines.append(f"  {name}: {one['error']}")
             continue
@@ -356,17 +463,90 @@ def as_text(report: dict[str, Any]) -> str:
             if "seconds" in other:
                 line += f"; torch {kind} {other['seconds'] / one['seconds']:.2f} times as long"
         lines.append(line)
-    lines += ["", f"launches: {json.dumps(report['launches'])}"]
-    if "error" in theirs or "shared memory" in theirs:
-        lines.append(f"torch: {theirs.get('error', theirs.get('shared memory'))}")
+    lines += ["", f"launches: {json.dumps(report.get('launches'))}"]
+    lines.append(f"torch: {theirs.get('shared memory')}")
+    errors = report.get("errors", {})
+    lines += [f"{part} ended early: {one['error']}" for part, one in errors.items()]
     return "\n".join(lines) + "\n"
+
+
+class Kept:
+    """A report and its files, which are written while it grows."""
+
+    def __init__(self, folder: Path, device: Device) -> None:
+        name = device.driver.name(device.ordinal).lower().replace(" ", "-")
+        self.path = folder / f"cuda-{name}-{datetime.now(UTC):%Y-%m-%d}.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.report: dict[str, Any] = {}
+        if self.path.exists():
+            self.report = json.loads(self.path.read_text())
+        self.report["environment"] = environment(device)
+
+    def write(self) -> None:
+        """Both files, each as a whole: whoever is stopped while writing leaves the old one."""
+        texts = {".json": json.dumps(self.report, indent=2) + "\n", ".txt": as_text(self.report)}
+        for suffix, text in texts.items():
+            fresh = self.path.with_suffix(f"{suffix}.new")
+            fresh.write_text(text)
+            fresh.replace(self.path.with_suffix(suffix))
+
+
+def bandwidth_of(device: Device, kept: Kept) -> float:
+    """The measured bandwidth of copies; 0.0 where it could not be measured."""
+    if not isinstance(kept.report.get("copy_bandwidth"), float):
+        kept.report["copy_bandwidth"] = attempt(lambda: copy_bandwidth(device))
+        kept.write()
+    found = kept.report["copy_bandwidth"]
+    return found if isinstance(found, float) else 0.0
+
+
+def grown(part: Callable[[dict[str, Any], Callable[[], None]], Any], name: str, kept: Kept) -> None:
+    """A part of the report that is written case by case."""
+    errors = kept.report.setdefault("errors", {})
+    errors.pop(name, None)
+    try:
+        part(kept.report.setdefault(name, {}), kept.write)
+    except LostError:
+        raise
+    except Exception as error:
+        errors[name] = {
+            "error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc(),
+        }  # fmt: skip
+
+
+def ops_of(device: Device, kept: Kept) -> None:
+    if not kept.report.get("ops"):
+        attempt(lambda: compile_ahead(device))
+    compare(every_op(), kept.report.setdefault("ops", {}), kept.write)
+
+
+#: The parts of the report, in order.
+PARTS: dict[str, Callable[[Device, Kept], None]] = {
+    "environment": lambda device, kept: None,
+    "templates": lambda device, kept: grown(
+        lambda own, write: compare(templates(), own, write), "templates", kept
+    ),
+    "timings": lambda device, kept: grown(
+        lambda own, write: time_workloads(device, bandwidth_of(device, kept), own, write),
+        "timings",
+        kept,
+    ),
+    "torch": lambda device, kept: grown(
+        lambda own, write: torch_times(device, own, write), "torch", kept
+    ),
+    "launches": lambda device, kept: kept.report.update(
+        launches=attempt(lambda: launch_cost(device))
+    ),
+    "ops": ops_of,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("bench/results"))
+    parser.add_argument("--part", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--templates", action="store_true", help="only compare the templates")
-    parser.add_argument("--sanitizer", default="not run", help="what compute-sanitizer has said")
+    parser.add_argument("--sanitizer", help="only write down what compute-sanitizer has said")
     options = parser.parse_args(argv)
     try:
         device = device_of("cuda")
@@ -379,27 +559,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(bad, indent=2))
         return int(bool(bad))
     gd.compile(lambda x: x, target="cuda")  # finds cublasLt
-    bandwidth = attempt(lambda: copy_bandwidth(device))
-    report = {
-        "environment": environment(device),
-        "sanitizer": options.sanitizer,
-        "templates": compare(templates()),
-        "ops": compare(every_op()),
-        "copy_bandwidth": bandwidth,
-        "timings": time_workloads(device, bandwidth if isinstance(bandwidth, float) else 0.0),
-        "launches": attempt(lambda: launch_cost(device)),
-        "torch": attempt(lambda: torch_times(device)),
-    }
-    name = report["environment"]["device"].lower().replace(" ", "-")
-    stem = f"cuda-{name}-{datetime.now(UTC):%Y-%m-%d}"
-    options.folder.mkdir(parents=True, exist_ok=True)
-    (options.folder / f"{stem}.json").write_text(json.dumps(report, indent=2) + "\n")
-    text = as_text(report)
-    (options.folder / f"{stem}.txt").write_text(text)
-    print(text)
-    print(f"written to {options.folder / stem}.json and .txt")
-    wrong = any(not one["ok"] for part in ("templates", "ops") for one in report[part].values())
-    return int(wrong)
+    kept = Kept(options.folder, device)
+    if options.sanitizer is not None:
+        kept.report["sanitizer"] = options.sanitizer
+        kept.write()
+        return 0
+    for name in options.part.split(","):
+        try:
+            PARTS[name](device, kept)
+        except LostError as error:
+            print(f"{name}: {error}; run this again to go on behind it", file=sys.stderr)
+            kept.write()
+            return 3
+        kept.write()
+    print(as_text(kept.report))
+    print(f"written to {kept.path.with_suffix('')}.json and .txt")
+    values = [one for part in ("templates", "ops") for one in kept.report.get(part, {}).values()]
+    return int(any(not one["ok"] for one in values))
 
 
 if __name__ == "__main__":

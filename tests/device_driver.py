@@ -201,7 +201,8 @@ class HostLibrary:
 
     def _epilogue(self, plan: Plan, at: Places, a: np.ndarray, c: np.ndarray) -> np.ndarray:
         bias = _column_major(Matrix(c.shape[0], 1, c.shape[0]), at.bias, 0, plan.out)
-        mask = _column_major(plan.mask, at.mask, 0, "uint8") if plan.has_mask else None
+        relu = "relu" in plan.epilogue
+        mask = _column_major(plan.mask, at.mask, 0, "uint8") if plan.has_mask and relu else None
         if plan.epilogue.endswith("bias"):
             c = c + bias.astype(c.dtype)
         if plan.epilogue.startswith("relu"):
@@ -211,6 +212,9 @@ class HostLibrary:
                 mask[: bits.shape[0]] = bits
             c = np.maximum(c, 0) if self.keeps_nan else np.fmax(c, 0)
         if plan.epilogue.startswith("gelu"):
+            if plan.has_mask:
+                line = Matrix(*c.shape, plan.mask_line)
+                _column_major(line, at.mask, 0, plan.out)[:] = c.astype(as_dtype(plan.out))
             c = gelu(c, "tanh")
         if plan.epilogue.startswith("drelu"):
             bits = np.unpackbits(mask, axis=0, bitorder="little")[: c.shape[0]]

@@ -50,7 +50,7 @@ def test_the_report_is_text_and_json(gpu):
     timing = cuda_check.timed(gpu, lambda: None, seconds=0.001)
     report = {
         "environment": {"device": "a stand-in", "date": "today"},
-        "sanitizer": "not run",
+        "errors": {"ops": {"error": "a kernel failed"}},
         "templates": {"elements": {"ok": True, "ulps": 1.0}, "rows": {"ok": False, "error": "E"}},
         "ops": {},
         "copy_bandwidth": 1e12,
@@ -62,6 +62,8 @@ def test_the_report_is_text_and_json(gpu):
     assert "templates: 2 tried, 0 not supported, 1 wrong" in text
     assert "50% of copy bandwidth; torch eager 1.00 times as long" in text
     assert "other: out of memory" in text
+    assert "ops ended early: a kernel failed" in text
+    assert "0 tried" in cuda_check.as_text({"environment": {}}), "a report that has just begun"
 
 
 def test_a_share_of_the_workloads_has_the_sizes_it_says():
@@ -78,11 +80,16 @@ def test_the_script_goes_through_to_its_report(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(cuda_check, "templates", lambda: few)
     monkeypatch.setattr(cuda_check, "every_op", lambda: few[:1])
     monkeypatch.setattr(cuda_check, "workloads", lambda: timed)
-    monkeypatch.setattr(cuda_check, "torch_times", lambda device: 1 / 0)
+    monkeypatch.setattr(cuda_check, "torch_times", lambda *args: 1 / 0)
+    monkeypatch.setattr(cuda_check, "compile_ahead", lambda device: None)
     with idle_device(library=True) as device:
         monkeypatch.setattr(cuda_check, "device_of", lambda target: device)
         assert cuda_check.main(["--folder", str(tmp_path / "results")]) == 1
         assert cuda_check.main(["--templates"]) == 1
+        few[1:] = [("new", np.exp, (x,))]
+        folder = ["--folder", str(tmp_path / "results")]
+        assert cuda_check.main([*folder, "--part", "templates"]) == 1, "the rest stays as it is"
+        assert cuda_check.main([*folder, "--sanitizer", "memcheck: exit 0"]) == 0
     (written,) = (tmp_path / "results").glob("cuda-a-stand-in-*.json")
     report = json.loads(written.read_text())
     assert report["environment"]["driver"] == 13000
@@ -92,8 +99,38 @@ def test_the_script_goes_through_to_its_report(monkeypatch, tmp_path, capsys):
     assert report["timings"]["sum"]["share_of_copy"] > 0
     assert report["timings"]["dot"]["flops"] > 0
     assert report["launches"]["kernels"] >= 50
-    assert report["torch"]["error"] == "ZeroDivisionError: division by zero"
-    assert written.with_suffix(".txt").read_text() in capsys.readouterr().out
+    assert report["errors"]["torch"]["error"] == "ZeroDivisionError: division by zero"
+    assert list(report["templates"]) == ["tanh", "inverse", "new"]
+    assert "compute-sanitizer: memcheck: exit 0" in written.with_suffix(".txt").read_text()
+    assert "not supported" in capsys.readouterr().out
+
+
+def test_a_lost_gpu_ends_the_process_and_the_next_goes_on_behind(gpu, monkeypatch, tmp_path):
+    x = np.ones(8, np.float32)
+    lost: list[int] = []
+
+    def fails(x):
+        lost.append(1)
+        raise DeviceError("a kernel used an address that is not there")
+
+    def wait(stream):
+        if lost:
+            raise DeviceError("a kernel used an address that is not there")
+
+    monkeypatch.setattr(cuda_check, "device_of", lambda target: gpu)
+    monkeypatch.setattr(gpu.driver, "wait", wait)
+    cases = [("first", np.exp, (x,)), ("bad", fails, (x,)), ("last", np.tanh, (x,))]
+    monkeypatch.setattr(cuda_check, "templates", lambda: cases)
+    options = ["--folder", str(tmp_path), "--part", "templates"]
+    assert cuda_check.main(options) == 3
+    (written,) = tmp_path.glob("*.json")
+    assert list(json.loads(written.read_text())["templates"]) == ["first", "bad"]
+    lost.clear()
+    assert cuda_check.main(options) == 1, "as one was wrong"
+    found = json.loads(written.read_text())["templates"]
+    assert {name: one["ok"] for name, one in found.items()} == {
+        "first": True, "bad": False, "last": True,
+    }  # fmt: skip
 
 
 def test_without_a_gpu_the_script_says_so(monkeypatch, capsys):

@@ -253,6 +253,31 @@ def test_epilogues_are_made_of_the_bits_of_the_header():
     assert {
         "default": 1, "relu": relu, "bias": bias, "relu_bias": relu | bias, "gelu": gelu,
         "gelu_bias": gelu | bias, "relu_aux": relu | aux, "relu_aux_bias": relu | aux | bias,
+        "gelu_aux": gelu | aux, "gelu_aux_bias": gelu | aux | bias,
         "drelu": drelu | aux, "drelu_bgrad": drelu | aux | bgrad, "bgrada": 256,
     } == EPILOGUES  # fmt: skip
     assert ctypes.sizeof(cublaslt._Heuristic) == 64 + 8 + 4 + 4 + 16
+
+
+def gelu(z):
+    return 0.5 * z * (1 + np.tanh(0.7978845608 * (z + 0.044715 * z**3)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_a_gelu_of_16_bits_is_an_epilogue(gpu, dtype):
+    x, w, b = (draw(*s, dtype=dtype) for s in ((6, 8), (8, 16), (16,)))
+    same(lambda x, w, b: gelu(x @ w + b), [x, w, b])
+    same(lambda x, w: gelu(x @ w), [x, w])
+    same(lambda x, w, b: (gelu(x @ w + b), np.exp(x @ w + b)), [x, w, b])
+    assert epilogues(gpu) == ["gelu_bias", "gelu", "gelu_aux_bias"]
+    same(gd.value_and_grad(lambda w: np.sum(gelu(x @ w + b))), [w])
+    assert epilogues(gpu)[3] == "bias", "the gradient reads what is within"
+
+
+def test_a_gelu_that_is_none_is_a_kernel(gpu):
+    x, w, b = draw(6, 8), draw(8, 16), draw(16)
+    same(lambda x, w, b: gelu(x @ w + b), [x, w, b])  # of float32: cublasLt's may be rougher
+    x, w, b = (a.astype(np.float16) for a in (x, w, b))
+    same(lambda x, w, b: (x @ w + b) * np.tanh(x @ w + b), [x, w, b])
+    same(lambda x, w, b: gelu(x @ w + b) * x[:, :1], [x, w, b])
+    assert epilogues(gpu)[:2] == ["bias", "bias"]

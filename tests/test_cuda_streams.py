@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,3 +157,68 @@ def test_failures_of_the_driver_are_told_apart(status, message):
     with pytest.raises(DeviceError, match=message) as caught:
         driver.allocate(8)
     assert isinstance(caught.value, MemoryError) == (status == 2)
+
+
+class RefusingDriver(RecordingDriver):
+    """It captures nothing: it says so at once, at a launch, or at the end."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        self.when = when
+
+    def begin_capture(self, stream: int) -> None:
+        if self.when == "at once":
+            raise DeviceError("the CUDA driver could not begin a graph")
+        super().begin_capture(stream)
+
+    def launch(self, *args: Any) -> None:
+        if self.when == "at a launch" and args[-1] in self.capturing:
+            raise DeviceError("cublasLtMatmul failed with status 14")
+        super().launch(*args)
+
+    def end_capture(self, stream: int) -> int:
+        if self.when == "at the end":
+            del self.capturing[stream]
+            raise DeviceError("the CUDA driver could not end a graph")
+        return super().end_capture(stream)
+
+
+@pytest.mark.parametrize("when", ["at once", "at a launch", "at the end"])
+def test_where_capture_is_refused_kernels_are_launched_one_by_one(monkeypatch, when):
+    made = HostDevice(RefusingDriver(when), 0)
+    monkeypatch.setattr(devices, "device_of", lambda target: made)
+    f = gd.compile(lambda x: np.sum(np.exp(x)), target="cuda")
+    x = gd.device_put(np.linspace(-1, 1, 700, dtype=np.float32))
+    want = np.sum(np.exp(np.asarray(x)))
+    for _ in range(4):
+        np.testing.assert_allclose(np.asarray(f(x)), want, rtol=1e-5)
+    assert not made.driver.capturing, "no stream is left capturing"
+    assert not made.driver.graphs
+    assert "replay" not in made.driver.calls
+    assert made.driver.calls.count("begin_capture") <= 1, "it is not tried again"
+
+
+class LateDriver(RecordingDriver):
+    """Copies from the host happen when they are waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late: list[Any] = []
+
+    def to_device(self, address: int, host: int, nbytes: int, stream: int) -> None:
+        self.late.append(lambda: ctypes.memmove(address, host, nbytes))
+
+    def wait(self, stream: int) -> None:
+        while self.late:
+            self.late.pop(0)()
+
+
+def test_a_host_array_may_be_changed_as_soon_as_the_call_returns(monkeypatch):
+    made = HostDevice(LateDriver(), 0)
+    monkeypatch.setattr(devices, "device_of", lambda target: made)
+    host = np.arange(8, dtype=np.float32)
+    placed = gd.device_put(host)
+    result = gd.compile(lambda x, y: x + y, target="cuda")(placed, host)
+    host[:] = -1
+    made.driver.wait(0)
+    np.testing.assert_array_equal(np.asarray(result), 2 * np.arange(8, dtype=np.float32))

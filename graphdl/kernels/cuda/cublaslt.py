@@ -38,8 +38,9 @@ _DESC_AUX, _DESC_AUX_LINE = 11, 12
 _LAYOUT_BATCH, _LAYOUT_OFFSET = 5, 6
 _PREFERENCE_WORKSPACE = 1
 _PREFERENCE_ALIGNMENT = (5, 6, 7, 8)
-#: cublasLt.h: cublasLtEpilogue_t. "aux" writes the mask of a ReLU, "drelu" reads it; "bgrad" adds
-#: up the result, "bgrada" the left operand, along their rows: the gradient of a bias.
+#: cublasLt.h: cublasLtEpilogue_t. "aux" writes the mask of a ReLU, or what a GELU is of; "drelu"
+#: reads the mask; "bgrad" adds up the result, "bgrada" the left operand, along their rows: the
+#: gradient of a bias.
 EPILOGUES: Mapping[str, int] = {
     "default": 1,
     "relu": 2,
@@ -51,6 +52,8 @@ EPILOGUES: Mapping[str, int] = {
     "relu_aux_bias": 134,
     "drelu": 136,
     "drelu_bgrad": 152,
+    "gelu_aux": 160,
+    "gelu_aux_bias": 164,
     "bgrada": 256,
 }
 #: Bits that a line of a mask is a multiple of.
@@ -89,12 +92,14 @@ class Plan(Struct, frozen=True):
 
     @property
     def has_mask(self) -> bool:
-        """Whether it reads or writes where a ReLU let through what it got."""
+        """Whether it reads or writes a mask, or writes what a GELU is of."""
         return "aux" in self.epilogue or "drelu" in self.epilogue
 
     @property
     def mask_line(self) -> int:
-        """The bits of a column of the mask."""
+        """The bits of a column of the mask; of what a GELU is of, the elements."""
+        if "gelu" in self.epilogue:
+            return self.result.rows
         return -(-self.result.rows // _MASK_BITS) * _MASK_BITS
 
     @property

@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from msgspec.structs import replace
 
-from graphdl.compiler.constants import is_zero
+from graphdl.compiler.constants import is_zero, uniform
 from graphdl.compiler.contract import roles
 from graphdl.compiler.fuse import Group
 from graphdl.compiler.rows import ROOTS
@@ -47,8 +48,9 @@ class Call:
         #: The np.maximum whose mask it writes or reads, and that of its own.
         self.mask: Node | None = None
         self.relu: Node | None = None
-        #: The sums that it writes as well.
+        #: The sums that it writes as well, and what its GELU is of.
         self.sums: tuple[Node, ...] = ()
+        self.before: Node | None = None
 
     @property
     def out(self) -> Node:
@@ -137,6 +139,7 @@ class Products:
             call.bias = bias
             call.taken += [*between, node]
             between, node = self._next(call)
+        self._take_gelu(call)
         if node is not None and _is_relu(node, between[-1] if between else call.out):
             name = "relu_bias" if call.bias is not None else "relu"
             if self._library.relu_is_ours and self._fits(call, name):
@@ -145,8 +148,34 @@ class Products:
         self._round(call)
         if is_half_plan(call.plan) and call.taken and call.plan.out != call.plan.dtype:
             # a bias is of 16 bits, and goes to a result of 16 bits only
-            call.taken, call.bias, call.relu = [], None, None
+            call.taken, call.bias, call.relu, call.before = [], None, None, None
             call.plan = replace(call.plan, epilogue="default")
+
+    def _take_gelu(self, call: Call) -> None:
+        """A GELU by the tanh, and what it is of where others read that too.
+
+        It is known by its values. cublasLt's may be as rough as the tanh of the GPU, 2**-11, so
+        that it is for results which are no finer.
+        """
+        if not is_half_plan(call.plan) and call.plan.compute != "tf32":
+            return
+        found = Formula(call.out, call.group, self._readers)
+        end = next((node for node in reversed(found.order) if found.is_gelu(node)), None)
+        if end is None:
+            return
+        inner = found.behind(end)
+        outside = {node for node in inner if node is not end and self._is_read(node, inner)}
+        rounded = {node for node in inner if node.op is pointwise.stored and node in found.starts}
+        if not outside <= rounded or self._is_read(call.out, inner):
+            return
+        name = "gelu_aux" if outside else "gelu"
+        if self._fits(call, name if call.bias is None else f"{name}_bias"):
+            call.before = next(iter(outside), None)
+            call.taken += [node for node in call.group.members if node in inner]
+
+    def _is_read(self, node: Node, inner: set[Node]) -> bool:
+        """Whether anybody else reads a member."""
+        return node in self._outputs or not inner.issuperset(self._readers[node])
 
     def _round(self, call: Call) -> None:
         """Let the call write 16 bits, if they are all that is read of it."""
@@ -246,6 +275,57 @@ class Products:
         last = len(group.dims) - 1
         loops = replace(_part(group, rest), kind="loops", outer=tuple(range(last)), inner=(last,))
         return [product, loops] if rest else [product]
+
+
+class Formula:
+    """What a group computes of one value alone, element by element, and what it gives of numbers.
+
+    starts: that value, as it is read. order: the members that are functions of it.
+    """
+
+    SAMPLES = np.linspace(-6, 6, 49)
+
+    def __init__(self, x: Node, group: Group, readers: Mapping[Node, Sequence[Node]]) -> None:
+        self.values: dict[Node, np.ndarray] = {x: self.SAMPLES}
+        self.order: list[Node] = []
+        self.starts: set[Node] = set()
+        self._x = x
+        for node in group.members:
+            if node is x or node.op.family != "pointwise" or node.dtype.kind == "b":
+                continue
+            operands = [self._value(operand) for operand in node.inputs]
+            known = [value for value in operands if value is not None]
+            if len(known) < len(operands) or not any(value.ndim for value in known):
+                continue
+            if node.op in (pointwise.stored, pointwise.cast):
+                self.values[node] = known[0]  # rounding aside
+                self.starts |= {node} if known[0] is self.SAMPLES else set()
+            else:
+                with np.errstate(all="ignore"):
+                    self.values[node] = np.asarray(node.op.evaluate(*known, **dict(node.attrs)))
+            self.order.append(node)
+
+    def _value(self, node: Node) -> np.ndarray | None:
+        constant = uniform(node)
+        return self.values.get(node) if constant is None else constant.astype(np.float64)
+
+    def is_gelu(self, node: Node) -> bool:
+        x = self.SAMPLES
+        wanted = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        # constants may have been rounded to 8 bits; the GELU by erf is further away at -3
+        near = np.allclose(self.values[node], wanted, rtol=5e-3, atol=1e-4)
+        return near and node.op is not pointwise.stored and node.op is not pointwise.cast
+
+    def behind(self, end: Node) -> set[Node]:
+        """The members that `end` is made of, and itself."""
+        found: set[Node] = set()
+        pending = [end]
+        while pending:
+            node = pending.pop()
+            if node not in found and node in self.values and node is not self._x:
+                found.add(node)
+                pending += node.inputs
+        return found
 
 
 def root_of(group: Group) -> Node:
@@ -367,6 +447,9 @@ def library_launch(call: Call, masks: Mapping[Node, Buffer]) -> ProductCall:
         buffer = masks[call.mask]
         mask = Address(buffer)
         (writes if call.mask is call.relu else reads).append(buffer)
+    elif call.before is not None:
+        mask = Address(call.before)
+        writes.append(call.before)
     moved = sum(value.type.nbytes for value in (*reads, *writes) if isinstance(value, Node))
     work = 2 * plan.batch * plan.result.rows * plan.result.columns * root_depth(root)
     return ProductCall(

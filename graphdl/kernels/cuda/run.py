@@ -2,7 +2,7 @@
 
 A call that finds its arguments and results at the addresses of an earlier one replays a CUDA graph
 of all its steps; the second call with the same addresses makes that graph. Others, and programs
-whose steps ask the host (a while loop, a branch), launch step by step.
+whose steps ask the host (a while loop, a branch) or whose capture is refused, launch step by step.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -179,7 +180,10 @@ class Runner:
                 if graph is None:
                     graph = self._graphs[key] = self._captured(bases)
                 self._graphs.move_to_end(key)
-                driver.replay(graph, device.stream)
+                if graph:
+                    driver.replay(graph, device.stream)
+                else:
+                    self.execute(bases, device.stream)
             return self._failure()
 
     def timed(self, bases: Bases) -> list[float]:
@@ -204,18 +208,27 @@ class Runner:
         self._graphs.setdefault(key, None)
         while len(self._graphs) > MOST_GRAPHS:
             _, graph = self._graphs.popitem(last=False)
-            if graph is not None:
+            if graph:
                 self.device.driver.forget_graph(graph)
 
     def _captured(self, bases: Bases) -> int:
+        """The graph of all steps; 0 where the driver or a library refuses, from now on.
+
+        Steps are then launched one by one, and what is wrong beyond a refusal is said by them.
+        """
         driver, stream = self.device.driver, self.device.capture_stream
-        driver.begin_capture(stream)
         try:
-            self.execute(bases, stream)
+            driver.begin_capture(stream)
+            try:
+                self.execute(bases, stream)
+            except BaseException:
+                with suppress(DeviceError):  # a capture that has failed has no graph
+                    driver.forget_graph(driver.end_capture(stream))
+                raise
+            return driver.end_capture(stream)
         except DeviceError:
-            driver.end_capture(stream)
-            raise
-        return driver.end_capture(stream)
+            self.count = 0
+            return 0
 
     def _failure(self) -> tuple[Program, int] | None:
         """What the kernels left in the status words; asking waits for them."""
