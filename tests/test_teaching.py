@@ -96,6 +96,27 @@ def test_whole_numbers_and_what_has_no_gradient_are_shown():
     assert all(line.startswith("∂out/∂x") for line in notes)
 
 
+def test_what_has_no_derivatives_has_no_word_on_them(tmp_path):
+    both = gd.trace(lambda x: (x + 1.0, x * 2.0), 1.0)
+    assert "derivative" not in both.visualize(tmp_path / "a.svg", values=(1.0,)).read_text()
+    one = gd.trace(lambda x: x + 1.0, 1.0)
+    assert "derivative" in one.visualize(tmp_path / "b.svg", values=(1.0,)).read_text()
+
+
+def test_a_zero_has_no_sign():
+    drawing, notes = teach(gd.trace(lambda x, w: np.maximum(x * w, 0.0), 2.0, -3.0), (2.0, -3.0))
+    assert notes == ("∂out/∂x = 0 × -3 = 0", "∂out/∂w = 0 × 2 = 0")
+    assert not any("-0" in item.detail for item in drawing.items)
+
+
+def test_a_small_picture_stands_in_one_column():
+    """Ten rows are taller than wide, but they fit any window."""
+    drawing, _ = teach(gd.trace(lambda z: np.abs(z * 1j + 2) ** 2, 1 + 2j), (1 + 2j,))
+    picture = arrange(drawing)
+    assert len(picture.strips) == 1
+    assert picture.height < 860
+
+
 def test_formats_and_sizes_that_do_not_fit_are_refused(tmp_path):
     graph = gd.trace(_absolute, 1.0, 1.0, 1.0, 1.0)
     for ending in ("svg", "png", "pdf"):

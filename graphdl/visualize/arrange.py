@@ -66,6 +66,8 @@ LONGEST = 10
 NEAR = 4
 #: The picture is wrapped to be at most this many times as tall as wide, as far as bands allow.
 ASPECT = 1.5
+#: A picture no taller than this is not wrapped at all: it fits a window.
+WINDOW = 860.0
 
 EdgeKey = tuple[str, str]
 Place = tuple[str, int]
@@ -217,6 +219,8 @@ def _following(places: Iterable[Place]) -> dict[Place, Place]:
 
 def _columns(height: float, width: float) -> int:
     """Into how many columns to wrap what is this high and wide."""
+    if height <= WINDOW:
+        return 1
     return max(1, round(sqrt(height / (ASPECT * (width + PAGE_GAP)))))
 
 

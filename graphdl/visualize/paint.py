@@ -229,14 +229,12 @@ class _Painter:
     def _entries(self) -> Sequence[tuple[Colour, str, bool]]:
         kinds = {box.item.kind for box in self.picture.boxes}
         if "label" in kinds:
-            return [
-                (Colour(self.theme.value, self.theme.value), "↓ value", False),
-                (
-                    Colour(self.theme.slope, self.theme.slope),
-                    "↑ derivative of out: so far × of this step = by the box above",
-                    False,
-                ),
-            ]
+            forth, back = self.theme.value, self.theme.slope
+            numbers = [(Colour(forth, forth), "↓ value", False)]
+            if any(box.item.kind == "label" and box.item.detail for box in self.picture.boxes):
+                meaning = "↑ derivative of out: so far × of this step = by the box above"
+                numbers.append((Colour(back, back), meaning, False))
+            return numbers
         found: list[tuple[Colour, str, bool]] = []
         if self.colour == "phase":
             phases = {box.item.phase for box in self.picture.boxes if box.item.kind == "op"}

@@ -198,8 +198,8 @@ def _products(graph: Graph, slopes: _Slopes) -> tuple[str, ...]:
 def number_text(value: Values) -> str:
     """A value in few characters: a number, a few numbers, or what an array holds.
 
-    >>> number_text(np.float64(2.0)), number_text(np.arange(3)), number_text(np.ones((20, 3)))
-    ('2', '[0, 1, 2]', '1 … 1')
+    >>> number_text(np.float64(-0.0)), number_text(np.arange(3)), number_text(np.ones((20, 3)))
+    ('0', '[0, 1, 2]', '1 … 1')
     """
     value = np.asarray(value)
     if value.ndim == 0:
@@ -215,4 +215,6 @@ def number_text(value: Values) -> str:
 
 
 def _one(value: Any) -> str:
-    return str(value) if isinstance(value, (bool, np.bool_)) else f"{value:.4g}"
+    if isinstance(value, (bool, np.bool_)):
+        return str(value)
+    return f"{value + 0:.4g}"  # a zero without a sign: the product of -3 and 0 is written 0

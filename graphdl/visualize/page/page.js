@@ -194,8 +194,9 @@ class Page {
     legend.replaceChildren(
       ...parts.map((name) => swatch(name, name)),
       this.view.picture.edges.some((edge) => edge.saved) ? swatch("saved", "saved for backward") : "",
-      ...(this.model.doc.notes ? [swatch("value", "↓ value"),
-        swatch("slope", "↑ ∂ of the result below × ∂ of that op = what comes back")] : []),
+      ...(this.model.doc.notes ? [swatch("value", "↓ value")] : []),
+      ...(this.view.picture.boxes.some((box) => box.kind === "label" && box.detail)
+        ? [swatch("slope", "↑ ∂ of the result below × ∂ of that op = what comes back")] : []),
       ...this.differences(swatch),
     );
   }
