@@ -1,4 +1,4 @@
-"""From the text of a kernel to LLVM IR, through Numba's type inference and lowering.
+"""From the text of a kernel to LLVM IR, through Numba's types and lowering.
 
 Numba's own CPU target is not used. It would load the whole of `numba.np` at the first compile,
 wrap every kernel for Python, link it with a runtime, and optimise and verify each layer by itself.
@@ -9,8 +9,9 @@ the contexts here install just that, and the result is one C function
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from llvmlite import ir as llvmir
@@ -20,7 +21,6 @@ from numba.core import (
     callconv,
     cgutils,
     compiler,
-    interpreter,
     ir,
     lowering,
     types,
@@ -29,17 +29,18 @@ from numba.core import (
 from numba.core.analysis import compute_cfg_from_blocks
 from numba.core.base import BaseContext
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.errors import NumbaError
+from numba.core.errors import LoweringError, NumbaError
 from numba.core.funcdesc import PythonFunctionDescriptor
 from numba.core.ssa import reconstruct_ssa
 from numba.core.targetconfig import ConfigStack
-from numba.core.typed_passes import PreLowerStripPhis, type_inference_stage
+from numba.core.typed_passes import PreLowerStripPhis
 from numba.core.typing import builtins as numba_typing
 from numba.core.typing.templates import Registry as TypingRegistry
 from numba.core.typing.templates import builtin_registry
 from numba.cpython import builtins, numbers  # noqa: F401  (they register operators)
 
-from graphdl.kernels.cpu import intrinsics, llvm
+from graphdl.kernels.cpu import intrinsics, llvm, reading
+from graphdl.kernels.cpu.inference import infer
 from graphdl.kernels.cpu.scalars import DEFINITIONS
 from graphdl.kernels.cpu.transposition import TRANSPOSITIONS
 from graphdl.kernels.source import KernelError
@@ -81,6 +82,20 @@ class _Typing(typing.BaseContext):  # type: ignore[misc]
         ]
         self.install_registry(operators)
         self.install_registry(intrinsics.typing_registry)
+        self._signatures: dict[tuple[Any, ...], Any] = {}
+
+    def signature(self, function: Any, arguments: tuple[Any, ...]) -> Any:
+        """What a call means: of an intrinsic, or of an operator, which Numba knows by its own name.
+
+        Numba tries the rules of an operator one by one; here each is asked once in a process.
+        """
+        if isinstance(function, intrinsics.IntrinsicType):
+            return function.get_call_type(self, arguments, {})
+        key = function, *map(types.unliteral, arguments)
+        if key not in self._signatures:
+            known = function if isinstance(function, str) else self.resolve_value_type(function)
+            self._signatures[key] = self.resolve_function_type(known, key[1:], {})
+        return self._signatures[key]
 
 
 def _is_of_numbers(template: type) -> bool:
@@ -100,10 +115,18 @@ class _Target(BaseContext):  # type: ignore[misc]
         return _PlainC(self)
 
     def get_function(self, fn: Any, sig: Any, _firstcall: bool = True) -> Any:
-        if not isinstance(fn, intrinsics.IntrinsicType):
-            return super().get_function(fn, sig, _firstcall)
-        emit = fn.implementation(sig)
-        return lambda builder, args, loc=None: emit(self, builder, sig, args)
+        """What emits the code of a call, found once for each signature of an operator."""
+        if isinstance(fn, intrinsics.IntrinsicType):
+            emit = fn.implementation(sig)
+            return lambda builder, args, loc=None: emit(self, builder, sig, args)
+        key = fn, sig.return_type, sig.args
+        if key not in self._found:
+            self._found[key] = super().get_function(fn, sig, _firstcall)
+        return self._found[key]
+
+    @cached_property
+    def _found(self) -> dict[Any, Any]:
+        return {}
 
     def add_linking_libs(self, libs: Any) -> None:
         if libs:
@@ -153,8 +176,9 @@ class _Distinct(values.MDValue):  # type: ignore[misc]
         return id(self)
 
 
-def _accumulated(blocks: Mapping[int, Any]) -> set[str]:
-    """The variables that hold a step of an accumulation: `s = s + x`, `s *= x`, `s = add(s, x)`.
+def _accumulated(blocks: Mapping[int, Any]) -> set[int]:
+    """The identities of the assignments that are a step of an accumulation: `s = s + x`, `s *= x`,
+    `s = add(s, x)`.
 
     Only these steps may be reordered, which is what lets a sum be done in vectors.
     """
@@ -164,7 +188,7 @@ def _accumulated(blocks: Mapping[int, Any]) -> set[str]:
         if isinstance(assign.value, ir.Var):
             name_of[assign.value.name] = assign.target.unversioned_name
     return {
-        assign.target.name
+        id(assign)
         for assign in assigns
         if isinstance(assign.value, ir.Expr)
         and assign.value.op in ("binop", "inplace_binop", "call")
@@ -223,9 +247,40 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
         self.builder.lanes_groups = (
             None if not groups else self.module.add_metadata(groups) if many else groups[0]
         )
-        super().lower_block(block)
+        try:
+            for inst in block.body:
+                self.loc = inst.loc
+                self.lower_inst(inst)
+        except Exception as error:
+            raise LoweringError(f'{error} in "{inst}"', self.loc) from error
         if label in self._latches:
             self.builder.block.terminator.set_metadata("llvm.loop", self._latches[label])
+
+    def lower_inst(self, inst: Any) -> None:
+        """What Numba does, without a description of each instruction for its debugger."""
+        if isinstance(inst, ir.Assign):
+            value = self.lower_assign(self.typeof(inst.target.name), inst)
+            self.storevar(value, inst.target.name)
+        else:
+            super().lower_inst(inst)
+
+    def _find_singly_assigned_variable(self) -> None:
+        """The variables that are assigned once and used in that block alone need no memory."""
+        homes: dict[str, int] = {}
+        elsewhere: set[str] = set()
+        for label, block in self.func_ir.blocks.items():
+            for inst in block.body:
+                target = inst.target.name if isinstance(inst, ir.Assign) else None
+                used = inst.value if target else inst
+                for name in reading.used_in(used):
+                    if homes.get(name) != label:
+                        elsewhere.add(name)
+                if target in homes:
+                    elsewhere.add(target)
+                elif target:
+                    homes[target] = label
+        self._singly_assigned_vars = homes.keys() - elsewhere
+        self._blk_local_varmap: dict[str, Any] = {}
 
     def lower_binop(self, resty: Any, expr: Any, op: Any) -> Any:
         """Lower an operator of the text, leaving LLVM the freedom that RELAXED describes.
@@ -241,7 +296,7 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
         return result
 
     def lower_assign(self, ty: Any, inst: Any) -> Any:
-        self._is_step = inst.target.name in self._accumulated
+        self._is_step = id(inst) in self._accumulated
         value = super().lower_assign(ty, inst)
         if self._is_step and self._may_reorder(inst.value):
             opname = getattr(value, "opname", None)
@@ -256,13 +311,17 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
         function = self.typeof(expr.func.name)
         return getattr(function, "name_in_text", "") in ("add", "subtract", "multiply")
 
-    def _lower_call_normal(self, fnty: Any, expr: Any, signature: Any) -> Any:
+    def lower_call(self, resty: Any, expr: Any) -> Any:
+        """Every function that a kernel calls is an intrinsic."""
+        function, signature = self.typeof(expr.func.name), self.fndesc.calltypes[expr]
+        emit, kinds = function.implementation(signature), signature.args
         if self._is_step and isinstance(signature.return_type, types.Float):
-            step = intrinsics.FLOAT_STEPS.get(getattr(fnty, "name_in_text", ""))
+            step = intrinsics.FLOAT_STEPS.get(function.name_in_text)
             if step is not None:
-                args = [self._cast_var(arg, signature.return_type) for arg in expr.args]
-                return step(self.context, self.builder, signature, args)
-        return super()._lower_call_normal(fnty, expr, signature)
+                emit, kinds = step, [signature.return_type] * len(kinds)
+        args = [self._cast_var(x, kind) for x, kind in zip(expr.args, kinds, strict=True)]
+        value = emit(self.context, self.builder, signature, args)
+        return self.context.cast(self.builder, value, signature.return_type, resty)
 
     def alloca_lltype(self, name: str, lltype: Any, datamodel: Any = None) -> Any:
         return cgutils.alloca_once(self.builder, lltype, name=name)
@@ -307,11 +366,15 @@ def compiled_names() -> Mapping[str, Any]:
     }
 
 
-def _define(text: str, filename: str) -> Any:
+def _read(text: str, filename: str) -> ir.FunctionIR:
     """The function `kernel` that the text defines, over the names that the compiler knows."""
-    namespace = {**compiled_names(), **_users(text), "__name__": intrinsics.__name__}
-    exec(compile(text, filename, "exec"), namespace)
-    return namespace["kernel"]
+    known = {**compiled_names(), **_users(text)}
+    tree = ast.parse(text, filename)
+    namespace: dict[str, Any] = {"__name__": intrinsics.__name__}
+    exec(compile(tree, filename, "exec"), namespace)
+    identity = bytecode.FunctionIdentity.from_function(namespace["kernel"])
+    definition = next(x for x in tree.body if isinstance(x, ast.FunctionDef) and x.name == "kernel")
+    return reading.function_ir(identity, definition, known)
 
 
 def _users(text: str) -> Mapping[str, Any]:
@@ -345,19 +408,18 @@ def llvm_ir(text: str, symbol: str, filename: str) -> str:
 def _lowered(text: str, symbol: str, filename: str) -> str:
     typing_context, target_context = _contexts()
 
-    identity = bytecode.FunctionIdentity.from_function(_define(text, filename))
-    function = interpreter.Interpreter(identity).interpret(bytecode.ByteCode(identity))
-    function = reconstruct_ssa(function)
-    inferred = type_inference_stage(
-        typing_context, target_context, function, _ARGUMENTS, types.none
-    )
-    function = PreLowerStripPhis()._strip_phi_nodes(function)
+    function = _read(text, filename)
+    inferred = infer(typing_context, function, _ARGUMENTS)
+    if not inferred.is_uniform:
+        function = reconstruct_ssa(function)
+        inferred = infer(typing_context, function, _ARGUMENTS)
+        function = PreLowerStripPhis()._strip_phi_nodes(function)
 
     library = _Library()
     descriptor = PythonFunctionDescriptor.from_specialized_function(
         function,
         inferred.typemap,
-        inferred.return_type,
+        types.none,
         inferred.calltypes,
         mangler=lambda *args, **kwargs: symbol,
         inline=False,

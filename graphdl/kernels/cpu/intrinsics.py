@@ -59,24 +59,26 @@ class IntrinsicType(types.Callable, types.Opaque):  # type: ignore[misc]
         self.intrinsic = intrinsic
         self.name_in_text = intrinsic.__name__
         self._resolved: dict[tuple[Any, ...], Any] = {}
+        self._emitters: dict[tuple[Any, tuple[Any, ...]], Callable[..., Any]] = {}
         super().__init__(f"intrinsic({intrinsic.__name__} at {id(intrinsic)})")
 
     def get_call_type(self, context: Any, args: tuple[Any, ...], kws: Any) -> Any:
         if not self.intrinsic.prefer_literal:
             args = tuple(map(types.unliteral, args))
         if args not in self._resolved:
-            self._resolved[args] = self.intrinsic.define(context, *args)
-        resolved = self._resolved[args]
-        if resolved is None:
-            raise TypingError(f"{self.intrinsic.__name__} does not take {args}")
-        return resolved[0]
+            resolved = self.intrinsic.define(context, *args)
+            if resolved is None:
+                raise TypingError(f"{self.intrinsic.__name__} does not take {args}")
+            found, emit = resolved
+            self._resolved[args] = found
+            self._emitters.setdefault((found.return_type, found.args), emit)
+        return self._resolved[args]
 
     def implementation(self, sig: Any) -> Callable[..., Any]:
         """What emits the code of a call: f(context, builder, sig, args) -> the result."""
-        for found in self._resolved.values():
-            if found is not None and found[0] == sig:
-                emit: Callable[..., Any] = found[1]
-                return emit
+        emit = self._emitters.get((sig.return_type, sig.args))
+        if emit is not None:
+            return emit
         raise LookupError(f"{self.intrinsic.__name__} was not called as {sig}")
 
     def get_call_signatures(self) -> tuple[tuple[Any, ...], bool]:
