@@ -10,7 +10,7 @@ the contexts here install just that, and the result is one C function
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from typing import Any
 
@@ -261,8 +261,22 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
         if isinstance(inst, ir.Assign):
             value = self.lower_assign(self.typeof(inst.target.name), inst)
             self.storevar(value, inst.target.name)
+        elif isinstance(inst, ir.SetItem):
+            self._element(
+                intrinsics.store, self.fndesc.calltypes[inst], inst.target, inst.index, inst.value
+            )
         else:
             super().lower_inst(inst)
+
+    def lower_getitem(self, resty: Any, expr: Any, value: Any, index: Any, signature: Any) -> Any:
+        loaded = self._element(intrinsics.load, signature, value, index)
+        return self.context.cast(self.builder, loaded, signature.return_type, resty)
+
+    def _element(self, emit: Callable[..., Any], signature: Any, *operands: Any) -> Any:
+        """A load or a store: only pointers have elements."""
+        pairs = zip(operands, signature.args, strict=True)
+        values = [self._cast_var(operand, kind) for operand, kind in pairs]
+        return emit(self.context, self.builder, signature, values)
 
     def _find_singly_assigned_variable(self) -> None:
         """The variables that are assigned once and used in that block alone need no memory."""

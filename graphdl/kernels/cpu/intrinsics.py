@@ -175,8 +175,8 @@ def tag_access(builder: Any, instruction: Any) -> Any:
     return instruction
 
 
-@lowering_registry.lower(operator.getitem, Pointer, types.int64)  # type: ignore[untyped-decorator]
-def _load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """The element of a pointer."""
     pointer, index = args
     data = builder.load(builder.gep(pointer, [index]))
     if sig.args[0].constant:
@@ -185,8 +185,8 @@ def _load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_data_as_value(builder, sig.return_type, data)
 
 
-@lowering_registry.lower(operator.setitem, Pointer, types.int64, types.Any)  # type: ignore[untyped-decorator]
-def _store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Write the element of a pointer."""
     pointer, index, value = args
     data = context.get_value_as_data(builder, sig.args[0].dtype, value)
     tag_access(builder, builder.store(data, builder.gep(pointer, [index])))
@@ -353,12 +353,6 @@ def _iternext(context: Any, builder: Any, sig: Any, args: Any, result: Any) -> N
     builder.store(builder.add(value, builder.load(step_at)), value_at)
     result.set_valid(is_valid)
     result.yield_(value)
-
-
-@lowering_registry.lower("static_getitem", types.BaseTuple, types.Any)  # type: ignore[untyped-decorator]
-def _unpack(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """The element of a tuple of an assignment such as `a, b = table[0], table[1]`."""
-    return builder.extract_value(*args)
 
 
 # -- numbers --------------------------------------------------------------------------------------
