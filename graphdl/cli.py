@@ -1,4 +1,4 @@
-"""The command `graphdl`: a demonstration, what this installation can use, the kernel cache."""
+"""The command `graphdl`: a demonstration, what there is to use, what it costs, the kernel cache."""
 
 import argparse
 import ctypes
@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import graphdl
-from graphdl import shell
+from graphdl import machine, shell
 from graphdl.errors import GraphError
 from graphdl.examples import digits
 from graphdl.kernels import cache
@@ -89,6 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="versions, processor, threads, cache, CUDA")
     info.set_defaults(run=_info)
 
+    tune = commands.add_parser(
+        "tune",
+        help="measure what the machine costs",
+        description="Measure what copying, multiplying, exp and sharing work cost on this machine, "
+        "in about ten seconds, and keep it beside the compiled kernels. Programs that are compiled "
+        "from then on are cut into kernels, blocks and jobs by it.",
+    )
+    tune.set_defaults(run=_tune)
+
     cached = commands.add_parser("cache", help="the compiled kernels kept on disk")
     actions = cached.add_subparsers(metavar="action", required=True)
     actions.add_parser("info", help="where they are, how many, how large").set_defaults(
@@ -153,6 +162,45 @@ def _visualize(options: argparse.Namespace) -> int:
     return 0
 
 
+# tune
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from graphdl import tuning  # compiles: nothing else here needs it
+
+    print(f"measuring {machine.processor()}, {pool.usable_cores()} cores")
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > pool.usable_cores() / 2:
+        print("other programs keep the processor busy: better measure again when it is idle")
+    old, new = machine.current(), tuning.measured()
+    path = machine.keep(new)
+    rows = [("", "before", "now", "")]
+    for name, what in tuning.DESCRIPTIONS.items():
+        before, now = (_nanoseconds(getattr(times, name)) for times in (old, new))
+        rows.append((name, before, now, what))
+    for name, before, now, what in rows:
+        print(f"{name:<13} {before:>11} {now:>11}  {what}".rstrip())
+    print(f"written to {path}")
+    return 0
+
+
+def _nanoseconds(time: float) -> str:
+    return f"{time:.3g} ns" if time < 1000 else f"{time:,.0f} ns"
+
+
+def _machine_rows() -> list[tuple[str, str]]:
+    known = machine.known()
+    times = ", ".join(
+        f"{name} {_nanoseconds(getattr(known.machine, name))}" for name in machine.MEASURED
+    )
+    levels = (known.machine.second_level, known.machine.third_level)
+    sizes = " and ".join(f"{size / 2**20:.3g} MiB" for size in levels)
+    return [
+        ("caches", f"{sizes} in the second and third level"),
+        ("costs", times),
+        ("costs are", known.origin),
+    ]
+
+
 # info
 
 
@@ -168,6 +216,7 @@ def _info(options: argparse.Namespace) -> int:
         ("processor", f"{cpu}: {' '.join(vectors) or 'no vector instructions known'}"),
         ("threads", _threads()),
         ("cache", _cache_line()),
+        *_machine_rows(),
         ("CUDA", cuda_summary()),
         ("CUDA packages", cuda_packages()),
     ]

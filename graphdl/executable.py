@@ -533,7 +533,7 @@ class Executable:
                 launch.bytes,
                 launch.flops,
                 launch.iterations,
-                launch.cost > build.SHARE and launch.iterations > 1,
+                build.is_worth_sharing(launch.cost) and launch.iterations > 1,
             )
             for launch, kernel in self._running
         )

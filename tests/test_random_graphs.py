@@ -78,7 +78,7 @@ def test_blocks_and_threads(f):
     with (
         mock.patch.object(nest_launch, "BLOCK", 8),
         mock.patch.object(nest_launch, "MOST_PARTIALS", 3),
-        mock.patch.object(build, "SHARE", 0),
+        mock.patch.object(build, "is_worth_sharing", return_value=True),
     ):
         check(f, gd.compile(f)(*f.inputs))
 

@@ -3,19 +3,18 @@
 Fusion leaves the groups in the order of the graph, which begins with what the first output needs.
 The gradient of the first layer's weights would so be the first of all gradients, and each layer's
 values would wait until the backward pass has come to its end. A group that frees at least as much
-as it takes can be done at once: from then on no more memory is in use than before.
+as it takes can be done at once: from then on no more memory is in use than before. That is worth
+it for more than the second-level cache holds: below, it counts more that kernels which do not
+depend on each other, such as the gradients of all weights, start the threads once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphdl import machine
 from graphdl.compiler.fuse import Group, awaited, origins, stored
 from graphdl.graph import Graph, Node
-
-#: Bytes that are worth it. Less fits the caches, and there it counts more that kernels which do not
-#: depend on each other, such as the gradients of all weights, start the threads once.
-WORTHWHILE = 1 << 20
 
 
 class _Plan:
@@ -63,7 +62,7 @@ class _Plan:
         ending = [v for v in self.reads[number] & self.temporary if len(self.readers[v]) == 1]
         freed = sum(value.type.nbytes for value in ending)
         taken = sum(value.type.nbytes for value in self.writes[number])
-        return freed >= max(taken, WORTHWHILE)
+        return freed >= max(taken, machine.current().second_level)
 
 
 def ordered(graph: Graph, groups: Sequence[Group]) -> list[Group]:

@@ -18,7 +18,7 @@ from graphdl.explain.parts import (
     RuleUse,
 )
 from graphdl.graph import Graph, Node
-from graphdl.kernels.cpu.build import SHARE
+from graphdl.kernels.cpu.build import is_worth_sharing
 from graphdl.kernels.memory import is_idle
 from graphdl.kernels.program import Launch, Memory, Program, Value
 from graphdl.ops import control
@@ -111,7 +111,7 @@ def _kernel(number: int, launch: Launch, graph: Graph, group_of: Mapping[Node, i
         next((group_of[node] for node in launch.nodes if node in group_of), -1),
         computes,
         launch.iterations,
-        launch.cost > SHARE and launch.iterations > 1,
+        is_worth_sharing(launch.cost) and launch.iterations > 1,
         launch.bytes,
         launch.flops,
     )

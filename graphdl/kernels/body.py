@@ -12,7 +12,6 @@ from graphdl.compiler.materialise import copy
 from graphdl.compiler.view import is_movement
 from graphdl.errors import GraphError
 from graphdl.graph import Node
-from graphdl.kernels.special_functions import SPECIAL_FUNCTIONS
 from graphdl.kernels.suffixes import SUFFIXES
 from graphdl.ops import movement, pointwise
 from graphdl.ops.update import update
@@ -30,35 +29,11 @@ class _Suffix(dict[Dtype, str]):
 
 SUFFIX = _Suffix({np.dtype(dtype): suffix for suffix, dtype in SUFFIXES.items()})
 
-#: Rough cost of an element in nanoseconds on one core, when vectorised; 0.15 where none is given.
-#: Only its order of magnitude matters: what is saved in a row rather than computed twice, and what
-#: is worth the 3 us that it takes to share a launch among threads.
-COST: dict[str, float] = {
-    **dict.fromkeys(("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sigmoid"), 1.0),
-    **dict.fromkeys(("tanh", "softplus", "sin", "cos", "tan", "sinh", "cosh", "erf", "erfc"), 2.0),
-    **dict.fromkeys(("arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh"), 2.0),
-    **dict.fromkeys(("power", "arctan2", "hypot", "cbrt", "logaddexp", "logaddexp2"), 4.0),
-    **dict.fromkeys(("divide", "sqrt", "reciprocal", "floor_divide", "remainder", "fmod"), 0.5),
-    **dict.fromkeys(("gcd", "lcm"), 20.0),
-    **dict.fromkeys(SPECIAL_FUNCTIONS, 50.0),
-    **dict.fromkeys(("loggamma_sample", "loggamma_slope", "poisson_sample"), 20.0),
-    **dict.fromkeys(("philox", "philox_wide", "ndtri"), 2.0),
-}
-
-#: The same of a function of the user's, of which nothing is known.
-USER_COST = 2.0
-
 IDENTITY = {"sum": 0, "prod": 1, "any": False, "all": True}
 COMBINE = {
     "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum",
     "any": "logical_or", "all": "logical_and",
 }  # fmt: skip
-
-
-def cost_of(node: Node) -> float:
-    """Nanoseconds that one element of the node takes."""
-    cost = USER_COST if node.op.symbol else COST.get(node.op.name, 0.15)
-    return cost * (2.0 if node.dtype.itemsize == 8 else 1.0)
 
 
 def number(value: Any, dtype: Dtype) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 import threading
 import time
 import warnings
@@ -27,6 +26,8 @@ from pathlib import Path
 
 import llvmlite
 from msgspec import Struct
+
+from graphdl.folder import directory as directory
 
 #: Bytes that the cache may take; the entries not used for the longest time go first.
 SIZE_LIMIT = 128 << 20
@@ -82,24 +83,6 @@ def key_of(text: str, target: str) -> str:
 
 
 # -- the directory ---------------------------------------------------------------------------------
-
-
-def directory() -> Path | None:
-    """Where entries are kept; None if there is no such place.
-
-    $GRAPHDL_CACHE_DIR, or `graphdl` in the user's cache folder as the platform has it.
-    """
-    chosen = os.environ.get("GRAPHDL_CACHE_DIR")
-    if chosen:
-        return Path(os.path.expanduser(chosen))
-    variable, default = {
-        "darwin": ("", "~/Library/Caches"),
-        "win32": ("LOCALAPPDATA", "~/AppData/Local"),
-    }.get(sys.platform, ("XDG_CACHE_HOME", "~/.cache"))
-    base = os.environ.get(variable) or os.path.expanduser(default)
-    if base.startswith("~") or not os.path.isabs(base):  # nobody knows the user's home
-        return None
-    return Path(base, "graphdl")
 
 
 def source_path(key: str) -> Path | None:

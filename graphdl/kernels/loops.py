@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
+from graphdl.compiler.costs import cost_of
 from graphdl.compiler.fuse import (
     ALL,
     COLUMN,
@@ -28,7 +29,6 @@ from graphdl.compiler.fuse import (
 from graphdl.compiler.view import view_of
 from graphdl.errors import GraphError
 from graphdl.graph import Node
-from graphdl.kernels.body import cost_of
 from graphdl.kernels.program import Address, Buffer, Word
 from graphdl.ops import indexing, movement
 from graphdl.ops.update import update

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from graphdl import machine
 from graphdl.compiler.contract import roles
+from graphdl.compiler.costs import work
 from graphdl.compiler.fuse import Group, is_scalar, through
 from graphdl.compiler.rows import ROOTS, Strides, along, is_depthwise, walk
 from graphdl.compiler.view import View, view_of
 from graphdl.graph import Node
-from graphdl.kernels.body import SUFFIX, constant_of, cost_of, expression, plain
+from graphdl.kernels.body import SUFFIX, constant_of, expression, plain
 from graphdl.kernels.cpu import convolution as dense
 from graphdl.kernels.cpu import depthwise, patches, product
 from graphdl.kernels.program import Address, Entry, Launch, Word
@@ -17,11 +19,6 @@ from graphdl.kernels.source import KernelSource
 from graphdl.ops import contraction, convolution, movement, pointwise
 from graphdl.ops.convolution import axes_of
 from graphdl.types import Dtype, Shape, contiguous_strides
-
-#: Nanoseconds a multiply-add takes one core, to decide whether threads share a product.
-MULTIPLY_ADD = 0.012
-#: Nanoseconds a byte takes from the third-level cache: what a product with few rows waits for.
-BYTE = 0.05
 
 
 def _strides(shape_strides: Shape, labels: tuple[int, ...], wanted: tuple[int, ...]) -> int:
@@ -284,12 +281,13 @@ def _launch(
     elements = writer.root.type.size
     reads = tuple(dict.fromkeys((*writer.factors, *writer.reads)))
     moved = sum(node.type.nbytes for node in (*reads, *writer.stored))
-    work = multiply_adds * MULTIPLY_ADD + elements * sum(cost_of(node) for node in members)
+    times = machine.current()
+    computing = multiply_adds * times.multiply_add + elements * work(members)
     return Launch(
         source,
         words,
         iterations,
-        max(work, moved * BYTE),
+        max(computing, moved * times.cached_byte),  # a product with few rows waits for the bytes
         reads,
         tuple(writer.stored),
         tuple(_in_place(writer)),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from graphdl import machine
+from graphdl.compiler.costs import cost_of, work
 from graphdl.compiler.fuse import ALL, COLUMN, ROW, Group, origins
 from graphdl.graph import Node
-from graphdl.kernels.body import COMBINE, SUFFIX, cost_of, identity
+from graphdl.kernels.body import COMBINE, SUFFIX, identity
 from graphdl.kernels.loops import TILE_ROWS, Loops
 from graphdl.kernels.nest import NestText
 from graphdl.kernels.program import Address, Buffer, Launch, Word
@@ -104,13 +106,13 @@ def _launch(
     }
     if loops.uses_status:
         writes.append(loops.status)
-    cost = elements * sum(cost_of(node) for node in loops.group.members)
     moved = traffic(loops, elements)
+    cost = elements * work(loops.group.members) + moved * machine.current().memory_byte
     return Launch(
         source,
         words,
         blocks,
-        cost + 0.1 * moved,
+        cost,
         reads,
         tuple(writes),
         tuple(in_place(loops)),

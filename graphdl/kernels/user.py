@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from msgspec import Struct, field
 
+from graphdl.compiler.costs import USER_COST
 from graphdl.compiler.view import view_of
 from graphdl.graph import Node
-from graphdl.kernels.body import USER_COST
 from graphdl.kernels.program import Address, Check, Launch, Word
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import control

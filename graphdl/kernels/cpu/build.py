@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from graphdl import machine
 from graphdl.kernels.callbacks import calls_python
 from graphdl.kernels.cpu import blas, control_code, cores, entry, entry_code, native
 from graphdl.kernels.cpu.entry import Tree
@@ -32,8 +33,6 @@ from graphdl.kernels.program import (
 from graphdl.kernels.schedule import levels
 from graphdl.types import TensorType
 
-#: Nanoseconds of work beyond which threads share a launch: a parallel one costs about 3 us.
-SHARE = 15_000
 #: Nanoseconds of work beyond which other Python threads may run meanwhile.
 LONG = 50_000
 #: Parts of a shared launch: enough that a thread that is late holds up little.
@@ -222,12 +221,12 @@ def _rows(
         loops = [i for i in running if _shares_itself(program.launches[i])]
         others = [i for i in running if i not in loops]
         cost = sum(program.launches[i].cost for i in others)
-        if cost > SHARE and len(others) > 1:
+        if is_worth_sharing(cost) and len(others) > 1:
             table, count = multi_table(map(words, others))
             multi_words = (multi, table.ctypes.data, count, min(count, PARTS * 2))
             rows.append(Row(multi_words, tuple(others), table))
         else:
-            parts = PARTS if cost > SHARE else 1
+            parts = PARTS if is_worth_sharing(cost) else 1
             for i in others:
                 launch = words(i)
                 rows.append(Row((*launch, min(launch[2], parts)), (i,)))
@@ -235,9 +234,17 @@ def _rows(
     return rows
 
 
+def is_worth_sharing(cost: float) -> bool:
+    """Whether threads share so many nanoseconds of work."""
+    return cost > machine.current().share
+
+
 def _shares_itself(launch: Launch) -> bool:
     """Whether a loop or a branch has steps that threads share."""
-    return any(sum(inner.cost for inner in body.program.launches) > SHARE for body in launch.bodies)
+    return any(
+        is_worth_sharing(sum(inner.cost for inner in body.program.launches))
+        for body in launch.bodies
+    )
 
 
 def _address(launch: Launch, kernel: native.Kernel | None) -> int:

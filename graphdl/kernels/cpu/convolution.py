@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from graphdl import machine
 from graphdl.kernels.cpu import product, tiles
 from graphdl.kernels.cpu.assembler import Function, Value
 from graphdl.kernels.cpu.patches import (
@@ -413,7 +414,8 @@ def filter_gradient_table(
     """
     r = host_registers(what.dtype)
     segments = segments_of(what)
-    wanted = max(1, min(product.JOBS_PER_CORE * product.cores(), what.multiply_adds // product.JOB))
+    least = machine.current().job
+    wanted = max(1, min(product.JOBS_PER_CORE * product.cores(), what.multiply_adds // least))
 
     def width(step: Step) -> int:
         return -(-step.count * step.length // r.panel) * r.panel

@@ -22,6 +22,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from graphdl import machine
 from graphdl.kernels import cache as object_cache
 from graphdl.kernels.cpu import llvm, tiles
 from graphdl.kernels.cpu.assembler import Function, Value
@@ -47,9 +48,8 @@ BAND, NEAR = 64, 1 << 20
 #: The largest number of columns of a block.
 WIDEST = 512
 
-#: Jobs that a large product is cut into for each core, so that a core which is late matters less,
-#: and the least work of a job, in multiply-adds (10 us).
-JOBS_PER_CORE, JOB = 2, 500_000
+#: Jobs that a large product is cut into for each core, so that a core which is late matters less.
+JOBS_PER_CORE = 2
 #: What an element costs beyond its sum, in multiply-adds: to pack one of b, to pack or read one of
 #: a, and to pass one of c through an epilogue.
 PACK_COST, GATHER_COST, READ_COST, STORE_COST = 16, 8, 2, 20
@@ -576,10 +576,11 @@ def packed_blocks(product: Product, depth: int, a_adjacent: bool = True) -> tupl
     r = host_registers(product.dtype)
     m, n, k, size = product.m, product.n, product.k, r.size
     unit = 2 * r.panel if n > r.panel and r.many else r.panel
-    widest = _even(n, min(WIDEST, PANELS_BYTES // size // depth // unit * unit), unit)
+    room = min(PANELS_BYTES, 3 * machine.current().second_level // 8)
+    widest = _even(n, min(WIDEST, max(1, room // size // depth // unit) * unit), unit)
     batch = product.batch[0] * product.batch[1]
     work = batch * m * max(n, r.panel) * (k + STORE_COST)
-    wanted = max(1, min(JOBS_PER_CORE * cores(), work // JOB))
+    wanted = max(1, min(JOBS_PER_CORE * cores(), work // machine.current().job))
     busy = min(cores(), wanted)
     least = max(1, _parts(n, widest))
 

@@ -109,24 +109,40 @@ def _kernel(kind: str) -> int:
     return llvm.load({name: llvm.object_code(text)})[name]
 
 
-def _best(kernel: int, table: np.ndarray, n: int, parts: int) -> float:
+def _best(kernel: int, table: np.ndarray, n: int, parts: int, repeats: int = _REPEATS) -> float:
     """The least time of some runs, in seconds."""
     row = np.array([[kernel, table.ctypes.data, n, parts]], np.int64)
     program = Tape(row, keep=(table,))
     times = []
-    for _ in range(_REPEATS):
+    for _ in range(repeats):
         start = time.perf_counter()
         tape.run(program)
         times.append(time.perf_counter() - start)
     return min(times)
 
 
-def copy_bandwidth() -> float:
-    """Bytes a second that all threads read and write together, copying a large array."""
-    room = [np.ones(_COPIED + _LINE, np.uint8) for _ in range(2)]
+def copy_bandwidth(nbytes: int = _COPIED) -> float:
+    """Bytes a second that all threads read and write together, copying an array of that size."""
+    table, room = _copying(nbytes)
+    seconds = _best(_kernel("copy"), table, nbytes // _LINE, 8 * pool.num_threads())
+    del room
+    return 2 * nbytes / seconds
+
+
+def sharing_time() -> float:
+    """Seconds that it takes to have all threads share a launch, whose work is next to nothing."""
+    parts = 2 * pool.num_threads()
+    table, room = _copying(parts * _LINE)
+    alone, shared = (_best(_kernel("copy"), table, parts, count, 200) for count in (1, parts))
+    del room
+    return max(shared - alone, 0.0)
+
+
+def _copying(nbytes: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The table of the kernel that copies, and the arrays that it names."""
+    room = [np.ones(nbytes + _LINE, np.uint8) for _ in range(2)]
     places = [-(-array.ctypes.data // _LINE) * _LINE for array in room]
-    lines, parts = _COPIED // _LINE, 8 * pool.num_threads()
-    return 2 * _COPIED / _best(_kernel("copy"), np.array(places, np.int64), lines, parts)
+    return np.array(places, np.int64), room
 
 
 def fma_rate(dtype: str) -> float:

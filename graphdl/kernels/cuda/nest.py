@@ -23,9 +23,10 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from graphdl.compiler.costs import cost_of
 from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group, counts
 from graphdl.graph import Node
-from graphdl.kernels.body import COMBINE, SUFFIX, cost_of
+from graphdl.kernels.body import COMBINE, SUFFIX
 from graphdl.kernels.cuda import teams
 from graphdl.kernels.cuda.copying import kept_launches
 from graphdl.kernels.cuda.launch import (

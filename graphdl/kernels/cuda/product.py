@@ -21,11 +21,12 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from graphdl.compiler.contract import roles
+from graphdl.compiler.costs import cost_of
 from graphdl.compiler.fuse import Group
 from graphdl.compiler.rows import ROOTS
 from graphdl.compiler.view import View, view_of
 from graphdl.graph import Node
-from graphdl.kernels.body import SUFFIX, cost_of
+from graphdl.kernels.body import SUFFIX
 from graphdl.kernels.cuda.launch import BLOCK, DeviceLaunch
 from graphdl.kernels.cuda.nest import DeviceLoops, DeviceText
 from graphdl.kernels.nest_launch import in_place, name_of
