@@ -13,7 +13,7 @@ from typing import Any
 from bench import machine
 from bench.cases import Target
 from bench.peers import CONTESTANTS, FLOOR, PACKAGES
-from bench.work import Peak, Work
+from bench.work import Bound, Peak, Work, bound_of
 
 US = "graphdl"
 UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
@@ -144,16 +144,26 @@ def ratio(above: Outcome | None, below: Outcome | None) -> str:
     )
 
 
-def case_table(case: CaseReport) -> str:
-    """Median, minimum, speed relative to the best peer, time relative to the floor, error."""
+def of_peak(outcome: Outcome, bound: Bound) -> str:
+    """The share of peak arithmetic that a contestant reaches, by median and minimum."""
+    return f"{bound.arithmetic / outcome.median:.0%} ({bound.arithmetic / outcome.minimum:.0%})"
+
+
+def case_table(case: CaseReport, peak: Peak | None = None) -> str:
+    """Median, minimum, speed relative to the best peer, time relative to the floor, error.
+
+    Where arithmetic binds, also the share of the peak of multiply-adds that each one reaches.
+    """
     measure = case.measure
-    head = ["", "median", "minimum", measure.beside_peers, measure.beside_floor, "error"]
+    head = ["", "median", "minimum", measure.beside_peers, measure.beside_floor, "of peak", "error"]
     floors = case.timed((FLOOR,))
     floor = floors[0] if floors else None
+    bound = bound_of(case.work, peak)
+    binds = bound is not None and bound.binds == "arithmetic"
     rows = [head]
     for outcome in case.outcomes:
         if not outcome.samples:
-            rows.append([outcome.label, "-", "-", "-", "-", error(outcome)])
+            rows.append([outcome.label, "-", "-", "-", "-", "-", error(outcome)])
             continue
         label = f"floor: {case.floor_label}" if outcome.name == FLOOR else outcome.label
         rows.append(
@@ -163,11 +173,14 @@ def case_table(case: CaseReport) -> str:
                 measure.show(outcome.minimum),
                 ratio(case.best_peer(), outcome),
                 ratio(outcome, floor),
+                of_peak(outcome, bound) if bound and outcome.name != FLOOR else "-",
                 error(outcome),
             ]
         )
-    if floor is None:
+    if not binds:
         rows = [[*row[:-2], row[-1]] for row in rows]
+    if floor is None:
+        rows = [[*row[:4], *row[5:]] for row in rows]
     if all(row[-1] == "-" for row in rows[1:]):
         rows = [row[:-1] for row in rows]
     notes = [f"{outcome.label}: {outcome.note}" for outcome in case.outcomes if outcome.note]
@@ -230,12 +243,14 @@ def text(report: Report) -> str:
         blocks.append(f"### {report.benchmark}: {case.name} ({where})")
         if case.what:
             blocks.append(case.what)
-        blocks.append(case_table(case))
+        blocks.append(case_table(case, report.peak))
         lines = target_lines(case)
         if lines:
             blocks.append("\n".join(lines))
     if report.target != "cpu":
         blocks.append("\n".join(share_lines(report)))
+    if report.peak is not None:
+        blocks.append(peak_line(report.peak))
     blocks.extend(report.remarks)
     found = machine.describe(PACKAGES)
     versions = found["versions"]
@@ -246,6 +261,16 @@ def text(report: Report) -> str:
         + ". Ratios are of medians, in brackets of minima; errors are against float64."
     )
     return "\n\n".join(blocks)
+
+
+def peak_line(peak: Peak) -> str:
+    """What the machine did at best in this run."""
+    rates = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in peak.flops.items())
+    return (
+        f"Peaks of this run: {rates} by multiply-adds in registers, a large copy at "
+        f"{peak.bandwidth / 1e9:.1f} GB/s. `of peak` is shown where arithmetic binds; an "
+        "elementary function counts as one operation."
+    )
 
 
 def share_lines(report: Report) -> list[str]:
@@ -278,6 +303,7 @@ def as_json(report: Report) -> dict[str, Any]:
                 "floor": case.floor_label,
                 "unit": case.measure.unit,
                 "work": None if case.work is None else asdict(case.work),
+                "shares": shares(case, report.peak),
                 "outcomes": outcomes,
                 "targets": target_lines(case),
             }
@@ -291,6 +317,20 @@ def as_json(report: Report) -> dict[str, Any]:
         "peak": None if report.peak is None else asdict(report.peak),
         "cases": cases,
         "remarks": list(report.remarks),
+    }
+
+
+def shares(case: CaseReport, peak: Peak | None) -> dict[str, Any] | None:
+    """What binds a case, its least times, and the shares of both peaks that graphdl reaches."""
+    bound, ours = bound_of(case.work, peak), case.timed((US,))
+    if bound is None or not ours:
+        return None
+    return {
+        "binds": bound.binds,
+        "arithmetic_ns": bound.arithmetic,
+        "memory_ns": bound.memory,
+        "of_peak_arithmetic": bound.arithmetic / ours[0].median,
+        "of_copy": bound.memory / ours[0].median,
     }
 
 

@@ -23,6 +23,34 @@ class Peak:
     flops: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Bound:
+    """The least times of a case's work, in nanoseconds: its operations, and its bytes, at peak.
+
+    An elementary function counts as one operation, so its kernels are nearer to the peak than this
+    says; bytes that lie in a cache may be faster than a copy of a large array.
+    """
+
+    arithmetic: float
+    memory: float
+
+    @property
+    def binds(self) -> str:
+        """Which of the two is longer."""
+        return "arithmetic" if self.arithmetic >= self.memory else "memory"
+
+
+def bound_of(work: Work | None, peak: Peak | None) -> Bound | None:
+    """The bound, where both the work and the peak are known.
+
+    >>> bound_of(Work(8_000, 400_000, "float64"), Peak(8e9, {"float64": 1e11})).binds
+    'arithmetic'
+    """
+    if work is None or peak is None or work.dtype not in peak.flops:
+        return None
+    return Bound(1e9 * work.flops / peak.flops[work.dtype], 1e9 * work.bytes / peak.bandwidth)
+
+
 def work_of(executable: Any) -> Work:
     """The work of one call.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from bench.__main__ import NAMES, main
 from bench.cases import Case, Target, largest_difference
 from bench.peers import CONTESTANTS, environment
 from bench.report import CaseReport, Outcome, Report
+from bench.work import Peak, Work
 
 TINY = [case for module in (pointwise, overhead, mlp) for case in module.cases("tiny")]
 DERIVED = [case for case in TINY if "gradient" in case.name]
@@ -110,6 +112,25 @@ def example() -> Report:
         Target(microseconds=3),
     )
     return Report("pointwise", 2, (CaseReport("values", "a copy", outcomes, targets),), ("End.",))
+
+
+def test_share_of_peak_is_shown_where_arithmetic_binds() -> None:
+    """20 operations a byte: 1.2 G in 12 ms are half of 200 G a second."""
+    found = example()
+    peak = Peak(10e9, {"float32": 2e11})
+    case = found.cases[0]
+    worked = replace(case.outcomes[0], work=Work(60_000_000, 1_200_000_000, "float32"))
+    bound = replace(case, outcomes=(worked, *case.outcomes[1:]))
+    rows = [line.split("|") for line in report.case_table(bound, peak).splitlines()[:3]]
+    assert [rows[0][6].strip(), rows[2][6].strip()] == ["of peak", "50% (60%)"]
+    shares = report.as_json(replace(found, cases=(bound,), peak=peak))["cases"][0]["shares"]
+    assert shares["binds"] == "arithmetic"
+    assert shares["of_peak_arithmetic"] == pytest.approx(0.5)
+    assert shares["of_copy"] == pytest.approx(0.5)
+    light = replace(worked, work=Work(80_000_000, 1_200_000_000, "float32"))
+    moved = replace(case, outcomes=(light, *case.outcomes[1:]))
+    assert "of peak" not in report.case_table(moved, peak)
+    assert "of peak" not in report.case_table(case, peak)
 
 
 def test_table() -> None:
