@@ -192,7 +192,8 @@ class Compiled:
         graph = self._trace(args, kwargs)
         leaves = leaves_of((args, kwargs))
         weak = [type(leaf) in (bool, int, float, complex) for leaf in leaves]
-        return Executable(graph, weak, args, self._donated(args), self.checks)
+        donated = self._donated(args)
+        return Executable(graph, weak, args, donated, self.checks, self.memory_budget)
 
     def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
         return _traced(self._f, args, kwargs, self.memory_budget)
@@ -280,10 +281,14 @@ def compile(
             `gd.Array`s, which `np.asarray` copies back.
         donate: the numbers of arguments whose memory results may take. The caller must not use
             them afterwards. At the call, ArgumentError for a number that no argument has.
-        memory_budget: how many bytes the gradient of a loop may keep of its steps. Where it would
-            need more, it keeps the carries between runs of steps only, and computes the steps of a
-            run a second time (or, for long loops and small budgets, a third) when it gets there.
-            The budget is for each loop by itself; what it needs for a single step it takes.
+        memory_budget: how many bytes the program may take beside its arguments, as
+            `lower(...).memory.peak_bytes` tells. Where it would take more, values are computed a
+            second time when they are needed late, those first that free most bytes for the time,
+            until the budget is kept, or no value helps any more: then it takes what it needs. The
+            gradient of a loop that would keep more of its steps keeps the carries between runs of
+            steps only, and computes the steps of a run a second time (or, for long loops and small
+            budgets, a third) when it gets there; there the budget is for each loop by itself, and
+            what it needs for a single step it takes.
         matmul_precision: "tf32" lets a GPU round the operands of float32 matrix products to 11
             significant bits, which its tensor cores multiply several times as fast; sums stay
             float32. On the CPU there is nothing of the kind.

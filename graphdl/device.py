@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from graphdl.api import Compiled
 from graphdl.compiler import pipeline
+from graphdl.compiler.fuse import Group
 from graphdl.errors import ArgumentError, DeviceError, UnsupportedError
 from graphdl.executable import Executable
 from graphdl.explain.parts import Explanation
@@ -142,15 +143,16 @@ class DeviceExecutable(Executable):
         donated: Sequence[int],
         device: Device,
         precision: str = "float32",
+        memory_budget: int | None = None,
     ) -> None:
         self.device, self._precision = device, precision
         #: The arguments that calls had to copy.
         self._from_host: set[int] = set()
-        super().__init__(graph, weak, args, donated)
+        super().__init__(graph, weak, args, donated, memory_budget=memory_budget)
 
-    def _emitted(self) -> Program:
+    def _emitted(self, graph: Graph, groups: Sequence[Group]) -> Program:
         library = self.device.products
-        return emit.emit(self.optimized, self._groups, library=library, precision=self._precision)
+        return emit.emit(graph, groups, library=library, precision=self._precision)
 
     def _optimised(self) -> list[tuple[str, Graph]]:
         return pipeline.optimise(self.graph, pipeline.DEVICE_PASSES)
@@ -306,7 +308,9 @@ class DeviceCompiled(Compiled):
         graph = self._trace(args, kwargs)
         weak = [type(leaf) in (bool, int, float, complex) for leaf in leaves_of((args, kwargs))]
         donated = self._donated(args)
-        return DeviceExecutable(graph, weak, args, donated, self.device, self.matmul_precision)
+        return DeviceExecutable(
+            graph, weak, args, donated, self.device, self.matmul_precision, self.memory_budget
+        )
 
 
 __all__ = ["Array", "DeviceCompiled", "DeviceExecutable", "device_get", "device_put", "stream"]

@@ -25,7 +25,7 @@ from graphdl.errors import (
     UnsupportedError,
 )
 from graphdl.graph import Graph, Node
-from graphdl.kernels import emit, memory
+from graphdl.kernels import budget, emit, memory
 from graphdl.kernels.callbacks import CALLBACKS, calls_python
 from graphdl.kernels.cpu import build, entry
 from graphdl.kernels.cpu.native import Kernel
@@ -73,6 +73,10 @@ class KernelInfo(Struct, frozen=True):
     parallel: bool
 
 
+#: What an executable does to the graph after the passes, where it is asked for.
+_LATER = ("rematerialise", "guards")
+
+
 class Executable:
     """One specialisation of a compiled function.
 
@@ -101,10 +105,13 @@ class Executable:
         args: tuple[Any, ...],
         donated: Sequence[int] = (),
         checks: frozenset[str] = frozenset(),
+        memory_budget: int | None = None,
     ) -> None:
         start = perf_counter()
         self.graph = graph
         self.passes = self._optimised()
+        if memory_budget is not None:
+            self._keep_within(memory_budget, donated)
         self._checks = checks
         self._unguarded = settled(self.passes[-1][1]) if checks else graph
         if "nan" in checks:
@@ -112,7 +119,7 @@ class Executable:
         self.optimized = self.passes[-1][1]
         self._groups = fuse.fuse(self.optimized)
         fused = perf_counter()
-        self._program: Program = self._emitted()
+        self._program: Program = self._emitted(self.optimized, self._groups)
         self.memory: Memory = memory.plan(self._program, donated)
         emitted = perf_counter()
         self._build()
@@ -133,9 +140,20 @@ class Executable:
         """The graph after each pass, for the target."""
         return pipeline.optimise(self.graph)
 
-    def _emitted(self) -> Program:
+    def _emitted(self, graph: Graph, groups: Sequence[fuse.Group]) -> Program:
         """The program of the groups, for the target."""
-        return emit.emit(self.optimized, self._groups)
+        return emit.emit(graph, groups)
+
+    def _keep_within(self, memory_budget: int, donated: Sequence[int]) -> None:
+        """Compute values twice where the program would take more bytes than that."""
+
+        def size_of(graph: Graph) -> int:
+            return memory.plan(self._emitted(graph, fuse.fuse(graph)), donated).peak_bytes
+
+        before = self.passes[-1][1]
+        after = budget.within(before, memory_budget, size_of)
+        if after is not before:
+            self.passes.append(("rematerialise", after))
 
     def _build(self) -> None:
         """The program as something that runs."""
@@ -590,7 +608,8 @@ class Executable:
         """
         from graphdl.explain import explained  # what is rarely used: 5 ms of start-up
 
-        return explained(self.graph, self._program, self.memory, self.seconds)
+        later = [step for step in self.passes if step[0] in _LATER]
+        return explained(self.graph, self._program, self.memory, self.seconds, later)
 
     def visualize(self, path: str | Path, **options: Any) -> Path:
         """Draw what runs: the graph after the passes, with a box around what runs as one kernel.

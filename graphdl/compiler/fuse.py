@@ -15,6 +15,7 @@ its `inner` loops are one row. What a reduction in the group does follows from t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 from msgspec import Struct, field
 
@@ -779,9 +780,15 @@ def _frozen(draft: _Draft, position: Mapping[Node, int]) -> Group:
     )
 
 
-def fuse(graph: Graph) -> list[Group]:
-    """The kernels of a graph, in an order in which they can run."""
-    return _Fusion(graph).run()
+_fused: WeakKeyDictionary[Graph, Sequence[Group]] = WeakKeyDictionary()
+
+
+def fuse(graph: Graph) -> Sequence[Group]:
+    """The kernels of a graph, in an order in which they can run; found once for each graph."""
+    found = _fused.get(graph)
+    if found is None:
+        found = _fused[graph] = _Fusion(graph).run()
+    return found
 
 
 class Border(Struct, frozen=True):

@@ -55,26 +55,31 @@ class _Plan:
             candidates += self.readers[value]
         return candidates
 
-    def frees(self, number: int) -> bool:
-        """Whether a group can run and frees memory worth speaking of."""
+    def frees(self, number: int) -> int | None:
+        """How many bytes fewer a group leaves in use; None if it cannot run, or is not worth it."""
         if number in self.done or not self.waits[number] <= self.done:
-            return False
+            return None
         ending = [v for v in self.reads[number] & self.temporary if len(self.readers[v]) == 1]
         freed = sum(value.type.nbytes for value in ending)
         taken = sum(value.type.nbytes for value in self.writes[number])
-        return freed >= max(taken, machine.current().second_level)
+        return freed - taken if freed >= max(taken, machine.current().second_level) else None
 
 
 def ordered(graph: Graph, groups: Sequence[Group]) -> list[Group]:
-    """The groups in an order in which they can run, those that free memory as soon as they can."""
+    """The groups in an order in which they can run, those that free memory as soon as they can.
+
+    Of several those that free most run first: so weights' gradients, which leave nothing of the
+    program's own behind, run before the next layer's values are made.
+    """
     plan = _Plan(graph, groups)
     result: list[int] = []
     for first in range(len(groups)):
-        pending = [] if first in plan.done else [first]
-        while pending:
-            number = pending.pop()
-            if number != first and not plan.frees(number):
-                continue
+        number: int | None = None if first in plan.done else first
+        pending: set[int] = set()
+        while number is not None:
             result.append(number)
-            pending += sorted(plan.run(number), reverse=True)
+            pending.update(plan.run(number))
+            freed = {n: found for n in pending if (found := plan.frees(n)) is not None}
+            pending = set(freed)
+            number = min(freed, key=lambda n: (-freed[n], n), default=None)
     return [groups[number] for number in result]

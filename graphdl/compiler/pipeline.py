@@ -16,6 +16,7 @@ from graphdl.compiler.parts import read_parts
 from graphdl.compiler.place_pads import place_pads
 from graphdl.compiler.prune_loops import prune
 from graphdl.compiler.read_joins import read_joins
+from graphdl.compiler.recompute import recompute
 from graphdl.compiler.rewrite import simplify
 from graphdl.compiler.shared_sorts import share_orders
 from graphdl.compiler.small_axes import split_small_axes
@@ -47,14 +48,15 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("place pads", place_pads),
     ("separate casts", separate),
     ("materialise", materialise),
+    ("recompute", recompute),
 )
 
 
 #: The same for a GPU, whose products take floats of 16 bits as they are.
 DEVICE_PASSES: Sequence[tuple[str, Pass]] = (
-    *PASSES[:-2],
+    *PASSES[:-3],
     ("products of halves", half_products),
-    *PASSES[-2:],
+    *PASSES[-3:],
 )
 
 

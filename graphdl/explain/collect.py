@@ -25,10 +25,19 @@ from graphdl.ops import control
 
 
 def explained(
-    graph: Graph, program: Program, memory: Memory, seconds: Mapping[str, float] | None = None
+    graph: Graph,
+    program: Program,
+    memory: Memory,
+    seconds: Mapping[str, float] | None = None,
+    later: Sequence[tuple[str, Graph]] = (),
 ) -> Explanation:
-    """The explanation of the program that a traced graph has become."""
+    """The explanation of the program that a traced graph has become.
+
+    `later`: what an executable does to the graph after the passes that all programs have.
+    """
     passes = steps(graph)
+    for name, after in later:
+        passes = (*passes, _step(name, passes[-1].graph, after, ()))
     if program.graph.nodes != passes[-1].graph.nodes:  # it was compiled with checks
         passes = (*passes, _step("guards", passes[-1].graph, program.graph, ()))
     running = [launch for launch in program.launches if not is_idle(launch, memory)]

@@ -1,0 +1,220 @@
+"""Values computed again: because that is cheaper than memory, or because of a budget of bytes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphdl as gd
+from graphdl import machine
+from graphdl.compiler import fuse
+from graphdl.compiler.recompute import recompute
+from graphdl.compiler.rematerialise import Schedule, again, repetitions
+from graphdl.machine import Machine
+
+RNG = np.random.default_rng(5)
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Decide with this machine."""
+
+    def use(**times: float) -> None:
+        made = machine.Known(Machine(**times), "a test")  # type: ignore[arg-type]
+        monkeypatch.setattr(machine, "known", lambda: made)
+
+    return use
+
+
+def normalised(x: Any) -> Any:
+    centred = x - np.mean(x, axis=0)
+    return centred / np.sqrt(np.mean(centred * centred, axis=0) + 1e-5)
+
+
+def over_all(x: Any) -> Any:
+    y = np.exp(x - np.max(x))
+    return y / np.sum(y)
+
+
+def gelu(x: Any, w: Any, v: Any) -> Any:
+    h = x @ w
+    return np.sum(np.tanh((0.5 * h * (1 + np.tanh(0.8 * (h + 0.045 * h * h * h)))) @ v))
+
+
+def kept(executable: Any) -> list[str]:
+    """The ops of the large values that lie in memory between kernels."""
+    schedule = Schedule.of(executable.optimized)
+    return sorted(node.op.name for node in schedule.temporaries() if node.type.nbytes > 1 << 18)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_centred_array_is_not_written(use: Any, dtype: str) -> None:
+    use()
+    x = RNG.normal(3.0, 2.0, (500, 700)).astype(dtype)
+    f = gd.compile(normalised)
+    assert kept(f.lower(x)) == []
+    tolerance = 1e-5 if dtype == "float32" else 1e-13
+    np.testing.assert_allclose(f(x), normalised(x), rtol=tolerance, atol=tolerance)
+    before, after = f.lower(x).passes[-2:]
+    assert after[0] == "recompute"
+    assert len(fuse.fuse(after[1])) == len(fuse.fuse(before[1]))
+    assert Schedule.of(after[1]).kept_bytes() < Schedule.of(before[1]).kept_bytes() - x.nbytes // 2
+
+
+def test_the_cheaper_of_the_two_is_done(use: Any) -> None:
+    x = RNG.normal(size=(500, 700)).astype(np.float32)
+    results = []
+    for times, expected in (
+        ({"memory_byte": 1.0, "cached_byte": 1.0}, []),
+        ({"memory_byte": 0.01, "cached_byte": 0.01}, ["exp"]),
+        ({"exp": 0.05}, []),
+        ({"exp": 5.0}, ["exp"]),
+    ):
+        use(**times)
+        f = gd.compile(over_all)
+        assert kept(f.lower(x)) == expected
+        results.append(f(x))
+        np.testing.assert_allclose(results[-1], over_all(x), rtol=1e-5)
+
+
+def test_small_values_stay_where_they_are(use: Any) -> None:
+    use(memory_byte=1.0, cached_byte=1.0)
+    executable = gd.compile(over_all).lower(gd.spec((100, 100), "float32"))
+    assert executable.passes[-1][1] is executable.passes[-2][1]
+
+
+def test_what_a_gradient_needs_of_an_activation_is_computed_from_a_part_of_it(use: Any) -> None:
+    x, w, v = (RNG.normal(size=shape) for shape in ((300, 200), (200, 400), (400, 300)))
+    f = gd.grad(gelu, argnums=(0, 1, 2))
+    counts = []
+    for times in ({"memory_byte": 1e-3, "cached_byte": 1e-3}, {}):
+        use(**times)
+        compiled = gd.compile(f)
+        found = compiled(x, w, v)
+        counts.append(len(kept(compiled.lower(x, w, v))))
+        for a, b in zip(found, compiled.lower(x, w, v).graph.evaluate(x, w, v), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+    assert counts[1] < counts[0]
+
+
+def test_outputs_and_checks(use: Any) -> None:
+    use(memory_byte=9.0, cached_byte=4.9)
+
+    def twice(x: Any) -> Any:
+        y = np.tanh(x)
+        total = np.sum(y)
+        z = np.exp(y / total)
+        return z / np.sum(z), y
+
+    values = RNG.normal(size=(500, 700)).astype(np.float32)
+    for a, b in zip(gd.compile(twice)(values), twice(values), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    checked = gd.compile(over_all, checks="nan")
+    np.testing.assert_allclose(checked(values), over_all(values), rtol=1e-5)
+
+
+# --- a budget ---------------------------------------------------------------------------------
+
+WIDTHS = (100, 256, 256, 256, 256, 256, 256, 10)
+
+
+def network(parameters: Any, x: Any, y: Any) -> Any:
+    for w, b in parameters[:-1]:
+        x = np.tanh(x @ w + b)
+    w, b = parameters[-1]
+    return np.sum((x @ w + b - y) ** 2)
+
+
+def step(parameters: Any, x: Any, y: Any) -> Any:
+    value, gradients = gd.value_and_grad(network)(parameters, x, y)
+    new = [
+        (w - 1e-4 * dw, b - 1e-4 * db)
+        for (w, b), (dw, db) in zip(parameters, gradients, strict=True)
+    ]
+    return value, new
+
+
+def given(dtype: str) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(7)
+    parameters = [
+        (rng.normal(size=(a, b)).astype(dtype) / 20, np.zeros(b, dtype))
+        for a, b in itertools.pairwise(WIDTHS)
+    ]
+    return parameters, *(rng.normal(size=(512, n)).astype(dtype) for n in (WIDTHS[0], WIDTHS[-1]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_training_step_takes_half_of_the_memory(dtype: str) -> None:
+    parameters, x, y = given(dtype)
+    plain = gd.compile(step).lower(parameters, x, y)
+    half = plain.memory.peak_bytes - plain.memory.arena_bytes // 2
+    tight = gd.compile(step, memory_budget=half)
+    executable = tight.lower(parameters, x, y)
+    assert executable.memory.peak_bytes <= half
+    assert executable.passes[-1][0] == "rematerialise"
+    tolerance = 1e-4 if dtype == "float32" else 1e-11
+    for a, b in zip(leaves(tight(parameters, x, y)), leaves(plain(parameters, x, y)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+    again = gd.compile(step, memory_budget=half).lower(parameters, x, y)
+    assert str(again.optimized) == str(executable.optimized)
+    assert "rematerialise" in str(executable.explain())
+
+
+def leaves(result: Any) -> list[Any]:
+    value, parameters = result
+    return [value, *(array for pair in parameters for array in pair)]
+
+
+def test_donated_parameters_are_overwritten_under_a_budget_too() -> None:
+    parameters, x, y = given("float64")
+    wanted = step(parameters, x, y)
+    free = gd.compile(step, donate=0).lower(parameters, x, y).memory.peak_bytes
+    tight = gd.compile(step, donate=0, memory_budget=2 * free // 3)
+    executable = tight.lower(parameters, x, y)
+    assert executable.memory.peak_bytes <= 2 * free // 3
+    state = parameters
+    value, state = tight(state, x, y)
+    assert state[0][0] is parameters[0][0]
+    for a, b in zip(leaves((value, state)), leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_a_budget_that_is_enough_changes_nothing_and_one_that_cannot_be_is_no_error() -> None:
+    parameters, x, y = given("float32")
+    plain = gd.compile(step).lower(parameters, x, y)
+    enough = gd.compile(step, memory_budget=plain.memory.peak_bytes).lower(parameters, x, y)
+    assert enough.passes[-1][0] == "recompute"
+    f = gd.compile(lambda x: np.tanh(x) * 2, memory_budget=1)
+    np.testing.assert_allclose(f(x), np.tanh(x) * 2, rtol=1e-6)
+    least = gd.compile(step, memory_budget=1)
+    assert least.lower(parameters, x, y).memory.peak_bytes < plain.memory.peak_bytes
+    np.testing.assert_allclose(least(parameters, x, y)[0], plain(parameters, x, y)[0], rtol=1e-5)
+
+
+def test_products_and_reductions_are_computed_again() -> None:
+    def loss(w: Any, v: Any, x: Any) -> Any:
+        for kernel in (w, v):
+            x = np.tanh(x @ kernel)
+            x = x - np.mean(x, axis=1, keepdims=True)
+        return np.sum(x * x)
+
+    x, w, v = (RNG.normal(size=shape) for shape in ((400, 300), (300, 300), (300, 300)))
+    graph = gd.compile(gd.grad(loss, argnums=(0, 1))).lower(w, v, x).optimized
+    schedule = Schedule.of(graph)
+    wanted = graph.evaluate(w, v, x)
+    found = repetitions(schedule)
+    assert found
+    for made in found:
+        other = again(schedule, [made])
+        assert len(other.nodes) > len(graph.nodes)
+        for a, b in zip(other.evaluate(w, v, x), wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_recomputing_is_idempotent(use: Any) -> None:
+    use()
+    graph = gd.compile(normalised).lower(gd.spec((500, 700), "float32")).optimized
+    assert recompute(graph) is graph
