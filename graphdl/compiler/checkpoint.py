@@ -67,7 +67,8 @@ def substituted(
     return [done[node] for node in outputs]
 
 
-_inlined: WeakKeyDictionary[Graph, Graph] = WeakKeyDictionary()
+#: None for a graph without regions: one that named itself here would never be freed.
+_inlined: WeakKeyDictionary[Graph, Graph | None] = WeakKeyDictionary()
 
 
 def inlined(graph: Graph) -> Graph:
@@ -75,13 +76,12 @@ def inlined(graph: Graph) -> Graph:
 
     The same graph gives the same result, so that loops of one body stay loops of one body.
     """
-    known = _inlined.get(graph)
-    if known is None:
+    if graph not in _inlined:
         sources = dict(graph.sources)
         outputs = without_regions(graph.outputs, sources)
         unchanged = tuple(outputs) == graph.outputs
-        known = _inlined[graph] = graph if unchanged else graph.with_outputs(outputs, sources)
-    return known
+        _inlined[graph] = None if unchanged else graph.with_outputs(outputs, sources)
+    return _inlined[graph] or graph
 
 
 def without_regions(outputs: Sequence[Node], sources: dict[Node, Source]) -> list[Node]:

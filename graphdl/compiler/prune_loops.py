@@ -35,15 +35,16 @@ class _Step(Struct, frozen=True):
     unchanged: set[int]
 
 
-_simplified: WeakKeyDictionary[Graph, Graph] = WeakKeyDictionary()
+#: None for a body that is simple: one that named itself here would never be freed.
+_simplified: WeakKeyDictionary[Graph, Graph | None] = WeakKeyDictionary()
 
 
 def _simple(body: Graph) -> Graph:
     """The body simplified: the same one for the same body."""
-    known = _simplified.get(body)
-    if known is None:
-        known = _simplified[body] = simplify(body)
-    return known
+    if body not in _simplified:
+        simple = simplify(body)
+        _simplified[body] = None if simple is body else simple
+    return _simplified[body] or body
 
 
 def _step(body: Graph, consts: int, carries: int, results: set[int], kept: set[int]) -> _Step:
