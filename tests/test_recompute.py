@@ -116,6 +116,20 @@ def test_outputs_and_checks(use: Any) -> None:
     np.testing.assert_allclose(checked(values), over_all(values), rtol=1e-5)
 
 
+def test_an_explanation_shows_what_was_weighed_up(use: Any) -> None:
+    use(exp=2.0)
+    found = gd.compile(over_all).lower(gd.spec((500, 700), "float32")).explain()
+    (weighing,) = [item for border in found.borders for item in border.weighings]
+    assert weighing.stored == 2 * 1_400_000 * 0.05
+    repeated = 350_000 * 2.0 * 1.15 + 1_400_000 * 0.05  # and one number, the maximum
+    assert weighing.repeated == pytest.approx(repeated, rel=1e-5)
+    assert "takes 140 us to write and read, 875 us to compute again" in str(found)
+    use(exp=0.05)
+    found = gd.compile(over_all).lower(gd.spec((500, 700), "float32")).explain()
+    assert not any(border.weighings for border in found.borders)
+    assert "  recompute" in str(found)
+
+
 # --- a budget ---------------------------------------------------------------------------------
 
 WIDTHS = (100, 256, 256, 256, 256, 256, 256, 10)

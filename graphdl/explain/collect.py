@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from graphdl.compiler import fuse, pipeline
+from graphdl.compiler import fuse, pipeline, recompute
 from graphdl.compiler.record import Firing, recording
+from graphdl.compiler.rematerialise import Schedule
 from graphdl.explain.parts import (
     BodyPart,
     BufferPart,
@@ -16,6 +17,7 @@ from graphdl.explain.parts import (
     KernelPart,
     PassStep,
     RuleUse,
+    Weighing,
 )
 from graphdl.graph import Graph, Node
 from graphdl.kernels.cpu.build import is_worth_sharing
@@ -133,6 +135,10 @@ def _borders(
 
     A group whose kernels have nothing to do has none.
     """
+    weighings: dict[Node, Weighing] = {}
+    for item in recompute.weighed(Schedule.of(graph)):
+        label = graph.labels[item.value]
+        weighings[item.value] = Weighing(label, item.storing, item.repeating)
     of_group: dict[int, list[int]] = {}
     for kernel in kernels:
         of_group.setdefault(kernel.group, []).append(kernel.number)
@@ -142,6 +148,7 @@ def _borders(
             of_group[border.after][0],
             tuple(graph.labels[node] for node in border.values),
             border.why,
+            tuple(weighings[value] for value in border.values if value in weighings),
         )
         for border in found
         if border.before in of_group and border.after in of_group

@@ -57,13 +57,35 @@ class KernelPart(Struct, frozen=True):
     flops: int
 
 
+class Weighing(Struct, frozen=True):
+    """What decided that a value is written and read, or the like of it computed again.
+
+    value: its label. stored, repeated: nanoseconds of one core for either; repeated is None where
+    the kernel that reads the value cannot compute it.
+    """
+
+    value: str
+    stored: float
+    repeated: float | None
+
+    def __str__(self) -> str:
+        stored = f"{self.value} takes {self.stored / 1000:,.0f} us to write and read"
+        if self.repeated is None:
+            return f"{stored}, and cannot be computed again there"
+        return f"{stored}, {self.repeated / 1000:,.0f} us to compute again"
+
+
 class KernelBorder(Struct, frozen=True):
-    """Why two kernels are two: `after` reads `values` (labels) that `before` makes."""
+    """Why two kernels are two: `after` reads `values` (labels) that `before` makes.
+
+    weighings: of large values that no other kernel reads, what storing and repeating them costs.
+    """
 
     before: int
     after: int
     values: tuple[str, ...]
     why: str
+    weighings: tuple[Weighing, ...] = ()
 
 
 class BufferPart(Struct, frozen=True):
@@ -191,6 +213,7 @@ def _kernel_lines(kernel: KernelPart, found: Explanation) -> Iterator[str]:
         if border.before == kernel.number:
             values = ", ".join(border.values)
             yield f"    ends before kernel {border.after}, which reads {values}: {border.why}"
+            yield from (f"        {weighing}" for weighing in border.weighings)
 
 
 def _buffer_line(buffer: BufferPart, width: int) -> str:
