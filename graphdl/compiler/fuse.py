@@ -22,7 +22,7 @@ from msgspec import Struct, field
 from graphdl.compiler.rows import ROOTS, along
 from graphdl.compiler.view import View, is_movement, is_result, view_of
 from graphdl.graph import Graph, Node, users
-from graphdl.ops import contraction, indexing, movement, pointwise
+from graphdl.ops import contraction, control, indexing, movement, pointwise
 from graphdl.ops.update import UPDATES, changed_shape, update
 from graphdl.types import Shape, contiguous_strides
 
@@ -227,6 +227,19 @@ def overwritten(node: Node) -> Node | None:
     if view.base.type.size != node.type.size:
         return None
     return view.base if view.strides == contiguous_strides(node.shape) else None
+
+
+def _may_change(node: Node) -> list[Node]:
+    """The values in memory that what a node computes may be written over."""
+    if node.op in UPDATES:
+        base = overwritten(node)
+        return [] if base is None else [base]
+    if node.op not in (control.scan, control.while_, control.switch):
+        return []
+    types = control.result_types(node)
+    views = (view_of(operand) for operand in node.inputs)
+    bases = dict.fromkeys(view.base for view in views if view is not None)
+    return [base for base in bases if base.type in types]
 
 
 def spoils(node: Node, members: Iterable[Node]) -> bool:
@@ -660,19 +673,19 @@ class _Fusion:
         changing: dict[Node, list[_Draft]] = {}
         for draft in self.drafts.values():
             for node in draft.axes:
-                base = overwritten(node) if node.op in UPDATES else None
-                if base is not None:
+                for base in _may_change(node):
                     changing.setdefault(base, []).append(draft)
         if not changing:
             return
+        readers: dict[Node, dict[int, _Draft]] = {base: {} for base in changing}
         for draft in self.drafts.values():
-            for base in dict.fromkeys(
-                origin
-                for node in draft.axes
-                for operand in node.inputs
-                for origin in origins(operand)
-                if origin in changing
-            ):
+            for node in draft.axes:
+                for origin in (origin for x in node.inputs for origin in origins(x)):
+                    if origin in readers:
+                        readers[origin][draft.number] = draft
+        # where two wait for each other, the smaller array is copied
+        for base in sorted(readers, key=lambda base: -base.type.nbytes):
+            for draft in readers[base].values():
                 for last in changing[base]:
                     if last is not draft and not self.before[draft.number] >> last.number & 1:
                         mask = self.before[draft.number] | 1 << draft.number

@@ -18,11 +18,20 @@ from graphdl.compiler.loop_checkpoints import (
     scan_in_runs,
 )
 from graphdl.compiler.loop_results import number_of, result
-from graphdl.compiler.step_gradients import Cotangents, Vjp, Zeros, active_in_loop, step_back
-from graphdl.graph import Graph, Node, rebuild
+from graphdl.compiler.step_gradients import (
+    Cotangents,
+    Vjp,
+    Zeros,
+    active_in_loop,
+    made_from,
+    residuals,
+    step_back,
+)
+from graphdl.graph import Graph, Node, rebuild, topological
 from graphdl.ops import control
 from graphdl.ops.op import node_of, rebuilt
 from graphdl.tracing import Trace, TracedArray, new_placeholder
+from graphdl.types import TensorType
 
 
 def scan_vjp(
@@ -94,36 +103,136 @@ def switch_vjp(
     vjp: Vjp,
     zeros: Zeros,
 ) -> list[TracedArray | None]:
-    """The cotangents of a branch's operands: a branch of pull-backs, which compute forward anew."""
+    """The cotangents of a branch's operands: a branch of pull-backs.
+
+    They read the operands, and compute forward anew what they need of them, or what another branch
+    has kept for them, whichever is less: in a loop it is there for each step. Of an array of which
+    a branch reads an element that is the element.
+    """
     branches: tuple[Graph, ...] = node["branches"]
     index, *operands = (TracedArray(operand, trace) for operand in node.inputs)
     inputs = branches[0].inputs
     sought = [i for i, value in enumerate(inputs) if value.type.is_inexact and wanted[1 + i]]
     numbers = list(given)
     seeds = [new_placeholder(branches[0].outputs[k].type, trace) for k in numbers]
-    results: list[Node] = []
+    pulled: list[list[Node]] = []
     for branch in branches:
         parts = vjp(
             [TracedArray(branch.outputs[k], trace) for k in numbers],
             seeds,
             [TracedArray(branch.inputs[i], trace) for i in sought],
         )
-        results += [value.node for value in parts]
-    parameters = [*inputs, *(seed.node for seed in seeds)]
+        pulled.append([value.node for value in parts])
+    own = {seed.node for seed in seeds}
+    read = _inputs_of([value for results in pulled for value in results], inputs)
+    saved = [residuals(results, own) for results in pulled]
+    kept = [[value for value in values if value not in inputs] for values in saved]
+    slots, chosen = _slots(kept)
+    spared = [i for i in read if not any(inputs[i] in values for values in saved)]
+    given_back: list[TracedArray] = []
+    if sum(type.nbytes for type in slots) < sum(inputs[i].type.nbytes for i in spared):
+        read = [i for i in read if i not in spared]
+        given_back = _kept_by_branches(node, slots, chosen, trace, zeros)
+    places = [new_placeholder(value.type, trace).node for value in given_back]
+    results: list[Node] = []
+    for pull_back, slot_of in zip(pulled, chosen, strict=True):
+        new = {value: places[slot] for value, slot in slot_of.items()} if places else {}
+        results += made_from(pull_back, new, trace.sources)
+    parameters = [*(inputs[i] for i in read), *places, *(seed.node for seed in seeds)]
     whole, outer = closed(results, parameters, trace)
     count = len(sought)
     graphs = tuple(
         Graph(whole.inputs, whole.outputs[i * count : (i + 1) * count], sources=whole.sources)
         for i in range(len(branches))
     )
-    values = [*(TracedArray(value, trace) for value in outer), *operands]
-    values += [given[k] for k in numbers]
+    values = [*(TracedArray(value, trace) for value in outer), *(operands[i] for i in read)]
+    values += [*given_back, *(given[k] for k in numbers)]
     packed = index.apply_op(control.switch, (index, *values), {"branches": graphs})
     found = control.items(packed, [inputs[i].type for i in sought])
     cotangents: list[TracedArray | None] = [None] * (1 + len(inputs))
     for i, value in zip(sought, found, strict=True):
         cotangents[1 + i] = value
     return cotangents
+
+
+def _inputs_of(results: Sequence[Node], inputs: Sequence[Node]) -> list[int]:
+    """The inputs, by number, that results are made from."""
+    reached = set(topological(results))
+    return [i for i, value in enumerate(inputs) if value in reached]
+
+
+def _slots(kept: Sequence[Sequence[Node]]) -> tuple[list[TensorType], list[dict[Node, int]]]:
+    """Places for what each branch keeps, of all branches the same: types, each value's place."""
+    types: list[TensorType] = []
+    chosen: list[dict[Node, int]] = []
+    for values in kept:
+        free = list(range(len(types)))
+        places: dict[Node, int] = {}
+        for value in values:
+            slot = next((i for i in free if types[i] == value.type), len(types))
+            if slot == len(types):
+                types.append(value.type)
+            else:
+                free.remove(slot)
+            places[value] = slot
+        chosen.append(places)
+    return types, chosen
+
+
+def _kept_by_branches(
+    node: Node,
+    slots: Sequence[TensorType],
+    chosen: Sequence[Mapping[Node, int]],
+    trace: Trace,
+    zeros: Zeros,
+) -> list[TracedArray]:
+    """What the branch that runs keeps, by a branch on the same operands; zeros in other places."""
+    index = TracedArray(node.inputs[0], trace)
+    graphs = []
+    for branch, values in zip(node["branches"], chosen, strict=True):
+        outputs = [zeros(type, index).node for type in slots]
+        for value, slot in values.items():
+            outputs[slot] = value
+        graphs.append(Graph(branch.inputs, tuple(outputs), sources=branch.sources))
+    packed = TracedArray(node_of(control.switch, node.inputs, {"branches": tuple(graphs)}), trace)
+    trace.record(packed.node)
+    return control.items(packed, slots)
+
+
+def merge_switches(graph: Graph) -> Graph:
+    """One switch for those of the same operands: of one and what `switch_vjp` has it keep."""
+    families: dict[Any, list[Node]] = {}
+    for node in graph.operations:
+        if node.op is control.switch:
+            parameters = tuple(branch.inputs for branch in node["branches"])
+            families.setdefault((node.inputs, parameters), []).append(node)
+    merged: dict[Node, tuple[Node, int]] = {}  # the new node, and the number of its first result
+    for nodes in families.values():
+        if len(nodes) > 1:
+            branches = tuple(
+                Graph(
+                    parts[0].inputs,
+                    tuple(output for part in parts for output in part.outputs),
+                    sources={node: s for part in parts for node, s in part.sources.items()},
+                )
+                for parts in zip(*(node["branches"] for node in nodes), strict=True)
+            )
+            whole = node_of(control.switch, nodes[0].inputs, {"branches": branches})
+            first = 0
+            for node in nodes:
+                merged[node] = whole, first
+                first += len(node["branches"][0].outputs)
+    if not merged:
+        return graph
+
+    def moved(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if node in merged:
+            return rebuilt(merged[node][0], inputs)
+        if node.op is control.item and node.inputs[0] in merged:
+            return result(inputs[0], merged[node.inputs[0]][1] + number_of(node))
+        return rebuilt(node, inputs)
+
+    return rebuild(graph, moved)
 
 
 def merge_scans(graph: Graph) -> Graph:

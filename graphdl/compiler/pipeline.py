@@ -9,7 +9,7 @@ from graphdl.compiler.contract import normalise
 from graphdl.compiler.convolve import lower_convolutions
 from graphdl.compiler.defer_sums import defer_sums
 from graphdl.compiler.halves import half_products, separate, widen_halves
-from graphdl.compiler.loop_gradients import merge_scans
+from graphdl.compiler.loop_gradients import merge_scans, merge_switches
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.narrow import narrow
 from graphdl.compiler.parts import read_parts
@@ -33,6 +33,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("widen halves", widen_halves),
     ("simplify", simplify),
     ("merge scans", merge_scans),
+    ("merge switches", merge_switches),
     ("prune loops", prune),
     ("defer sums", defer_sums),
     ("share orders", share_orders),

@@ -97,7 +97,7 @@ def step_back(
         [TracedArray(inputs[i], trace) for i in sought],
     )
     part = dict(zip(sought, found, strict=True))
-    saved = _residuals([value.node for value in found], {seed.node for seed in seeds})
+    saved = residuals([value.node for value in found], {seed.node for seed in seeds})
     new = {value: new_placeholder(value.type, trace).node for value in saved}
     fixed = [i for i in sought if i < consts]
     rows = [i for i in sought if i >= consts + carries]
@@ -112,11 +112,11 @@ def step_back(
         *(value.node for value in (*sums, *seeds)),
         *(new[value] for value in varying),
     ]
-    graph, outer = closed(_replaced(results, new, trace.sources), parameters, trace)
+    graph, outer = closed(made_from(results, new, trace.sources), parameters, trace)
     return StepBack(graph, outer, own, fixed, carried, numbers[len(carried) :], varying, rows)
 
 
-def _residuals(results: Sequence[Node], seeds: set[Node]) -> list[Node]:
+def residuals(results: Sequence[Node], seeds: set[Node]) -> list[Node]:
     """Forward values that nodes which depend on a cotangent read; numbers are made anew."""
     dependent: set[Node] = set(seeds)
     found: dict[Node, None] = {}
@@ -141,7 +141,7 @@ def _is_free(node: Node) -> bool:
     return all(leaf.op.family == "constant" for leaf in leaves)
 
 
-def _replaced(
+def made_from(
     results: Sequence[Node], new: Mapping[Node, Node], sources: dict[Node, Source]
 ) -> list[Node]:
     """The results with some of the nodes that they are made from replaced.

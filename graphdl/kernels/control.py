@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from graphdl.compiler.view import view_of
 from graphdl.graph import Graph, Node
-from graphdl.kernels.memory import plan
+from graphdl.kernels.memory import is_idle, plan, updated
 from graphdl.kernels.program import (
     Address,
     Body,
     BodyWord,
     Buffer,
     Launch,
+    Memory,
+    Place,
     Program,
     Stack,
     Value,
@@ -90,7 +92,12 @@ def _launch(
         base for operand in node.inputs if (base := _address(operand).where) is not None
     )
     checked = fails or any(body.program.status is not None for body in bodies)
-    launches = [launch for body in bodies for launch in body.program.launches]
+    launches = [
+        launch
+        for body in bodies
+        for launch in body.program.launches
+        if not is_idle(launch, body.memory)
+    ]
     return Launch(
         KernelSource(node.op.name, ""),
         tuple(words),
@@ -139,21 +146,25 @@ def _scan(node: Node, results: Sequence[Value], compile: Compile, status: Buffer
         words += [_leaf(body, k) or 0, Address(results[k], start), step]
     words += [word for row in (*moving, *settled) for word in row]
     cost = length * _cost(body.program)
-    pairs = _overwritten(node, body, range(consts, consts + carries), results)
+    heirs = {consts + k: k for k in range(carries) if _leaf(body, k) is None}
+    pairs = _overwritten(node, results, heirs)
     return _launch(node, words, [body], cost, results, spare, status, length, in_place=pairs)
 
 
 def _overwritten(
-    node: Node, body: Body, operands: Sequence[int], results: Sequence[Value]
+    node: Node, results: Sequence[Value], heirs: Mapping[int, int]
 ) -> list[tuple[Node, Node]]:
-    """The carries that stay in place, and the first ones, where nothing else reads their memory."""
+    """The results that may lie where operands lie, and those, where nothing else reads them.
+
+    heirs: the number of an operand -> that of the result that is written over it.
+    """
     bases = [_address(operand) for operand in node.inputs]
     found = []
-    for k, i in enumerate(operands):
+    for i, k in heirs.items():
         result, base = results[k], bases[i].where
         fits = isinstance(result, Node) and isinstance(base, Node) and base.type == result.type
         alone = sum(other.where is base for other in bases) == 1
-        if fits and alone and not bases[i].offset and _leaf(body, k) is None:
+        if fits and alone and not bases[i].offset:
             found.append((result, base))
     return found  # type: ignore[return-value]
 
@@ -221,8 +232,12 @@ def _while(node: Node, results: Sequence[Value], compile: Compile, status: Buffe
         for j in range(len(sweep.kept_types)):
             record += [_leaf(steps[number], sweep.carries + j) or 0, rows[number][j]]
         words += [8 * (1 + len(record)), *record]
-        first = range(at + sweep.consts, at + sweep.operands)
-        pairs += _overwritten(node, steps[number], first, left[: sweep.carries])
+        heirs = {
+            at + sweep.consts + k: k
+            for k in range(sweep.carries)
+            if _leaf(steps[number], k) is None
+        }
+        pairs += _overwritten(node, left, heirs)
         at += sweep.operands
         operands, left = operands[sweep.operands :], left[sweep.carries :]
     cost = _GUESS * sum(_cost(body.program) for body in bodies)
@@ -231,15 +246,55 @@ def _while(node: Node, results: Sequence[Value], compile: Compile, status: Buffe
 
 def _switch(node: Node, results: Sequence[Value], compile: Compile, status: Buffer) -> Launch:
     branches: tuple[Graph, ...] = node["branches"]
-    bodies = [_body(branch, compile) for branch in branches]
+    programs = [compile(branch) for branch in branches]
+    heirs = _heirs(programs)
+    bodies = [Body(program, _over_operands(program, heirs)) for program in programs]
     index, *operands = node.inputs
-    words: list[Word] = [_address(index), len(branches), len(operands), len(results)]
-    words += [_address(operand) for operand in operands]
-    words += [Address(result) for result in results]
+    own = [result for k, result in enumerate(results) if k not in heirs.values()]
+    words: list[Word] = [_address(index), len(branches), len(operands), len(own), len(heirs)]
+    words += [
+        Address(results[heirs[i]]) if i in heirs else _address(operand)
+        for i, operand in enumerate(operands)
+    ]
+    words += [Address(result) for result in own]
+    for i, k in heirs.items():
+        words += [_address(operands[i]), Address(results[k]), operands[i].type.nbytes]
     for number in range(len(branches)):
         words += _words_of(number)
     cost = max(_cost(body.program) for body in bodies)
-    return _launch(node, words, bodies, cost, results, [], status, 1)
+    pairs = _overwritten(node, results, {1 + i: k for i, k in heirs.items()})
+    return _launch(node, words, bodies, cost, results, [], status, 1, in_place=pairs)
+
+
+def _heirs(programs: Sequence[Program]) -> dict[int, int]:
+    """The operands that every branch may write a result over, each with the number of that.
+
+    In at least one branch the result is what became of the operand: there nothing is left to do for
+    what stays as it is. Where the operand is read later, it is copied before.
+    """
+    found: dict[int, int] = {}
+    for program in programs:
+        inputs, outputs = program.graph.inputs, program.graph.outputs
+        for result, origin in updated(program):
+            k = outputs.index(result)
+            if origin in inputs and k not in found.values():
+                found.setdefault(inputs.index(origin), k)
+    while True:
+        plans = [(program, _over_operands(program, found)) for program in programs]
+        fits = {
+            i: k
+            for i, k in found.items()
+            if all(m.places[p.graph.outputs[k]] == Place("argument", i) for p, m in plans)
+        }
+        if fits == found:
+            return found
+        found = fits
+
+
+def _over_operands(program: Program, heirs: Mapping[int, int]) -> Memory:
+    """The plan of a branch whose results lie over operands."""
+    outputs = program.graph.outputs
+    return plan(program, tuple(heirs), {i: outputs[k] for i, k in heirs.items()})
 
 
 _LAUNCHES = {"scan": _scan, "while": _while, "switch": _switch}

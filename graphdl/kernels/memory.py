@@ -135,9 +135,11 @@ class _Use:
 
 def is_idle(launch: Launch, memory: Memory) -> bool:
     """Whether a launch would only copy an array over itself."""
-    return launch.moves and any(
-        memory.places[written] == memory.places[read] for written, read in launch.in_place
-    )
+    if not launch.moves:
+        return False
+    places = memory.places
+    there = {written for written, read in launch.in_place if places[written] == places[read]}
+    return there.issuperset(launch.writes)
 
 
 def _place_origins(program: Program, use: _Use, places: dict[Value, Place]) -> None:
@@ -145,7 +147,7 @@ def _place_origins(program: Program, use: _Use, places: dict[Value, Place]) -> N
     arguments = {Place("argument", i): node for i, node in enumerate(program.graph.inputs)}
     for step in reversed(range(len(program.launches))):
         launch = program.launches[step]
-        for written, read in launch.in_place if launch.moves else ():
+        for written, read in _handed_on(launch):
             place = places.get(written)
             if place is None or read in places or use.steps[written][0] != step:
                 continue
@@ -158,11 +160,17 @@ def _place_origins(program: Program, use: _Use, places: dict[Value, Place]) -> N
             places[read] = place
 
 
-def _updated(program: Program) -> Iterator[tuple[Node, Node]]:
+def _handed_on(launch: Launch) -> tuple[tuple[Node, Node], ...]:
+    """The pairs (written, read) of which the one is what became of the other: the copies of which a
+    part will be replaced, and what loops and branches change in place."""
+    return launch.in_place if launch.moves or launch.bodies else ()
+
+
+def updated(program: Program) -> Iterator[tuple[Node, Node]]:
     """The outputs that are what became of another value, and that value."""
     older: dict[Node, Node] = {}
     for launch in program.launches:
-        for written, read in launch.in_place if launch.moves else ():
+        for written, read in _handed_on(launch):
             older[written] = read
     for node in program.graph.outputs:
         origin = node
@@ -203,7 +211,7 @@ def _donations(
 
     outputs = set(graph.outputs)
     found: dict[Node, int] = {}
-    for node, origin in _updated(program):
+    for node, origin in updated(program):
         first = use.steps[node][0]
         fits = node not in found and may(node, origin) and origin.type == node.type
         if fits and (use.last[origin] < first or use.ends_in(origin, node, first)):
@@ -225,4 +233,4 @@ def _donations(
     return found
 
 
-__all__ = ["ALIGNMENT", "is_idle", "plan"]
+__all__ = ["ALIGNMENT", "is_idle", "plan", "updated"]

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from graphdl import machine
 from graphdl.compiler.costs import cost_of, work
 from graphdl.compiler.fuse import ALL, COLUMN, ROW, Group, origins
+from graphdl.compiler.view import view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import COMBINE, SUFFIX, identity
 from graphdl.kernels.loops import TILE_ROWS, Loops
@@ -108,6 +109,7 @@ def _launch(
         writes.append(loops.status)
     moved = traffic(loops, elements)
     cost = elements * work(loops.group.members) + moved * machine.current().memory_byte
+    pairs = tuple(in_place(loops))
     return Launch(
         source,
         words,
@@ -115,12 +117,20 @@ def _launch(
         cost,
         reads,
         tuple(writes),
-        tuple(in_place(loops)),
+        pairs,
         loops.group.members,
         moved,
         elements * len(loops.group.members),
         spare=tuple(dict.fromkeys(spare)),
+        moves=all(node.op.name == "copy" for node in loops.group.members)
+        and all(_is_copy(written, read) for written, read in pairs),
     )
+
+
+def _is_copy(node: Node, memory: Node) -> bool:
+    """Whether a `copy` has what lies in `memory`, and not what is computed from it."""
+    view = view_of(node.inputs[0])
+    return view is not None and view.base is memory
 
 
 def traffic(loops: Loops, elements: int) -> int:

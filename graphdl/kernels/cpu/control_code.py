@@ -41,8 +41,9 @@ def _set_bases(f: Function, bases: Value, pairs: Value, count: Value) -> None:
 
 #: Bytes of a row of each kind: (leaf, address), a stream (leaf, address, step), a carry that moves
 #: (in, out, number, first, final, spare, bytes), one that stays (in, number, first, final, bytes),
-#: what a sweep reads (leaf, stack, bytes kept of a step, offset), what it keeps (leaf, offset).
-_CONST, _STREAM, _MOVING, _SETTLED, _READ, _KEEP = 16, 24, 56, 40, 32, 16
+#: what a sweep reads (leaf, stack, bytes kept of a step, offset), what it keeps (leaf, offset), an
+#: operand that a branch changes in place (first, final, bytes).
+_CONST, _STREAM, _MOVING, _SETTLED, _READ, _KEEP, _CHANGED = 16, 24, 56, 40, 32, 16, 24
 
 
 def _begin(
@@ -244,17 +245,25 @@ def _define_enough(module: Module) -> None:
 
 
 def _define_switch(module: Module) -> None:
-    """switch: [address of the index, branches, operands, results, operands x address,
-    results x address, branches x (body...)].
+    """switch: [address of the index, branches, operands, results, settled operands,
+    operands x address, results x address, settled operands x (first, final, bytes),
+    branches x (body...)].
 
-    The leaves of each body are the operands, then the results.
+    The leaves of each body are the operands, then the results. A settled operand is changed where
+    it lies, at its final place.
     """
     with module.function("switch", 3) as (f, (table, _lo, _hi)):
-        at, branches, operands, results = (f.load(table + 8 * i) for i in range(4))
+        at, branches, operands, results, settled = (f.load(table + 8 * i) for i in range(5))
         index = f.smaller(f.larger(f.load(at), 0), branches - 1)
-        places = table + 32
+        places = table + 40
         count = operands + results
-        body = places + count * 8 + index * (8 * BODY_WORDS)
+        rows = places + count * 8
+        body = rows + settled * _CHANGED + index * (8 * BODY_WORDS)
+        with f.count(0, settled) as i:
+            row = rows + i * _CHANGED
+            first, final = f.load(row), f.load(row + 8)
+            with f.when(first.differs(final)):
+                _copy(f, final, first, f.load(row + 16))
         bases = f.load(body)
         with f.count(0, count) as i:
             f.store(bases + i * 8, f.load(places + i * 8))

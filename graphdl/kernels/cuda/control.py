@@ -16,7 +16,7 @@ from graphdl.kernels.cuda.run import Bases, MakeStep, Runner
 from graphdl.kernels.program import Launch, Stack
 
 #: Words of a row of each kind, and those that name a body; see control_code.
-_CONST, _STREAM, _MOVING, _SETTLED, _READ, _KEEP = 2, 3, 7, 5, 4, 2
+_CONST, _STREAM, _MOVING, _SETTLED, _READ, _KEEP, _CHANGED = 2, 3, 7, 5, 4, 2, 3
 _BODY = 6
 #: Words of a sweep's record: where its counts stand, and where its rows begin.
 _SIZE, _CONSTS, _MOVES, _STAYS, _READS, _KEEPS, _ROW, _STACK, _REVERSE, _ROWS = (
@@ -221,9 +221,13 @@ class Switch(_ControlStep):
 
     def run(self, bases: Bases, stream: int) -> None:
         table = self.table(bases)
-        at, branches, operands, results = table[:4]
+        at, branches, operands, results, settled = table[:5]
         index = min(max(self.word_at(at, 8, stream), 0), branches - 1)
-        self.bodies[index].execute(table[4 : 4 + operands + results], stream)
+        end = 5 + operands + results
+        for first, final, nbytes in _rows(table, end, settled, _CHANGED):
+            if first != final:
+                self.device.driver.copy(final, first, nbytes, stream)
+        self.bodies[index].execute(table[5:end], stream)
 
 
 CONTROL_STEPS: Mapping[str, MakeStep] = {"scan": Scan, "while": While, "switch": Switch}
