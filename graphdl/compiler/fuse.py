@@ -234,12 +234,26 @@ def _may_change(node: Node) -> list[Node]:
     if node.op in UPDATES:
         base = overwritten(node)
         return [] if base is None else [base]
-    if node.op not in (control.scan, control.while_, control.switch):
+    views = (view_of(operand) for operand in _handed_on(node))
+    return list(dict.fromkeys(view.base for view in views if view is not None))
+
+
+def _handed_on(node: Node) -> list[Node]:
+    """The operands that a loop carries on, and those that a branch may return changed."""
+    if node.op is control.scan:
+        consts = node["consts"]
+        return list(node.inputs[consts : consts + node["carries"]])
+    if node.op is control.switch:
+        types = control.result_types(node)
+        return [operand for operand in node.inputs[1:] if operand.type in types]
+    if node.op is not control.while_:
         return []
-    types = control.result_types(node)
-    views = (view_of(operand) for operand in node.inputs)
-    bases = dict.fromkeys(view.base for view in views if view is not None)
-    return [base for base in bases if base.type in types]
+    found: list[Node] = []
+    start = node["condition_consts"]
+    for sweep in node["sweeps"]:
+        found += node.inputs[start + sweep.consts : start + sweep.operands]
+        start += sweep.operands
+    return found
 
 
 def spoils(node: Node, members: Iterable[Node]) -> bool:
