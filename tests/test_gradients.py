@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+import graphdl as gd
 from graphdl import transforms
 from graphdl.errors import GradientError, GradientMismatch
 from graphdl.numpy_functions import (
@@ -266,3 +267,75 @@ def test_the_checker_takes_trees_and_leaves_integers_alone():
     check_grads(np.sin, 0.5, order=3)
     with pytest.raises(GradientError, match="no argument is a float"):
         check_grads(lambda k: k * 2, np.array([1, 2]))
+
+
+def _softmax(x, axis):
+    powers = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    return powers / np.sum(powers, axis=axis, keepdims=True)
+
+
+def _log_softmax(x, axis):
+    shifted = x - x.max(axis, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+
+
+def _log_sum_exp(x, axis):
+    top = np.max(x, axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
+    return np.log(np.sum(np.exp(x - top), axis=axis)) + np.squeeze(top, axis)
+
+
+def _softmax_pulled(x, g, axis):
+    p = np.exp(x) / np.exp(x).sum(axis, keepdims=True)
+    return p * (g - (g * p).sum(axis, keepdims=True))
+
+
+def _log_softmax_pulled(x, g, axis):
+    p = np.exp(x) / np.exp(x).sum(axis, keepdims=True)
+    return g - p * g.sum(axis, keepdims=True)
+
+
+def _log_sum_exp_pulled(x, g, axis):
+    return np.expand_dims(g, axis) * np.exp(x) / np.exp(x).sum(axis, keepdims=True)
+
+
+@pytest.mark.parametrize("axis", [0, 1, (0, 2)])
+@pytest.mark.parametrize(
+    ("f", "pulled"),
+    [
+        (_softmax, _softmax_pulled),
+        (_log_softmax, _log_softmax_pulled),
+        (_log_sum_exp, _log_sum_exp_pulled),
+    ],
+)
+def test_a_maximum_that_cancels_costs_no_pass(f, pulled, axis):
+    """What users write against overflow: the maximum's own gradient is a sum of terms to zero."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5, 300, 3)).astype(np.float32)
+    g = rng.standard_normal(f(x, axis).shape).astype(np.float32)
+
+    def gradient(x, g):
+        return gd.vjp(lambda x: f(x, axis), x)[1](g)[0]
+
+    compiled = gd.compile(gradient)
+    exact = pulled(x.astype(np.float64), g.astype(np.float64), axis)
+    assert np.abs(compiled(x, g) - exact).max() <= 1e-6 * np.abs(exact).max()
+    optimized = str(compiled.lower(x, g).optimized)
+    assert "equal" not in optimized, "the maximum is looked for again"
+
+
+def test_a_maximum_that_does_not_cancel_keeps_its_gradient():
+    x = np.array([[1.0, 3.0, 2.0], [0.5, -1.0, 4.0]])
+
+    def scaled(x):  # the maximum is of another axis than the sum
+        powers = np.exp(x - np.max(x, axis=0, keepdims=True))
+        return np.sum(powers / np.sum(powers, axis=1, keepdims=True) * np.arange(3.0))
+
+    def plain(x):
+        return np.sum(np.log(np.sum(np.exp(x - np.max(x, axis=1, keepdims=True)), axis=1)))
+
+    for f in (scaled, plain):
+        gd.check_grads(f, x)
+    top = np.max(x, axis=1, keepdims=True)
+    softmax = np.exp(x - top) / np.exp(x - top).sum(1, keepdims=True)
+    np.testing.assert_allclose(gd.compile(gd.grad(plain))(x), softmax - (x == top), atol=1e-15)

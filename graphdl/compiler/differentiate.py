@@ -16,6 +16,7 @@ from graphdl.compiler.checkpoint import checkpoint_vjp
 from graphdl.compiler.loop_gradients import scan_vjp, switch_vjp
 from graphdl.compiler.quiet import quiet
 from graphdl.compiler.rewrite import simplified
+from graphdl.compiler.stability import with_constant_maxima
 from graphdl.compiler.step_gradients import depending
 from graphdl.compiler.while_gradients import while_vjp
 from graphdl.errors import GradientError, GraphError
@@ -36,7 +37,8 @@ def vjp(
     # stability first: the derivative of log(1 + exp(x)) as written overflows, that of softplus not
     new, lines = simplified((value.node for value in outputs), sought, trace.sources)
     trace.sources.update(lines)
-    outputs = [TracedArray(new[value.node], trace) for value in outputs]
+    stable = with_constant_maxima((new[value.node] for value in outputs), sought)
+    outputs = [TracedArray(stable[new[value.node]], trace) for value in outputs]
     order = topological(value.node for value in outputs)
     active = depending(order, sought)
     total: dict[Node, TracedArray] = {}
