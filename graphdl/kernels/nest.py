@@ -41,7 +41,7 @@ from graphdl.kernels.loops import (
     read_by,
 )
 from graphdl.kernels.program import NOT_FINITE, OUT_OF_BOUNDS, RAISED, Address
-from graphdl.ops import indexing, movement, pointwise, random
+from graphdl.ops import indexing, movement, pointwise, random, reduction
 from graphdl.types import kind_of
 
 #: Rows of at most so many elements take one masked vector loop, without another one for the rest: a
@@ -49,8 +49,17 @@ from graphdl.types import kind_of
 FEW = 64
 #: Random bits are made for so many elements at a time: they stay in the first level of cache.
 STRIP_LENGTH = 1024
+#: A row of more than LONG elements of float32 is summed in parts, and those in float64: one chain
+#: of additions for each lane of a vector would lose a digit in rows of a million. (In rows of 1,024
+#: it would gain nothing and cost 7 %.)
+LONG, PART_OF_SUM = 1 << 15, 1 << 13
 #: The words, or pairs of words, of a block of Philox.
 WORDS_OF_BLOCK: dict[object, int] = {random.philox: 4, random.philox_wide: 2}
+
+
+def is_widened(node: Node) -> bool:
+    """Whether a reduction adds up partial sums of float32 as float64."""
+    return node.op is reduction.sum_ and node.dtype == np.float32
 
 
 class Lines(Struct):
@@ -280,11 +289,17 @@ class NestText:
     ) -> None:
         """All that one stage computes within the row: loops over the inner dims."""
         nest, out = self.nest, self.out
+        last = nest.inner[-1] if nest.inner else -1
+        short = nest.has_rows and nest.size.get(last, 1) <= FEW
+        is_longer = nest.size.get(last, 1) > LONG
+        wide = [name for node, name in rows.items() if is_longer and is_widened(node)]
         for node, name in rows.items():
             if node.op.name in ("argmax", "argmin"):
                 operand = node.inputs[0]
                 out.add(f"best_{name} = {identity(node.op.name, operand.dtype)}")
                 out.add(f"{name} = i64(0)")
+            elif name in wide:
+                out.add(f"all_{name} = f64(0.0)")
             else:
                 out.add(f"{name} = {identity(node.op.name, node.dtype)}")
         index = dict(index)
@@ -292,11 +307,7 @@ class NestText:
             out.add(f"for index{d} in range({nest.loop_size(d)}):")
             out.depth += 1
             index[d] = f"index{d}"
-        if nest.inner:
-            last = nest.inner[-1]
-            low, high = start or "0", stop or nest.loop_size(last)
-        else:
-            last, low, high = -1, start or "0", stop or "1"
+        low, high = start or "0", stop or (nest.loop_size(last) if nest.inner else "1")
         mark = len(out.lines)
         depth = out.depth
         out.depth += 1
@@ -316,25 +327,27 @@ class NestText:
             out.add(line)
         for name in self.bad.values():
             out.add(f"{name} = 0")
-        if fills.lines:
-            out.add(f"for strip in range({low}, {high}, {STRIP_LENGTH}):")
+        if fills.lines or wide:
+            length = STRIP_LENGTH if fills.lines else PART_OF_SUM
+            out.add(f"for strip in range({low}, {high}, {length}):")
             out.depth += 1
-            out.add(f"strip_end = min_i64(strip + {STRIP_LENGTH}, {high})")
+            out.add(f"strip_end = min_i64(strip + {length}, {high})")
             out.lines += fills.lines
             low, high, body = "strip", "strip_end", ["    " + line for line in body]
-        short = nest.has_rows and nest.size.get(last, 1) <= FEW
+        for name in wide:
+            out.add(f"{name} = f32(0.0)")
         out.add(f"for j in {'few_lanes' if short else 'lanes'}({low}, {high}):")
-        out.lines += body
+        out.lines += body or ["    " * (out.depth + 1) + "pass"]
+        for name in wide:
+            out.add(f"all_{name} = add(all_{name}, to_float64({name}))")
         out.depth = depth
-        if not body:
-            out.depth += 1
-            out.add("pass")
-            out.depth -= 1
         for line in after:
             out.add(line)
         for code, name in self.bad.items():
             self._note(name, code)
         out.depth -= max(len(nest.inner) - 1, 0)
+        for name in wide:
+            out.add(f"{name} = to_float32(all_{name})")
         for node, name in rows.items():
             self.row_names[node] = name
             self._store_row(node, {d: i for d, i in index.items() if d in nest.outer})

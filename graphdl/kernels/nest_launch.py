@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from graphdl import machine
 from graphdl.compiler.costs import cost_of, work
 from graphdl.compiler.fuse import ALL, COLUMN, ROW, Group, origins
@@ -12,7 +14,7 @@ from graphdl.compiler.view import view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import COMBINE, SUFFIX, identity
 from graphdl.kernels.loops import TILE_ROWS, Loops
-from graphdl.kernels.nest import NestText
+from graphdl.kernels.nest import NestText, is_widened
 from graphdl.kernels.program import Address, Buffer, Launch, Word
 from graphdl.kernels.replace import kept_launches
 from graphdl.kernels.short_rows import ShortRowsText, has_short_rows
@@ -25,8 +27,11 @@ from graphdl.types import kind_of
 #: level of cache, at least so many that starting a block (some ns) does not count, and in between
 #: so many that a block takes about BLOCK_TIME nanoseconds.
 BLOCK, SMALLEST_BLOCK, BLOCK_TIME = 16384, 1024, 20_000
-#: At most so many blocks leave partial results: their sums cost a pass over that many values.
-MOST_PARTIALS = 64
+#: At most so many blocks leave partial results, or more, each of as many rows: their sums cost
+#: a pass over that many values. Blocks of fewer rows make sums over many rows more accurate.
+MOST_PARTIALS, MOST_PARTIALS_OF_MANY = 64, 1024
+#: Columns whose partial results an iteration of the last kernel sums.
+FINISHED = 64
 
 
 def _nest(loops: Loops) -> Launch:
@@ -41,8 +46,11 @@ def _nest(loops: Loops) -> Launch:
     total, unit = (row, size) if loops.flat else (rows, max(1, size // max(row, 1)))
     blocks = -(-total // unit)
     bounded = leaves_partials or loops.keeps
-    if bounded and blocks > MOST_PARTIALS:
-        unit = -(-total // MOST_PARTIALS)
+    most = MOST_PARTIALS
+    if not loops.keeps:
+        most = max(most, min(MOST_PARTIALS_OF_MANY, total // most))
+    if bounded and blocks > most:
+        unit = -(-total // most)
         if loops.flat:
             unit = -(-unit // 64) * 64
         blocks = -(-total // unit)
@@ -211,33 +219,43 @@ def _finish(node: Node, loops: Loops, launch: Launch) -> Launch:
         node.type.size,
         launch.iterations,
     )
+    moved = launch.iterations * node.type.nbytes
     return Launch(
         _finish_source(node),
         words,
-        1,
+        -(-node.type.size // FINISHED),
         launch.iterations * node.type.size * 0.3,
         (loops.partials[node],),
         (node,),
         (),
         (node,),
+        moved,
     )
 
 
 def _finish_source(node: Node) -> KernelSource:
+    """FINISHED columns an iteration; sums of float32 stay in float64 until they are complete."""
     suffix, size = SUFFIX[node.dtype], node.dtype.itemsize
-    combine = COMBINE[node.op.name]
+    wide, part, result = node.dtype, "part[j]", "total[j]"
+    if is_widened(node):
+        wide, part, result = np.dtype(np.float64), f"to_float64({part})", f"to_float32({result})"
     return KernelSource(
         f"finish_{node.op.name}",
         f"""def kernel(table, lo, hi):
     width, blocks = table[2], table[3]
-    out = {suffix}_at(table[1])
+    total = {SUFFIX[wide]}_scratch({FINISHED})
     for b in range(lo, hi):
-        for j in lanes(0, width):
-            out[j] = {identity(node.op.name, node.dtype)}
+        first = b * {FINISHED}
+        count = min_i64({FINISHED}, width - first)
+        out = {suffix}_at(table[1] + first * {size})
+        for j in few_lanes(0, count):
+            total[j] = {identity(node.op.name, wide)}
         for k in range(blocks):
-            part = {suffix}_at(table[0] + k * width * {size})
-            for j in lanes(0, width):
-                out[j] = {combine}(out[j], part[j])
+            part = {suffix}_at(table[0] + (k * width + first) * {size})
+            for j in few_lanes(0, count):
+                total[j] = {COMBINE[node.op.name]}(total[j], {part})
+        for j in few_lanes(0, count):
+            out[j] = {result}
 """,
     )
 
