@@ -8,6 +8,7 @@ than loading it (KEEP). Loops that every array walks as one are joined.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
@@ -78,7 +79,9 @@ class Loops:
         self.member_set = set(group.members)
         self.reads: dict[Node | Buffer, None] = {}
         self.partials: dict[Node, Buffer] = {}
-        self.scratch: dict[Node, tuple[Buffer, Access]] = {}
+        self.rows: dict[Node, Access] = {}
+        self.near: dict[Node, Access] = {}
+        self.scratch: dict[Buffer, int] = {}  # elements of a block
         kinds = set(group.reductions.values())
         self.has_rows = has_rows or bool(kinds & {ROW, COLUMN, STRIP})
         self.stage = self._stages()
@@ -273,14 +276,27 @@ class Loops:
 
     def row_access(self, node: Node) -> Access:
         """The row of scratch that a kept member lives in."""
-        if node not in self.scratch:
-            shape = tuple(self.group.dims[d] for d in self.group.inner)
-            strides = [0] * len(self.group.dims)
-            for d, stride in zip(self.group.inner, contiguous_strides(shape), strict=True):
-                strides[d] = stride
-            buffer = Buffer(0, None, "rows kept between stages")
-            self.scratch[node] = buffer, Access(buffer, node.dtype, 0, tuple(strides))
-        return self.scratch[node][1]
+        if node not in self.rows:
+            self.rows[node] = self._scratch(node, self.group.inner, "rows kept between stages")
+        return self.rows[node]
+
+    def near_access(self, node: Node) -> Access:
+        """The scratch in which a sum over a loop of the row gathers a part of its terms."""
+        if node not in self.near:
+            whole = self.store_access(node).strides
+            kept = [d for d in self.group.inner if whole[d] != 0]
+            self.near[node] = self._scratch(node, kept, "parts of sums")
+        return self.near[node]
+
+    def _scratch(self, node: Node, dims: Sequence[int], purpose: str) -> Access:
+        """Scratch that each block has of its own, with the loops `dims`."""
+        shape = tuple(self.group.dims[d] for d in dims)
+        strides = [0] * len(self.group.dims)
+        for d, stride in zip(dims, contiguous_strides(shape), strict=True):
+            strides[d] = stride
+        buffer = Buffer(0, None, purpose)
+        self.scratch[buffer] = math.prod(shape)
+        return Access(buffer, node.dtype, 0, tuple(strides))
 
     def _all_accesses(self) -> Iterable[Access]:
         yield from self.plain_accesses()

@@ -14,7 +14,8 @@ compiled.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from msgspec import Struct, field
@@ -40,7 +41,7 @@ from graphdl.kernels.loops import (
     is_whole,
     read_by,
 )
-from graphdl.kernels.program import NOT_FINITE, OUT_OF_BOUNDS, RAISED, Address
+from graphdl.kernels.program import NOT_FINITE, OUT_OF_BOUNDS, RAISED, Address, Buffer
 from graphdl.ops import indexing, movement, pointwise, random, reduction
 from graphdl.types import kind_of
 
@@ -53,6 +54,8 @@ STRIP_LENGTH = 1024
 #: of additions for each lane of a vector would lose a digit in rows of a million. (In rows of 1,024
 #: it would gain nothing and cost 7 %.)
 LONG, PART_OF_SUM = 1 << 15, 1 << 13
+#: Sums over a loop around the last one are taken of so many terms at a time, for the same reason.
+PART_OF_LOOP = 64
 #: The words, or pairs of words, of a block of Philox.
 WORDS_OF_BLOCK: dict[object, int] = {random.philox: 4, random.philox_wide: 2}
 
@@ -87,6 +90,7 @@ class NestText:
         #: What floats of 16 bits were before they were rounded, for those that read them here.
         self.unrounded: dict[str, str] = {}
         self.scalar_names: dict[object, str] = {}
+        self.parted: list[Node] = []  # see `_parted`
         self.count = 0
 
     def name(self, prefix: str = "v") -> str:
@@ -206,7 +210,7 @@ class NestText:
         inner_level = [node for node in self.group.members if nest.level(node) == 2]
         strips = [r for r, kind in self.group.reductions.items() if kind == STRIP]
         for node in strips:
-            self._clear_strip(node, index)
+            self._clear_strip(node, nest.store_access(node), index)
         for stage in range(stages + 1):
             once = [node for node in row_level if nest.stage[node] == stage]
             self._row_members([n for n in once if self.group.reductions.get(n) != ROW], index)
@@ -302,9 +306,19 @@ class NestText:
                 out.add(f"all_{name} = f64(0.0)")
             else:
                 out.add(f"{name} = {identity(node.op.name, node.dtype)}")
+        outer = index
         index = dict(index)
+        self.parted = self._parted(stage)
         for d in nest.inner[:-1]:
-            out.add(f"for index{d} in range({nest.loop_size(d)}):")
+            begin, end = "0", nest.loop_size(d)
+            if self.parted and d == nest.inner[0]:
+                out.add(f"for part in range(0, {end}, {PART_OF_LOOP}):")
+                out.depth += 1
+                for node in self.parted:
+                    self._clear_strip(node, nest.near_access(node), outer)
+                out.add(f"part_end = min_i64(part + {PART_OF_LOOP}, {end})")
+                begin, end = "part", "part_end"
+            out.add(f"for index{d} in range({begin}, {end}):")
             out.depth += 1
             index[d] = f"index{d}"
         low, high = start or "0", stop or (nest.loop_size(last) if nest.inner else "1")
@@ -346,6 +360,9 @@ class NestText:
         for code, name in self.bad.items():
             self._note(name, code)
         out.depth -= max(len(nest.inner) - 1, 0)
+        for node in self.parted:
+            self._add_part(node, outer)
+        out.depth -= bool(self.parted)
         for name in wide:
             out.add(f"{name} = to_float32(all_{name})")
         for node, name in rows.items():
@@ -407,7 +424,7 @@ class NestText:
         """Add to a partial column sum, or to a result that the row completes."""
         nest, out = self.nest, self.out
         value = self._operand(node, 0, index, local, 2)
-        access = nest.store_access(node)
+        access = nest.near_access(node) if node in self.parted else nest.store_access(node)
         combine = COMBINE[node.op.name]
         last = nest.lane
         base = None
@@ -425,16 +442,41 @@ class NestText:
         place = self._element(access, index, base)
         out.add(f"{place} = {combine}({place}, {value})")
 
-    def _clear_strip(self, node: Node, index: dict[int, str]) -> None:
+    def _parted(self, stage: int) -> list[Node]:
+        """Sums over a long first loop of the row: parts of it are summed by themselves."""
+        nest = self.nest
+        if len(nest.inner) < 2 or nest.size[nest.inner[0]] <= PART_OF_LOOP:
+            return []
+        return [
+            node
+            for node, kind in self.group.reductions.items()
+            if kind == STRIP
+            and nest.stage[node] == stage
+            and is_widened(node)
+            and nest.store_access(node).strides[nest.inner[0]] == 0
+        ]
+
+    def _clear_strip(self, node: Node, access: Access, index: dict[int, str]) -> None:
+        with self._each_kept(access, index) as place:
+            self.out.add(
+                f"{self._pointer(access, place)}[0] = {identity(node.op.name, node.dtype)}"
+            )
+
+    def _add_part(self, node: Node, index: dict[int, str]) -> None:
+        near, whole = self.nest.near_access(node), self.nest.store_access(node)
+        with self._each_kept(whole, index) as place:
+            total = f"{self._pointer(whole, place)}[0]"
+            self.out.add(f"{total} = add({total}, {self._pointer(near, place)}[0])")
+
+    @contextmanager
+    def _each_kept(self, access: Access, index: dict[int, str]) -> Iterator[dict[int, str]]:
+        """Loops over what a reduction of the row leaves of it."""
         nest, out = self.nest, self.out
-        access = nest.store_access(node)
-        index = dict(index)
         kept = [d for d in nest.inner if access.strides[d] != 0]
         for d in kept:
             out.add(f"for index{d} in range({nest.loop_size(d)}):")
             out.depth += 1
-            index[d] = f"index{d}"
-        out.add(f"{self._pointer(access, index)}[0] = {identity(node.op.name, node.dtype)}")
+        yield index | {d: f"index{d}" for d in kept}
         out.depth -= len(kept)
 
     # --- values -------------------------------------------------------------------------------
@@ -623,11 +665,9 @@ class NestText:
         at = nest.array(access)
         if base is None:
             base = f"at{at}"
-            for buffer, own in nest.scratch.values():
-                if access.where is buffer:
-                    size = math.prod(self.group.dims[d] for d in self.group.inner)
-                    row = nest.word("row", size)
-                    base = f"at{at} + b * {row} * {own.dtype.itemsize}"
+            if isinstance(access.where, Buffer) and access.where in nest.scratch:
+                row = nest.word(f"row{at}", nest.scratch[access.where])
+                base = f"at{at} + b * {row} * {access.dtype.itemsize}"
         terms = []
         for d, place in index.items():
             if d == exclude or place == "j" or d < 0 or access.strides[d] == 0:
