@@ -666,8 +666,8 @@ class NestText:
         if base is None:
             base = f"at{at}"
             if isinstance(access.where, Buffer) and access.where in nest.scratch:
-                size = nest.word(f"scratch{at}", nest.scratch[access.where])
-                base = f"at{at} + b * {size} * {access.dtype.itemsize}"
+                count = nest.word(f"scratch{at}", nest.scratch[access.where])
+                base = f"at{at} + b * {count} * {access.dtype.itemsize}"
         terms = []
         for d, place in index.items():
             if d == exclude or place == "j" or d < 0 or access.strides[d] == 0:

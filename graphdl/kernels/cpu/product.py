@@ -45,6 +45,8 @@ DEEPEST, DEEPEST_APART = 1024, 256
 #: lines, are read from left to right at a time. More streams than that are not fetched ahead. Fewer
 #: bytes than NEAR stay in the second-level cache from call to call, and are read in one step.
 BAND, NEAR = 64, 1 << 20
+#: Bytes from one k to the next beyond which a column of a finds no room in the first-level cache.
+FAR = 512
 #: The largest number of columns of a block.
 WIDEST = 512
 
@@ -265,7 +267,9 @@ def _define_core(texts: list[str], r: Registers, symbol: str) -> None:
                         start.get(),
                     )  # fmt: skip
                 with f.when(mode.differs(DOT)):
-                    with f.when(ai.equals(r.size) & height.equals(tall) & (columns > 2 * r.panel)):
+                    # Strips are packed for many columns, or where each k is in lines of its own.
+                    wide = (columns > 2 * r.panel) | (ak > FAR)
+                    with f.when(ai.equals(r.size) & height.equals(tall) & wide):
                         turn = row % group
                         with f.when(turn.equals(0)):
                             many = f.smaller(rows // tall - row, group)
