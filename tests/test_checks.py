@@ -429,6 +429,26 @@ def test_the_error_says_all_there_is() -> None:
     assert "divide gave inf at [0, 2] of float64[2, 3]: divide(2.0, 0.0)" in str(error)
 
 
+def test_a_matrix_that_lapack_can_do_nothing_with_has_its_line() -> None:
+    """Also where its NaN is found out before the failure is."""
+    x = np.array([[1.0, 0.0], [0.0, -1.0]])
+
+    def alone(x: Any) -> Any:
+        return np.linalg.cholesky(x) + np.log(x)
+
+    def within(x: Any) -> Any:
+        body = lambda c, k: (c + np.linalg.cholesky(x + k) + np.log(x + k), None)  # noqa: E731
+        return gd.scan(body, x, np.array([3.0, 0.0]))[0]
+
+    for f in (alone, within):
+        line = f.__code__.co_firstlineno + 1
+        with pytest.raises(gd.GraphLinAlgError, match="not positive definite") as raised:
+            gd.compile(f, checks="nan")(x)
+        assert f"test_checks.py:{line}" in str(raised.value)
+        assert "in kernel" in str(raised.value)
+    assert "of a scan" in str(raised.value)
+
+
 def test_reductions_and_products_show_what_they_read() -> None:
     with pytest.raises(gd.NonFiniteError, match=r"sum\(\[1e\+308, 1e\+308\]\)"):
         gd.compile(lambda x: np.sum(x, axis=1), checks="nan")(np.full((3, 2), 1e308))

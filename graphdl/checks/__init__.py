@@ -28,8 +28,14 @@ def has_nan(leaves: Sequence[Any]) -> bool:
 def raise_not_finite(
     graph: Graph, program: Program, leaves: Sequence[Any], results: Sequence[Any]
 ) -> None:
-    """Raise NonFiniteError if the results come from a NaN or an infinity that came about."""
-    event = nan.find(graph, leaves)
+    """Raise NonFiniteError if the results come from a NaN or an infinity that came about.
+
+    Raises GraphLinAlgError instead where LAPACK cannot compute something from them.
+    """
+    try:
+        event = nan.find(graph, leaves)
+    except nan.Failure as failure:
+        raise messages.of_failure(failure.node, failure.place, program) from None
     if event is not None:
         raise messages.of_event(event, program)
     error = messages.of_result(results, graph)

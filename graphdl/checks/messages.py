@@ -9,10 +9,10 @@ import numpy as np
 from graphdl.checks.bounds import Miss
 from graphdl.checks.nan import Event
 from graphdl.checks.walk import Place
-from graphdl.errors import GraphIndexError, NonFiniteError
+from graphdl.errors import GraphIndexError, GraphLinAlgError, NonFiniteError
 from graphdl.graph import Graph, Node, Source
 from graphdl.kernels.program import Launch, Program
-from graphdl.ops import pointwise
+from graphdl.ops import linalg, pointwise
 from graphdl.tracing import where_text
 
 
@@ -48,6 +48,12 @@ def of_result(results: Sequence[np.ndarray], graph: Graph) -> NonFiniteError | N
                 index,
             )
     return None
+
+
+def of_failure(node: Node, place: Place, program: Program) -> GraphLinAlgError:
+    """The error that says which matrix LAPACK could do nothing with."""
+    where = _where(kernel_of(node, place.graph, program), place)
+    return linalg.failure(node.op, f"{where}{line_text(source_of(node, place.graph))}")
 
 
 def of_miss(miss: Miss, program: Program) -> GraphIndexError:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from graphdl.checks.walk import Array, Place, Tracked, as_inputs, events_of, walk
 from graphdl.compiler.guards import is_computed
+from graphdl.errors import GraphLinAlgError
 from graphdl.graph import Graph, Node, reference
 from graphdl.ops import indexing, movement, pointwise
 from graphdl.ops.update import update
@@ -36,7 +37,10 @@ class Event(Struct, frozen=True):
 
 
 def find(graph: Graph, leaves: Sequence[Any]) -> Event | None:
-    """The first event that an output of the graph comes from, for these leaves of a call."""
+    """The first event that an output of the graph comes from, for these leaves of a call.
+
+    Raises Failure where an op cannot compute its result.
+    """
     search = _Search()
     place = Place(graph)
     inputs = [
@@ -73,6 +77,14 @@ _ASKS = (pointwise.isnan, pointwise.isinf, pointwise.isfinite)
 _IGNORES = (pointwise.fmax, pointwise.fmin)
 
 
+class Failure(Exception):
+    """An operand that an op is not fit for, as a matrix that is singular."""
+
+    def __init__(self, node: Node, place: Place) -> None:
+        super().__init__(node.op.name)
+        self.node, self.place = node, place
+
+
 class _Search:
     """The events so far."""
 
@@ -86,8 +98,11 @@ class _Search:
 
     def compute(self, node: Node, operands: list[Tracked], place: Place) -> Tracked:
         values = [operand.value for operand in operands]
-        with np.errstate(all="ignore"):
-            result = reference(node, values)
+        try:
+            with np.errstate(all="ignore"):
+                result = reference(node, values)
+        except GraphLinAlgError:
+            raise Failure(node, place) from None
         events = None
         if any(operand.events is not None for operand in operands):
             events = _handed_on(node, operands, result)
