@@ -1,15 +1,16 @@
 """All kernels for GPUs compiled to machine code by the real compiler; no GPU is needed.
 
-    python -m tests.cubins [--cc 80,90,100] [--part templates,ops,workloads] [--json report.json]
+    python -m tests.cubins [--cc 80,90,100] [--part templates,halves,ops,workloads] [--json FILE]
 
-The kernels are those of each template, of each op that has some, in float32 and float64, and of
-each workload of `python -m bench --target cuda` at its full size. Each must compile for each of the
-compute capabilities, keep its values in registers (no spills, no local memory, a bound on their
-number), stay out of float64 unless that was asked for, and read or write 16 bytes at once where
-that is promised. It prints what was found, and exits with 1 if a kernel breaks a rule. It takes
-tens of minutes the first time: what the compiler made of each kernel is kept in the cache of
-kernels, so that a run that was stopped goes on where it was, and one after a change compiles what
-has changed. The suite compiles a sample (tests/test_cuda_kernels.py, tests/test_cuda_ops.py).
+The kernels are those of each template, also in floats of 16 bits, of each op that has some, in
+float32 and float64, and of each workload of `python -m bench --target cuda` at its full size. Each
+must compile for each of the compute capabilities, keep its values in registers (no spills, no local
+memory, a bound on their number), stay out of float64 unless that was asked for, and read or write
+16 bytes at once where that is promised. It prints what was found, and exits with 1 if a kernel
+breaks a rule. It takes tens of minutes the first time: what the compiler made of each kernel is
+kept in the cache of kernels, so that a run that was stopped goes on where it was, and one after a
+change compiles what has changed. The suite compiles a sample (tests/test_cuda_kernels.py,
+tests/test_cuda_ops.py).
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+
+import numpy as np
+from ml_dtypes import bfloat16
 
 import graphdl as gd
 from bench.__main__ import NAMES
@@ -167,6 +171,16 @@ def of_templates() -> Iterator[Kernel]:
         yield from kernels_of(f"template: {name}", program, name in WIDE)
 
 
+def of_halves() -> Iterator[Kernel]:
+    """The templates once more, their float32 arrays in 16 bits."""
+    for dtype in (np.dtype(np.float16), np.dtype(bfloat16)):
+        for name, (f, args) in {**CASES, **COMPOSED}.items():
+            halves = [x.astype(dtype) if x.dtype == F4 else x for x in args]
+            if any(x.dtype == dtype for x in halves):
+                program = device_program(gd.trace(f, *halves))
+                yield from kernels_of(f"template in {dtype}: {name}", program)
+
+
 def of_ops() -> Iterator[Kernel]:
     for dtype in (F4, F8):
         for case in every_case(dtype):
@@ -190,7 +204,12 @@ def of_workloads() -> Iterator[Kernel]:
                 yield kernel_of(f"{name}: {case.name}", launch)
 
 
-PARTS = {"templates": of_templates, "ops": of_ops, "workloads": of_workloads}
+PARTS = {
+    "templates": of_templates,
+    "halves": of_halves,
+    "ops": of_ops,
+    "workloads": of_workloads,
+}
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ctypes.util import find_library
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -164,6 +165,22 @@ def test_others_share_memory_without_a_copy(gpu):
     again = gd.device_put(Shared(x))
     assert again.address == x.address
     assert_same(np.asarray(again), np.asarray(x))
+
+
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16], ids=str)
+def test_halves_are_shared_both_ways(gpu, dtype):
+    host = draw(2, 3).astype(dtype)
+    x = gd.device_put(host)
+
+    class Other:
+        __cuda_array_interface__ = x.__cuda_array_interface__
+
+    for shared in (Other(), Shared(x)):
+        again = gd.device_put(shared)
+        assert (again.address, again.dtype) == (x.address, host.dtype)
+        doubled = np.asarray(on_gpu(lambda x: x * 2)(shared))
+        assert doubled.dtype == host.dtype
+        assert doubled.tolist() == (host * 2).tolist()
 
 
 class Shared:

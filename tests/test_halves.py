@@ -10,9 +10,10 @@ import pytest
 
 import graphdl as gd
 from graphdl.errors import DtypeError
+from graphdl.kernels.cuda import toolchain
 from graphdl.trees import leaves_of
 from graphdl.types import is_half
-from tests.device_programs import device_program, run_as_device_python
+from tests.device_programs import compiles, device_program, run_as_device_python
 from tests.programs import run_in_python
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -199,6 +200,16 @@ def test_wide_kernels_of_the_device_take_eight_at_once(dtype):
     assert "store8(" in launch.source.text
     (launch,) = device_program(gd.trace(lambda x, y: x * y, x, y)).launches
     assert "load4(" in launch.source.text
+
+
+@compiles
+@both
+def test_comparisons_of_eight_at_once_compile(dtype):
+    x = gd.spec((4, 8), dtype)
+    (launch,) = device_program(gd.trace(lambda x: (x > 0) & (x < 1), x)).launches
+    assert "store8(" in launch.source.text
+    signature = toolchain.Signature(len(launch.words), launch.threads)
+    assert toolchain.compile(launch.source, signature, (9, 0)).local_bytes == 0
 
 
 @both

@@ -16,7 +16,7 @@ from graphdl.errors import ArgumentError, DeviceError
 from graphdl.kernels.cuda import dlpack
 from graphdl.kernels.cuda.device import Device
 from graphdl.kernels.cuda.launch import ACCESS
-from graphdl.types import Dtype, Shape, contiguous_strides
+from graphdl.types import BFLOAT16, Dtype, Shape, as_dtype, contiguous_strides
 
 #: The default stream by the numbers of `__cuda_array_interface__`.
 _LEGACY_STREAM = 1
@@ -197,7 +197,8 @@ def on_device(device: Device, value: Any) -> Array | None:
     shared = getattr(value, "__cuda_array_interface__", None)
     if shared is not None:
         address = int(shared["data"][0])
-        dtype, shape = np.dtype(shared["typestr"]), tuple(shared["shape"])
+        text = shared["typestr"]  # two bytes of anything: bfloat16, as ml_dtypes and PyTorch say it
+        dtype, shape = as_dtype(BFLOAT16 if text == "<V2" else text), tuple(shared["shape"])
         strides = shared.get("strides")
         if strides is not None:
             strides = tuple(step // dtype.itemsize for step in strides)

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from graphdl.errors import DtypeError
-from graphdl.types import Dtype, Shape
+from graphdl.types import BFLOAT16, Dtype, Shape, as_dtype, is_bfloat16
 
 CUDA = 2  # kDLCUDA
 _NAME, _USED = b"dltensor", b"used_dltensor"
 _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 _KINDS = {code: kind for kind, code in _CODES.items()}
+_BFLOAT = 4  # kDLBfloat
 
 
 class _Tensor(ctypes.Structure):
@@ -68,7 +69,8 @@ def capsule_of(owner: Any, address: int, shape: Shape, dtype: Dtype, ordinal: in
     managed = _Managed()
     tensor = managed.tensor
     tensor.data, tensor.device_type, tensor.device_id = address, CUDA, ordinal
-    tensor.ndim, tensor.code, tensor.bits = len(shape), _CODES[dtype.kind], 8 * dtype.itemsize
+    tensor.code = _BFLOAT if is_bfloat16(dtype) else _CODES[dtype.kind]
+    tensor.ndim, tensor.bits = len(shape), 8 * dtype.itemsize
     tensor.lanes, tensor.shape, tensor.strides = 1, sizes, None
     managed.deleter = _returned
     place = ctypes.addressof(managed)
@@ -94,13 +96,16 @@ def opened(value: Any) -> tuple[int, Shape, Shape | None, Dtype, int, Any]:
     managed = _Managed.from_address(place)
     _api.PyCapsule_SetName(capsule, _USED)
     taken, tensor = _Taken(managed), managed.tensor
-    kind, axes = _KINDS.get(tensor.code), range(tensor.ndim)
+    axes = range(tensor.ndim)
+    is_bfloat = tensor.code == _BFLOAT and tensor.bits == 16
+    kind = "f" if is_bfloat else _KINDS.get(tensor.code)
     if kind is None or tensor.lanes != 1:
         raise DtypeError(
             f"an argument has a DLPack type (code {tensor.code}, {tensor.bits} bits) that graphdl "
             f"does not know"
         )
     dtype = np.dtype(bool) if kind == "b" else np.dtype(f"{kind}{tensor.bits // 8}")
+    dtype = as_dtype(BFLOAT16) if is_bfloat else dtype
     shape = tuple(tensor.shape[i] for i in axes)
     strides = tuple(tensor.strides[i] for i in axes) if tensor.strides else None
     address = (tensor.data or 0) + tensor.byte_offset

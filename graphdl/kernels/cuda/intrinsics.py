@@ -180,7 +180,7 @@ def _make_load(width: int) -> Any:
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             place = _vector_place(builder, pointer, args, width)
-            if width > 4:  # of two bytes each
+            if width > 4 and _size(pointer.dtype) == 2:
                 return builder.bitcast(_load_words(builder, place), place.type.pointee)
             memory = builder.load(place)
             memory.align = _size(pointer.dtype) * width
@@ -206,7 +206,7 @@ def _make_store(width: int) -> Any:
             if dtype == types.boolean:
                 packed = builder.zext(packed, ir.VectorType(ir.IntType(8), width))
             place = _vector_place(builder, pointer, args, width)
-            if width > 4:
+            if width > 4 and _size(dtype) == 2:
                 _store_words(builder, place, builder.bitcast(packed, _WORDS))
             else:
                 builder.store(packed, place).align = _size(dtype) * width
