@@ -85,6 +85,8 @@ def separate(graph: Graph) -> Graph:
 
     One cast for several kernels would be written to memory, and take twice what the half takes.
     """
+    if not any(map(_widens, graph.operations)):
+        return graph
     readers = users(graph.nodes)
     counts: dict[Node, int] = {}
 

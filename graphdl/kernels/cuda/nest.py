@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from graphdl.compiler.costs import cost_of
 from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group, counts
 from graphdl.graph import Node
-from graphdl.kernels.body import COMBINE, SUFFIX
+from graphdl.kernels.body import COMBINE, SUFFIX, constant_of
 from graphdl.kernels.cuda import teams
 from graphdl.kernels.cuda.copying import kept_launches
 from graphdl.kernels.cuda.launch import (
@@ -583,6 +583,27 @@ class DeviceText(NestText):
             self.add("barrier()")
 
 
+#: Words of 32 bits that the values of a thread may take at once; beyond them neighbours are fewer.
+#: A thread has 255 registers, of which addresses and a formula's own numbers take many.
+MOST_WORDS = 112
+
+
+def _words_alive(group: Group) -> int:
+    """The words that the values of one element take where most of them wait for a reader."""
+    last: dict[Node, int] = {}
+    for i, node in enumerate(group.members):
+        last.update(dict.fromkeys(node.inputs, i))
+    alive: dict[Node, int] = {}
+    most = 0
+    for i, node in enumerate(group.members):
+        for value in (*node.inputs, node):
+            if last.get(value, i) >= i and constant_of(value) is None:
+                alive[value] = max(value.dtype.itemsize // 4, 1)
+        most = max(most, sum(alive.values()))
+        alive = {value: words for value, words in alive.items() if last.get(value, -1) > i}
+    return most
+
+
 def vector_width(loops: DeviceLoops, loose: frozenset[Node] = frozenset()) -> int:
     """How many neighbours a thread takes: 2, 4 or 8 where every access of them is one and aligned.
 
@@ -602,7 +623,9 @@ def vector_width(loops: DeviceLoops, loose: frozenset[Node] = frozenset()) -> in
     accesses = list(loops.plain_accesses())
     largest = max((access.dtype.itemsize for access in accesses), default=8)
     width = max(2, min(8 if largest == 2 else 4, ACCESS // largest))
-    if loops.size[last] % width:
+    while width > 1 and width * _words_alive(loops.group) > MOST_WORDS:
+        width //= 2
+    if width == 1 or loops.size[last] % width:
         return 1
     adjacent = [access for access in accesses if access.strides[last] == 1]
     for access in adjacent:
