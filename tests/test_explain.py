@@ -164,7 +164,9 @@ def test_bodies_of_loops_and_branches() -> None:
     assert "x * 1" in rules[0]
     assert "abs(-x)" in rules[2]
     assert "log(exp(x))" in rules[3]
-    assert all(body.explanation.kernels for body in found.bodies)
+    # the branch that is the identity leaves its operand where it lies
+    work = [bool(body.explanation.kernels) for body in found.bodies]
+    assert work == [True, True, True, False, True]
     assert "    branch 1:" in str(found)
 
 
