@@ -177,6 +177,10 @@ def through(operand: Node, axes: Axes) -> tuple[Node, Axes] | None:
 
 def origins(operand: Node) -> list[Node]:
     """The values in memory that an operand is read from, through numbers computed anew."""
+    while is_movement(operand):
+        operand = operand.inputs[0]
+    if not is_scalar(operand):  # nearly always, and asked thousands of times
+        return [operand]
     found: list[Node] = []
     stack = [operand]
     seen: set[Node] = set()

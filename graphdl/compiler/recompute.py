@@ -42,6 +42,8 @@ class Weighed(Struct, frozen=True):
 
 def recompute(graph: Graph) -> Graph:
     """The graph with cheap values computed once more where only one later kernel needs them."""
+    if all(node.type.nbytes <= _least() for node in graph.operations):
+        return graph
     schedule = Schedule.of(graph)
     wanted = [made for made, _ in _choices(schedule) if made is not None]
     if not wanted:
@@ -51,6 +53,11 @@ def recompute(graph: Graph) -> Graph:
         alone = [made for made in wanted[:_TRIES] if _accepted(schedule, [made]) is not None]
         found = _accepted(schedule, alone) if alone else None
     return found or graph
+
+
+def _least() -> int:
+    """Bytes of a value that is not looked at: they hardly leave the core."""
+    return machine.current().second_level // 4
 
 
 def weighed(schedule: Schedule) -> list[Weighed]:
@@ -70,12 +77,11 @@ def _accepted(schedule: Schedule, repetitions: Sequence[Repetition]) -> Graph | 
 
 def _choices(schedule: Schedule) -> list[tuple[Repetition | None, list[Weighed]]]:
     """What is computed again, for each two kernels that share values no other kernel reads."""
-    least = machine.current().second_level // 4  # less than that hardly leaves the core
     shared: dict[tuple[int, int], list[Node]] = {}
     for value in schedule.temporaries():
         kind = schedule.groups[schedule.maker[value]].kind
         is_shared = len(schedule.readers[value]) == 1 and kind in ("loops", "product")
-        if is_shared and value.type.nbytes > least:
+        if is_shared and value.type.nbytes > _least():
             shared.setdefault((schedule.maker[value], schedule.readers[value][0]), []).append(value)
     return [_Pair(schedule, *pair, values).choice() for pair, values in shared.items()]
 
