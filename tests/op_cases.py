@@ -48,8 +48,8 @@ class Case:
         parts = tuple(control.items(result, self.types))
         if self.op.name == "eig":
             # The sign of a vector is LAPACK's choice, and two builds of it differ.
-            real, imag, *vectors = parts
-            return real, imag, *(part * part for part in vectors)
+            values, vectors = parts
+            return values, vectors * vectors
         return parts
 
     @property
