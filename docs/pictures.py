@@ -1,4 +1,7 @@
-"""Draws the pictures of the README: `python docs/pictures.py` from the root of the repository."""
+"""Draws pictures of the README: `python docs/pictures.py` from the root of the repository.
+
+Those that its own blocks draw are written by `python tools/readme_blocks.py update`.
+"""
 
 from pathlib import Path
 
@@ -65,30 +68,6 @@ def deep_network():
         executable.visualize(path, theme=theme, level="scope", color="flops")
 
 
-def value_and_gradient():
-    """What the README's first function becomes."""
-
-    def loss(w, b, x, y):
-        return np.mean((np.tanh(x @ w + b) - y) ** 2)
-
-    shapes = [(4, 3), (3,), (32, 4), (32, 3)]
-    step = gd.compile(gd.value_and_grad(loss, argnums=(0, 1)))
-    executable = step.lower(*(gd.spec(shape) for shape in shapes))
-    executable.visualize(HERE / "value-and-gradient.svg")
-
-
-def deviation():
-    """The README's computation graph with numbers."""
-
-    def deviation(x, w, b, y):
-        return abs(x * w + b - y)
-
-    numbers = (2.0, 3.0, 1.0, 9.0)
-    gd.trace(deviation, *numbers).visualize(HERE / "deviation.svg", values=numbers)
-
-
 if __name__ == "__main__":
-    value_and_gradient()
     training_step()
-    deviation()
     deep_network()

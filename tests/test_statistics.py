@@ -256,6 +256,7 @@ ERRORS = [
     (lambda x: np.quantile(x, [[0.5]] * 2), gd.ShapeError, "q must be a number or have one axis"),
     (lambda x: np.bincount(x[0].astype(int)), gd.UnsupportedError, "give it as minlength="),
     (lambda x: np.bincount(x[0], minlength=3), gd.DtypeError, "must be integers"),
+    (lambda x: np.bincount(np.arange(3), x[0, :3] * 1j), gd.DtypeError, "must be real numbers"),
     (lambda x: np.histogram(x, "auto"), gd.UnsupportedError, "give the number"),
     (lambda x: np.histogram(x, [1, 0]), gd.ArgumentError, "increase monotonically"),
     (lambda x: np.histogram(x, 0), gd.ArgumentError, "bins must be positive"),

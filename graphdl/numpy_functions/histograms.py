@@ -59,7 +59,10 @@ def bincount(x: Any, /, weights: Any = None, minlength: Any = 0) -> Any:
     if weights is None:
         updates = broadcast_to(lift(index, np.asarray(1, INDEX))[1], index.shape)
     else:
-        updates = cast(lift(index, weights)[1], FLOAT)
+        given = lift(index, weights)[1]
+        if given.dtype.kind == "c":
+            raise DtypeError(f"weights must be real numbers, not {given.dtype}")
+        updates = cast(given, FLOAT)
         require(updates.shape == index.shape, f"weights of shape {updates.shape} for {index.shape}")
     return indexing.scatter_add(updates, cast(index, INDEX), size=length)
 
