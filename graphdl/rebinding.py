@@ -1,4 +1,4 @@
-"""Copies of the user's functions in which `numpy` is graphdl.numpy.
+"""Copies of the user's functions in which `numpy` is graphdl.numpy, and `min` takes traced numbers.
 
 NumPy is never patched: tracing runs a copy of the function, and of the Python functions that it
 reaches, in which the names bound to a module of `STAND_INS`, or to a function of it, are bound to
@@ -44,6 +44,7 @@ STAND_INS = {
     "numpy": "graphdl.numpy",
     "scipy.special": "graphdl.special",
     "scipy.linalg": "graphdl.linalg",
+    "builtins": "graphdl.extremes",
 }
 
 _LEFT_ALONE = frozenset(
@@ -107,7 +108,9 @@ class _Copies:
         self.containers: list[tuple[Any, Any, list[Any]]] = []
         #: The shadows of classes.
         self.classes: dict[type, type] = {}
-        self.builtins = {**vars(builtins), "__import__": self._import}
+        own = vars(builtins)
+        instead = {name: self.replaced[id(own[name])][1] for name in _BUILTINS}
+        self.builtins = {**own, **instead, "__import__": self._import}
 
     def of(self, value: Any) -> Any:
         """The copy of a value; the value itself where nothing in it is replaced."""
@@ -402,6 +405,7 @@ def _references(f: types.FunctionType) -> Iterator[Any]:
         for name in code.co_names:
             if name in f.__globals__:
                 yield f.__globals__[name]
+        yield from map(vars(builtins).get, _replaced_builtins(code))
     for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
         try:
             if name != "__class__":
@@ -418,6 +422,21 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _codes(constant)
+
+
+#: Those of Python's own names that have a stand-in.
+_BUILTINS = frozenset({"max", "min"})
+
+
+@functools.lru_cache(1024)
+def _replaced_builtins(code: types.CodeType) -> tuple[str, ...]:
+    """Python's own names that code reads, not as attributes, and that have a stand-in."""
+    wanted = _BUILTINS.intersection(code.co_names)
+    if not wanted:
+        return ()
+    loads = ("LOAD_GLOBAL", "LOAD_NAME")
+    read = {i.argval for i in dis.get_instructions(code) if i.opname in loads}
+    return tuple(sorted(wanted & read))
 
 
 @functools.lru_cache(1024)

@@ -422,3 +422,60 @@ def test_names_of_numpy_do_not_hide_those_of_python():
     assert gnp.max([1, 2]) == 2
     with tracing("f"):
         assert isinstance(gnp.array(["a"]), np.ndarray)
+
+
+# --- Python's own min and max ---------------------------------------------------------------------
+
+
+def clamped(x, low=0.25, high=0.75):
+    return max(low, min(x, high))
+
+
+def spread(x):
+    values = [x[0] * x[1], x[1], abs(x[2])]
+    return max(values) - min(values)
+
+
+@pytest.mark.parametrize("x", [[0.5, 2.0, -3.0], [0.1, 0.1, 0.1], [-1.0, -2.0, 0.0]])
+def test_min_and_max_of_traced_numbers(x):
+    x = np.array(x)
+
+    def f(x):
+        return clamped(x[0]) * spread(x)
+
+    assert gd.compile(f)(x) == f(x)
+    gd.check_grads(f, x + np.array([0.01, 0.02, 0.03]))
+
+
+def test_min_and_max_choose_as_python_does():
+    nan = float("nan")
+    for a, b in [(nan, 1.0), (1.0, nan), (0.0, -0.0), (-0.0, 0.0), (2.0, 2.0), (1.0, 3.0)]:
+        for choose in (lambda a, b: min(a, b), lambda a, b: max(a, b)):
+            got, plain = gd.compile(choose)(a, b), choose(a, b)
+            np.testing.assert_array_equal(got, plain)
+            assert np.signbit(got) == np.signbit(plain)
+
+
+def test_min_and_max_of_other_things_are_pythons():
+    def f(x):
+        longest = max(["a", "ccc", "bb"], key=len)
+        return x * len(longest) + min(3, 2) + max((), default=1) + min(x.shape)
+
+    assert np.array_equal(gd.compile(f)(np.ones(4)), f(np.ones(4)))
+    with pytest.raises(gd.GraphError, match=r"np\.where"):
+        gd.trace(lambda x: max(x[:2], x[2:]), np.ones(4))
+
+
+def test_edit_distance_as_it_is_written():
+    def distance(a, b):
+        row = np.arange(len(b) + 1)
+        for i in range(len(a)):
+            before = row.copy()
+            row[0] = i + 1
+            for j in range(len(b)):
+                cost = 0 if a[i] == b[j] else 1
+                row[j + 1] = min(before[j + 1] + 1, row[j] + 1, before[j] + cost)
+        return row[-1]
+
+    a, b = (np.array([ord(c) for c in word]) for word in ("kitten", "sitting"))
+    assert gd.compile(distance, loops="native")(a, b) == distance(a, b) == 3
