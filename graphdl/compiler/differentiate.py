@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from graphdl.compiler.checkpoint import checkpoint_vjp
 from graphdl.compiler.loop_gradients import scan_vjp, switch_vjp
 from graphdl.compiler.quiet import quiet
-from graphdl.compiler.rewrite import simplified
+from graphdl.compiler.rewrite import credit, simplified
 from graphdl.compiler.stability import with_constant_maxima
 from graphdl.compiler.step_gradients import depending
 from graphdl.compiler.while_gradients import while_vjp
@@ -38,6 +38,10 @@ def vjp(
     new, lines = simplified((value.node for value in outputs), sought, trace.sources)
     trace.sources.update(lines)
     stable = with_constant_maxima((new[value.node] for value in outputs), sought)
+    for node, made in stable.items():
+        if made is not node and node in trace.sources:
+            trace.sources.setdefault(made, trace.sources[node])
+            credit(made, trace.sources[node], trace.sources, sought)
     outputs = [TracedArray(stable[new[value.node]], trace) for value in outputs]
     order = topological(value.node for value in outputs)
     active = depending(order, sought)
