@@ -126,7 +126,7 @@ REFUSED = [
     ("np.vectorize(abs)(x)", (ConcreteValueError, TypeError), "np.vectorize, which calls"),
     ("x.reshape(i[0, 0], 4)", (ConcreteValueError, TypeError), "Shapes are static"),
     ("f'{s:.3f}'", (ConcreteValueError, TypeError), "Return the value and print it outside"),
-    ("max(x[0], x[1])", (ConcreteValueError, ValueError), "np.where"),
+    ("max(x[0], x[1])", (ConcreteValueError, TypeError), "np.where"),
     ("sorted([s, s])", (ConcreteValueError, TypeError), "np.where"),
     # what cannot be traced
     ("np.unique(i)", (UnsupportedError, TypeError, NotImplementedError), "np.unique cannot be"),
