@@ -145,7 +145,11 @@ class Worker:
 
 def race(benchmark: str, cases: Sequence[Case], options: Options) -> Report:
     """Run every case of a benchmark and report on it."""
-    cases = [case for case in cases if options.asks(case.name)]
+    every, cases = cases, [case for case in cases if options.asks(case.name)]
+    if not cases:
+        there = "\n  ".join(case.name for case in every)
+        words = options.only_cases
+        raise SystemExit(f"no case of {benchmark} has all words of {words!r}; it has\n  {there}")
     names = [name for name in competing(cases) if options.chooses(name)]
     with ExitStack() as stack:
         workers = {

@@ -137,3 +137,8 @@ def test_cases_are_chosen_by_words() -> None:
     assert options.asks("sum, rows of a transpose")
     assert not options.asks("sum, columns")
     assert harness.Options().asks("anything")
+
+
+def test_words_that_no_case_has_are_told():
+    with pytest.raises(SystemExit, match=r"no case of reduce has all words of 'sum nowhere'"):
+        harness.race("reduce", reduce.cases("tiny"), harness.Options(only_cases="sum nowhere"))
