@@ -14,7 +14,7 @@ that cancel: a pass over the row, and the error of its rounding at the row's max
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -51,19 +51,26 @@ def _is_raw_exp(node: Node) -> bool:
         return x.inputs[0].op not in (pointwise.square, pointwise.absolute)
     if x.op is not pointwise.subtract:
         return True
-    return not _is_maximum(x.inputs[1])
+    return not _is_maximum(x.inputs[1], _beneath)
 
 
-def _is_maximum(node: Node) -> bool:
-    """Whether a node repeats a maximum, which may have been made finite by np.where."""
-    node = _beneath(node)
+def _is_maximum(node: Node, below: Callable[[Node], Node]) -> bool:
+    """Whether a maximum lies below a node, perhaps made finite by np.where."""
+    node = below(node)
     chosen = node.inputs if node.op is pointwise.select else (node,)
-    return any(_beneath(one).op is reduction.max_ for one in chosen)
+    return any(below(one).op is reduction.max_ for one in chosen)
+
+
+def _moved(node: Node) -> Node:
+    """What a node only repeats or reshapes."""
+    while node.op in (movement.broadcast, movement.reshape):
+        node = node.inputs[0]
+    return node
 
 
 def _beneath(node: Node) -> Node:
     """What a node only repeats, reshapes or hides from the gradient."""
-    while node.op in (movement.broadcast, movement.reshape, pointwise.stop_gradient):
+    while (node := _moved(node)).op is pointwise.stop_gradient:
         node = node.inputs[0]
     return node
 
@@ -164,20 +171,8 @@ def _difference(total: Node) -> Node | None:
         return None
     top = found.inputs[1]
     is_repeated = top.op is movement.broadcast and not set(top["dims"]) & set(total["axes"])
-    return found if is_repeated and _is_open_maximum(_moved(top)) else None
-
-
-def _is_open_maximum(node: Node) -> bool:
-    """Whether a node is a maximum that gradients see, perhaps made finite by np.where."""
-    chosen = node.inputs if node.op is pointwise.select else (node,)
-    return any(_moved(one).op is reduction.max_ for one in chosen)
-
-
-def _moved(node: Node) -> Node:
-    """What a node only repeats or reshapes."""
-    while node.op in (movement.broadcast, movement.reshape):
-        node = node.inputs[0]
-    return node
+    # not beneath stop_gradient: one that gradients do not see needs not be hidden
+    return found if is_repeated and _is_maximum(top, _moved) else None
 
 
 def _replaced(node: Node, old: Node, new: Node) -> Node:

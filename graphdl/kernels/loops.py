@@ -81,7 +81,7 @@ class Loops:
         self.partials: dict[Node, Buffer] = {}
         self.rows: dict[Node, Access] = {}
         self.near: dict[Node, Access] = {}
-        self.scratch: dict[Buffer, int] = {}  # elements of a block
+        self.scratch: dict[Buffer, int] = {}  # bytes of a block
         kinds = set(group.reductions.values())
         self.has_rows = has_rows or bool(kinds & {ROW, COLUMN, STRIP})
         self.stage = self._stages()
@@ -295,7 +295,7 @@ class Loops:
         for d, stride in zip(dims, contiguous_strides(shape), strict=True):
             strides[d] = stride
         buffer = Buffer(0, None, purpose)
-        self.scratch[buffer] = math.prod(shape)
+        self.scratch[buffer] = math.prod(shape) * node.dtype.itemsize
         return Access(buffer, node.dtype, 0, tuple(strides))
 
     def _all_accesses(self) -> Iterable[Access]:

@@ -666,8 +666,7 @@ class NestText:
         if base is None:
             base = f"at{at}"
             if isinstance(access.where, Buffer) and access.where in nest.scratch:
-                count = nest.word(f"scratch{at}", nest.scratch[access.where])
-                base = f"at{at} + b * {count} * {access.dtype.itemsize}"
+                base = f"at{at} + b * {nest.word(f'scratch{at}', nest.scratch[access.where])}"
         terms = []
         for d, place in index.items():
             if d == exclude or place == "j" or d < 0 or access.strides[d] == 0:

@@ -64,9 +64,8 @@ def _nest(loops: Loops) -> Launch:
     sizes: dict[Buffer, int] = {}
     for node, buffer in loops.partials.items():
         sizes[buffer] = blocks * node.type.nbytes
-    for access in (*loops.rows.values(), *loops.near.values()):
-        assert isinstance(access.where, Buffer)
-        sizes[access.where] = blocks * loops.scratch[access.where] * access.dtype.itemsize
+    for buffer, nbytes in loops.scratch.items():
+        sizes[buffer] = blocks * nbytes
     elements = math.prod(loops.size[d] for d in (*loops.outer, *loops.inner))
     return _launch(loops, source, blocks, elements, sizes)
 

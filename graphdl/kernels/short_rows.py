@@ -81,7 +81,7 @@ class ShortRowsText(NestText):
         super().__init__(nest)
         (nest.lane,), (self.along,) = nest.outer, nest.inner
         self.lane = nest.lane
-        nest.rows.clear()  # what one stage keeps for another is in the lanes' own memory
+        nest.scratch.clear()  # what one stage keeps for another is in the lanes' own memory
         self.kept: dict[Node, Access] = {}
         self.tiles: dict[Access, str] = {}
 
