@@ -13,13 +13,14 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.resources import files
 from string import Template
 from typing import Any
 
 from graphdl.visualize.document import Document
+from graphdl.visualize.page.columns import columns, records
 from graphdl.visualize.theme import THEMES, Theme
 
 #: The parts of a document, and of its graphs, that the page reads when they are first looked at:
@@ -47,20 +48,45 @@ def to_html(document: Document, compared: Document | None = None) -> str:
     unpack = _part(UNPACK)
     styles = {"page-style": _colours() + _part("page.css"), "drawing-style": _part("drawing.css")}
     documents = [document] if compared is None else [document, compared]
-    content = {"styles": styles, "script": script, "documents": [_folded(one) for one in documents]}
+    content = {"styles": styles, "script": script, "documents": [folded(one) for one in documents]}
     return Template(_part("page.html")).substitute(
         policy=_policy((unpack, script), styles.values()), packed=_packed(content), unpack=unpack
     )
 
 
-def _folded(document: Document) -> Document:
-    """The document with its late parts as texts."""
-    return _late(document | {"graphs": [_late(graph) for graph in document["graphs"]]})
+def folded(document: Document) -> Document:
+    """The document with its records as columns and its late parts as texts."""
+    memory = document["memory"] | {"values": columns(document["memory"]["values"])}
+    whole = document | {"nodes": columns(document["nodes"]), "memory": memory}
+    return _late(whole | {"graphs": [_late(_drawn(graph)) for graph in document["graphs"]]})
+
+
+def unfolded(found: Document) -> Document:
+    """The document that was folded."""
+    whole = _read(found)
+    memory = whole["memory"] | {"values": records(whole["memory"]["values"])}
+    whole |= {"nodes": records(whole["nodes"]), "memory": memory}
+    return whole | {"graphs": [_drawn(_read(graph), records) for graph in whole["graphs"]]}
+
+
+def _drawn(graph: Document, change: Callable[[Any], Any] = columns) -> Document:
+    """A graph of which the boxes and edges, which are most of its pictures, are changed."""
+    pictures = {
+        name: graph[name] | {part: change(graph[name][part]) for part in ("boxes", "edges")}
+        for name in ("picture", "overview")
+        if name in graph
+    }
+    return graph | pictures
 
 
 def _late(part: Document) -> Document:
     rest = {name: value for name, value in part.items() if name not in LATE}
     return rest | {"late": {name: _json(part[name]) for name in LATE if name in part}}
+
+
+def _read(part: Document) -> Document:
+    rest = {name: value for name, value in part.items() if name != "late"}
+    return rest | {name: json.loads(text) for name, text in part["late"].items()}
 
 
 def _packed(content: dict[str, Any]) -> str:

@@ -113,7 +113,8 @@ class MemoryChart {
     if (isEmpty || !width) return;
     const live = liveBytes(memory);
     const values = placed(memory);
-    const most = Math.max(1, ...(values ? values.map((value) => value.offset + value.bytes) : live));
+    const peak = largest(live);
+    const most = Math.max(1, values ? largest(values.map((value) => value.offset + value.bytes)) : peak);
     const top = 24;
     this.geometry = { step: width / memory.count, height, top };
     const up = (value) => height - 2 - (value / most) * (height - top - 4);
@@ -124,7 +125,6 @@ class MemoryChart {
     if (values) this.listen(svg);
     this.cursor = draw("g", { class: "cursor" });
     svg.append(this.cursor);
-    const peak = Math.max(...live);
     this.element.replaceChildren(make("div", { class: "memory-title" },
       make("b", {}, "Memory over the schedule"),
       values
@@ -179,9 +179,11 @@ class MemoryChart {
     const { step } = this.geometry;
     const { values } = this.page.model.doc.memory;
     let path = `M0 ${up(0)}`;
-    live.forEach((value, at) => {
-      path += `L${at * step} ${up(value)}H${(at + 1) * step}`;
-    });
+    const together = Math.max(1, Math.floor(1 / step)); // steps in a pixel, of which the highest shows
+    for (let at = 0; at < live.length; at += together) {
+      const end = Math.min(at + together, live.length);
+      path += `L${tenths(at * step)} ${tenths(up(largest(live.slice(at, end))))}H${tenths(end * step)}`;
+    }
     const stepAt = (event) => Math.floor(event.offsetX / step);
     const born = (at) => values.filter((value) => value.first <= at && value.node !== undefined)
       .reduce((best, value) => (!best || value.first > best.first ? value : best), undefined);
@@ -226,6 +228,8 @@ function liveBytes(memory) {
   return live;
 }
 
+const largest = (values) => values.reduce((a, b) => Math.max(a, b), 0);
+
 /** Values with their offsets: the results stand above the arena. Null where none is planned. */
 function placed(memory) {
   if (memory.arena === undefined) return null;
@@ -234,6 +238,7 @@ function placed(memory) {
     if (value.offset !== undefined) return value;
     const offset = above;
     above += value.bytes;
-    return { ...value, offset };
+    const { bytes, first, last, node, purpose } = value;
+    return { bytes, first, last, node, purpose, offset };
   });
 }

@@ -27,7 +27,6 @@ class Page {
     this.controls();
     this.keys();
     this.go(this.model.stages.length - 1);
-    this.view.fit();
     if (documents.length > 1) this.compare(true);
   }
 
@@ -59,7 +58,7 @@ class Page {
     this.seesPasses = this.stage !== undefined;
     this.stage = stage;
     this.changes = changes(this.model, stage);
-    this.view.show(this.model, stage, this.model.doc.begin?.level);
+    this.view.show(this.model, stage, this.model.doc.begin?.level, !this.seesPasses);
     if (anchor) this.settle(anchor);
     if (this.selected?.node !== undefined && !stage.members.has(this.selected.node)) {
       this.selected = undefined;

@@ -116,9 +116,9 @@ class Panel {
     return [
       make("h2", {}, cut(doc.name, 200)),
       rows(
-        ["operations", operations.toLocaleString("en")],
+        ["operations", withCommas(operations)],
         ["inputs, outputs", `${stage.names.length}, ${stage.outputs.length}`],
-        isLast && doc.groups.length && [doc.kernels ? "kernels" : "groups", (kernels.length || doc.groups.length).toLocaleString("en")],
+        isLast && doc.groups.length && [doc.kernels ? "kernels" : "groups", withCommas(kernels.length || doc.groups.length)],
         kernels.length && ["time of its kernels", asSeconds(time), " ", badge(measured)],
         isLast && doc.measured && ["time of a call", asSeconds(doc.measured.seconds), " ", badge(true)],
         memory.arena !== undefined && ["memory for values", asBytes(memory.arena)],
@@ -248,7 +248,7 @@ class Panel {
     return [
       heading("Memory"),
       rows(
-        ["lies in", where + (value.offset === undefined ? "" : `, from byte ${value.offset.toLocaleString("en")}`)],
+        ["lies in", where + (value.offset === undefined ? "" : `, from byte ${withCommas(value.offset)}`)],
         ["lives", alive],
       ),
       others.length && make("p", { class: "quiet" }, "The same bytes hold at other times"),
@@ -282,7 +282,7 @@ class Panel {
         ["runs on", own.some((kernel) => kernel.shared) ? "all threads" : "one thread"],
         ...own.flatMap((kernel) => (kernel.profile?.median !== undefined ? [
           ["median", asSeconds(kernel.profile.median), " ", badge(true)],
-          kernel.profile.runs > 1 && ["runs in a call", kernel.profile.runs.toLocaleString("en")],
+          kernel.profile.runs > 1 && ["runs in a call", withCommas(kernel.profile.runs)],
           ["of the machine's bandwidth", asPercent(kernel.profile["share of bandwidth"]), " ", badge(true)],
           ["of the machine's speed", asPercent(kernel.profile["share of flops"]), " ", badge(true)],
         ] : [])),

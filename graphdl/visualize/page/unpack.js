@@ -7,20 +7,61 @@ function lazily(object, name, work) {
   Object.defineProperty(object, name, { get, configurable: true, enumerable: true });
 }
 
+/**
+ * Records that `graphdl.visualize.page.columns` made columns of. Each looks its facts up when it is
+ * asked for them: of thousands only a few ever are. What is set stays with the record.
+ */
+function records({ count, columns }) {
+  class Row {
+    constructor(at) {
+      this.at = at;
+    }
+  }
+  for (const [name, column] of Object.entries(columns)) {
+    const read = column.of ? (at) => column.of[column.at[at]] : (at) => column[at];
+    Object.defineProperty(Row.prototype, name, {
+      get() {
+        return read(this.at) ?? undefined;
+      },
+      set(value) {
+        Object.defineProperty(this, name, { value, writable: true });
+      },
+    });
+  }
+  return Array.from({ length: count }, (_, at) => new Row(at));
+}
+
+function bytesOf(letters) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(letters);
+  const text = atob(letters);
+  const bytes = new Uint8Array(text.length);
+  for (let at = 0; at < bytes.length; at += 1) bytes[at] = text.charCodeAt(at);
+  return bytes;
+}
+
 /** What `graphdl.visualize.page` packed: JSON, deflated, in base64. */
-async function unpacked(text) {
-  const letters = atob(text);
-  const bytes = new Uint8Array(letters.length);
-  for (let at = 0; at < bytes.length; at += 1) bytes[at] = letters.charCodeAt(at);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const content = JSON.parse(await new Response(stream).text());
+async function unpacked(letters) {
+  const inflater = new DecompressionStream("deflate");
+  const writer = inflater.writable.getWriter();
+  writer.write(bytesOf(letters));
+  writer.close();
+  const content = JSON.parse(await new Response(inflater.readable).text());
   for (const doc of content.documents) {
-    for (const part of [doc, ...doc.graphs]) {
-      for (const [name, json] of Object.entries(part.late)) lazily(part, name, () => JSON.parse(json));
-      delete part.late;
+    doc.nodes = records(doc.nodes);
+    doc.memory.values = records(doc.memory.values);
+    for (const name of Object.keys(doc.late)) lazily(doc, name, () => JSON.parse(doc.late[name]));
+    for (const graph of doc.graphs) {
+      lazily(graph, "picture", () => drawn(JSON.parse(graph.late.picture)));
+      if (graph.overview) drawn(graph.overview);
     }
   }
   return content;
+}
+
+function drawn(picture) {
+  picture.boxes = records(picture.boxes);
+  picture.edges = records(picture.edges);
+  return picture;
 }
 
 (async () => {

@@ -36,10 +36,10 @@ class View {
 
   // --- what is shown ----------------------------------------------------------------------
 
-  show(model, stage, level = startLevel(stage)) {
+  show(model, stage, level = startLevel(stage), fit = false) {
     this.model = model;
     this.stage = stage;
-    this.setLevel(this.levels.get(stage) ?? level, false);
+    this.setLevel(this.levels.get(stage) ?? level, false, fit);
   }
 
   /** What is closed: with an overview, scopes are a picture of their own. */
