@@ -16,6 +16,7 @@ from graphdl.visualize.arrange import arrange
 from graphdl.visualize.document import document, to_json
 from graphdl.visualize.drawing import draw
 from graphdl.visualize.page import SCRIPTS, to_html
+from graphdl.visualize.page.columns import columns, records
 from tests.pages import documents_in
 
 HOSTILE = ("</script><script>alert(1)</script>", "<!--", "\u2028", "%0", "&amp;", "\ud800", "\x00")
@@ -163,6 +164,26 @@ def test_no_name_ends_the_script_that_holds_the_document(name):
     assert page.count("</script>") == 2
     assert documents_in(page) == [found]
     page.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        [{}, {"a": 1}],
+        [{"a": value} for value in (1, True, 1.5, "1", [1], [1.5], [], "")],
+        [{"a": 7, "b": i % 2} for i in range(40)] + [{"b": [1, 2]}] * 30,
+    ],
+    ids=["none", "lacking", "alike", "many"],
+)
+def test_records_come_back_from_columns(given):
+    found = records(json.loads(json.dumps(columns(given))))
+    assert repr(found) == repr(given)  # by repr: True is no 1
+
+
+def test_a_page_holds_the_document_whole(executable, tmp_path):
+    page = executable.visualize(tmp_path / "it.html").read_text(encoding="utf-8")
+    assert documents_in(page) == [_saved(executable, tmp_path)]
 
 
 def test_a_document_is_small():

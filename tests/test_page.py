@@ -342,6 +342,24 @@ def test_a_page_opens_offline_and_draws_every_op(name, opened, request):
     assert frames == sum("group" in group for group in in_picture)
 
 
+def test_the_page_reads_every_fact_of_every_record(mlp, opened):
+    page = opened(mlp)
+    read = """([what, names]) => {
+      const { nodes, memory } = graphdl.model.doc;
+      const all = { nodes, values: memory.values, edges: graphdl.stage.picture.edges };
+      return all[what].map(one => Object.fromEntries(names.map(name => [name, one[name]])));
+    }"""
+    last = mlp.document["graphs"][-1]["picture"]
+    for what, records in (
+        ("nodes", mlp.document["nodes"]),
+        ("values", mlp.document["memory"]["values"]),
+        ("edges", last["edges"]),
+    ):
+        names = list(dict.fromkeys(name for record in records for name in record))
+        found = page.run(read, [what, names])
+        assert [{k: v for k, v in one.items() if v is not None} for one in found] == records
+
+
 def _depends(graph):
     """Whether each node depends on an input."""
     found = {}

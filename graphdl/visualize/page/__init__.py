@@ -26,6 +26,8 @@ from graphdl.visualize.theme import THEMES, Theme
 #: The parts of a document, and of its graphs, that the page reads when they are first looked at:
 #: of 10,000 nodes two thirds of all text, of which a graph that opens collapsed shows nothing.
 LATE = ("picture", "texts", "borders")
+#: What most of a picture is made of.
+RECORDS = ("boxes", "edges")
 #: In the order in which they need each other.
 SCRIPTS = (
     "format.js", "model.js", "fold.js", "heat.js", "view.js", "panel.js", "charts.js", "page.js",
@@ -70,13 +72,12 @@ def unfolded(found: Document) -> Document:
 
 
 def _drawn(graph: Document, change: Callable[[Any], Any] = columns) -> Document:
-    """A graph of which the boxes and edges, which are most of its pictures, are changed."""
-    pictures = {
-        name: graph[name] | {part: change(graph[name][part]) for part in ("boxes", "edges")}
-        for name in ("picture", "overview")
-        if name in graph
-    }
-    return graph | pictures
+    """A graph of which the boxes and edges are changed, but not those of the overview.
+
+    That is drawn at once and as a whole, for which records are what is fastest.
+    """
+    picture = graph["picture"]
+    return graph | {"picture": picture | {name: change(picture[name]) for name in RECORDS}}
 
 
 def _late(part: Document) -> Document:

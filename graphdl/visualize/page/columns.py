@@ -1,4 +1,4 @@
-"""Records of one kind as columns, each name once: a third of the text, which a browser reads sooner.
+"""Records of one kind as columns, each name once: less text, which a browser reads sooner.
 
 A column of few values that repeat is the list of those values and, for each record, which of them
 it has. `unpack.js` reads it: a record there looks its facts up when it is asked for them.
@@ -30,9 +30,7 @@ def records(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The records of a table, without what is null."""
     found: list[dict[str, Any]] = [{} for _ in range(table["count"])]
     for name, column in table["columns"].items():
-        values = (
-            [column["of"][at] for at in column["at"]] if isinstance(column, dict) else column
-        )
+        values = [column["of"][at] for at in column["at"]] if isinstance(column, dict) else column
         for record, value in zip(found, values, strict=True):
             if value is not None:
                 record[name] = value

@@ -52,7 +52,6 @@ async function unpacked(letters) {
     for (const name of Object.keys(doc.late)) lazily(doc, name, () => JSON.parse(doc.late[name]));
     for (const graph of doc.graphs) {
       lazily(graph, "picture", () => drawn(JSON.parse(graph.late.picture)));
-      if (graph.overview) drawn(graph.overview);
     }
   }
   return content;
