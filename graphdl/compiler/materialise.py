@@ -57,9 +57,9 @@ def materialise(graph: Graph) -> Graph:
 
     def prepared(node: Node, inputs: tuple[Node, ...]) -> Node:
         packs = node.op.family in ("control", "linalg", "user")
-        if node.op.name in ROW_BY_ROW or node.op.family == "control":
+        if node.op.name in ROW_BY_ROW:
             inputs = tuple(contiguous(operand) for operand in inputs)
-        if node.op.family in ("linalg", "user"):
+        if packs:
             inputs = tuple(adjacent(operand) for operand in inputs)
         if node.op is scatter:
             x, *others = inputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from graphdl.compiler.blocks import in_blocks
 from graphdl.compiler.checkpoint import inlined
 from graphdl.compiler.contract import normalise
 from graphdl.compiler.convolve import lower_convolutions
@@ -48,16 +49,18 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("read joins", read_joins),
     ("place pads", place_pads),
     ("separate casts", separate),
+    ("in blocks", in_blocks),
     ("materialise", materialise),
     ("recompute", recompute),
 )
 
 
-#: The same for a GPU, whose products take floats of 16 bits as they are.
+#: The same for a GPU, whose products take floats of 16 bits as they are, and gain nothing by blocks
+#: that fit the caches of a CPU.
 DEVICE_PASSES: Sequence[tuple[str, Pass]] = (
-    *PASSES[:-3],
+    *PASSES[:-4],
     ("products of halves", half_products),
-    *PASSES[-3:],
+    *(step for step in PASSES[-4:] if step[1] is not in_blocks),
 )
 
 
