@@ -46,7 +46,7 @@ LARGE, BLOCK = 4 << 20, 512 << 10
 #: columns than so many times the axis that it sums over.
 SHALLOW = 4
 #: Rows of a block, at least: for so many it pays to pack the other factor anew. Where the product
-#: is deeper, twice its depth, as what a block adds to a sum over rows is as large as the depth says.
+#: is deeper, twice its depth, with which grows what a block adds to sums over rows.
 ROWS = 64
 
 
