@@ -59,7 +59,9 @@ def materialise(graph: Graph) -> Graph:
         packs = node.op.family in ("control", "linalg", "user")
         if node.op.name in ROW_BY_ROW:
             inputs = tuple(contiguous(operand) for operand in inputs)
-        if packs:
+        if node.op.family == "control":
+            inputs = tuple(whole(operand) for operand in inputs)
+        if node.op.family in ("linalg", "user"):
             inputs = tuple(adjacent(operand) for operand in inputs)
         if node.op is scatter:
             x, *others = inputs
@@ -109,6 +111,14 @@ def contiguous(node: Node) -> Node:
     if behind.op is movement.iota or (is_movement(behind) and behind.op is not control.item):
         return copied(node)
     return node
+
+
+def whole(node: Node) -> Node:
+    """The node, or a copy of it if it is not a value in memory of its own, perhaps reshaped."""
+    if contiguous(node) is node:
+        return node
+    view = view_of(node)
+    return adjacent(node) if view is not None and view.offset == 0 else copied(node)
 
 
 def adjacent(node: Node) -> Node:
