@@ -66,7 +66,7 @@ def _is_seed(node: Node) -> bool:
         math.prod(node.shape[node["lo"].index(label)] for label in labels)
         for labels in (role.m, role.n)
     )
-    return min(rows, columns) > SHALLOW * _depth(node)
+    return bool(min(rows, columns) > SHALLOW * _depth(node))
 
 
 def _depth(product: Node) -> int:
