@@ -209,6 +209,7 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
     def init(self) -> None:
         super().init()
         blocks = self.func_ir.blocks
+        self._turns: dict[str, tuple[Any, intrinsics.Turns]] = {}
         self._groups: dict[int, list[Any]] = {}  # block -> access groups of the loops around it
         self._latches: dict[int, Any] = {}  # block that jumps back -> identity of its loop
         self._labels = {id(block): label for label, block in blocks.items()}
@@ -216,7 +217,7 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
         graph = compute_cfg_from_blocks(blocks)
         for loop in graph.loops().values():
             own = [blocks[label] for label in loop.body if graph.in_loops(label)[0] is loop]
-            kinds = [self.typeof(e.value.name) for b in own for e in b.find_exprs("iternext")]
+            kinds = [self.typeof(e.value.name) for b in own for e in b.find_exprs(reading.MORE)]
             for kind in kinds:
                 if isinstance(kind, intrinsics.Loop) and kind.parallel:
                     self._mark(loop, kind)
@@ -259,6 +260,9 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
     def lower_inst(self, inst: Any) -> None:
         """What Numba does, without a description of each instruction for its debugger."""
         if isinstance(inst, ir.Assign):
+            if isinstance(inst.value, ir.Expr) and inst.value.op == reading.LOOP:
+                self._start_loop(inst.target.name, self.loadvar(inst.value.value.name))
+                return
             value = self.lower_assign(self.typeof(inst.target.name), inst)
             self.storevar(value, inst.target.name)
         elif isinstance(inst, ir.SetItem):
@@ -267,6 +271,22 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
             )
         else:
             super().lower_inst(inst)
+
+    def _start_loop(self, name: str, turns: intrinsics.Turns) -> None:
+        """Keep the index of the next turn in memory of its own, which LLVM makes a register."""
+        index = cgutils.alloca_once(self.builder, turns.start.type)
+        self.builder.store(turns.start, index)
+        self._turns[name] = index, turns
+
+    def lower_expr(self, resty: Any, expr: Any) -> Any:
+        if expr.op not in (reading.MORE, reading.NEXT):
+            return super().lower_expr(resty, expr)
+        index, turns = self._turns[expr.value.name]
+        now = self.builder.load(index)
+        if expr.op == reading.MORE:
+            return self.builder.icmp_signed(turns.comparison, now, turns.end)
+        self.builder.store(self.builder.add(now, turns.step, flags=["nsw"]), index)
+        return now
 
     def lower_getitem(self, resty: Any, expr: Any, value: Any, index: Any, signature: Any) -> Any:
         loaded = self._element(intrinsics.load, signature, value, index)

@@ -15,6 +15,8 @@ from msgspec import Struct
 from numba.core import ir, types
 from numba.core.errors import TypingError
 
+from graphdl.kernels.cpu import intrinsics, reading
+
 
 class Inferred(Struct, frozen=True, eq=False):
     """What lowering wants to know.
@@ -117,14 +119,14 @@ class _Walk:
             return self.called(value, value.fn, (value.lhs, value.rhs), loc)
         if value.op == "unary":
             return self.called(value, value.fn, (value.value,), loc)
-        if value.op in ("getiter", "iternext"):
-            return self.called(value, value.op, (value.value,), loc)
         if value.op == "phi":
             return self.joined([x for x in value.incoming_values if x is not ir.UNDEFINED])
-        pair = self.of(value.value)
-        if pair is None:
-            return None
-        return pair.first_type if value.op == "pair_first" else pair.second_type
+        if value.op == reading.LOOP:
+            loop = self.of(value.value)
+            if loop is not None and not isinstance(loop, intrinsics.Loop):
+                raise TypingError(f"a loop is over range or lanes, not {loop}", loc=loc)
+            return loop
+        return types.int64 if value.op == reading.NEXT else types.boolean
 
     def called(self, inst: Any, function: Any, operands: Sequence[ir.Var], loc: Any) -> Any:
         """The type of a result; writes the signature down."""

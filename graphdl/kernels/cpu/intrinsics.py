@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -27,7 +28,6 @@ from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.core.errors import TypingError
 from numba.core.extending import register_model
-from numba.core.imputils import RefType, iternext_impl
 from numba.core.imputils import Registry as LoweringRegistry
 from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate
@@ -273,8 +273,8 @@ def call(typingctx: Any, routine: Any, *args: Any) -> Any:
 # -- loops -----------------------------------------------------------------------------------------
 
 
-class Loop(types.SimpleIteratorType):  # type: ignore[misc]
-    """The iterator over int64 of the function `name`: `range`, `lanes` or `few_lanes`.
+class Loop(types.Opaque):  # type: ignore[misc]
+    """A loop over int64 by the function `name`: `range`, `lanes` or `few_lanes`.
 
     `parallel` tells that iterations do not depend on each other through memory, `few` that there
     are too few of them for a loop over whole vectors and another one for the rest.
@@ -283,48 +283,42 @@ class Loop(types.SimpleIteratorType):  # type: ignore[misc]
     def __init__(self, name: str, parallel: bool, few: bool = False) -> None:
         self.parallel = parallel
         self.few = few
-        super().__init__(name, types.int64)
-
-
-_LOOP_STATE = ir.LiteralStructType([_I64, _I64, _I64])  # next value, iterations left, step
+        super().__init__(name)
 
 
 @register_model(Loop)
-class _LoopModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, loop: Loop) -> None:
-        super().__init__(manager, loop, _LOOP_STATE.as_pointer())
+class _LoopModel(models.OpaqueModel):  # type: ignore[misc]
+    """A loop is no value: `Turns` hold what is known of it while it is lowered."""
 
 
-def _fields(builder: Any, state: Any) -> list[Any]:
-    return [cgutils.gep_inbounds(builder, state, 0, field) for field in range(3)]
+@dataclass(frozen=True)
+class Turns:
+    """The turns of a loop: `start`, `start + step`, ..., while an index is `comparison` `end`."""
+
+    start: Any
+    end: Any
+    step: Any
+    comparison: str
 
 
-def _start_loop(builder: Any, start: Any, count: Any, step: Any) -> Any:
-    state = cgutils.alloca_once(builder, _LOOP_STATE)
-    for pointer, value in zip(_fields(builder, state), (start, count, step), strict=True):
-        builder.store(value, pointer)
-    return state
-
-
-def _lower_range(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """Start a loop over [start, stop) in steps of `step`, which may be negative but not 0.
+def _lower_range(context: Any, builder: Any, sig: Any, args: Any) -> Turns:
+    """The turns of a loop over [start, stop) in steps of `step`, which may be negative but not 0.
 
     As `range` does, an empty interval gives no iteration. A step of 0 gives undefined behaviour.
     """
     one, zero = ir.Constant(_I64, 1), ir.Constant(_I64, 0)
     start, stop, step = {1: [zero, *args, one], 2: [*args, one], 3: args}[len(args)]
-    if len(args) < 3:
-        count = builder.sub(stop, start)
-    else:
-        down = builder.icmp_signed("<", step, zero)
-        distance = builder.sub(stop, start)
-        distance = builder.select(down, builder.neg(distance), distance)
-        size = builder.select(down, builder.neg(step), step)
-        rounded_up = builder.add(distance, builder.sub(size, one))
-        # A negative distance would be rounded towards 0, that is up, to one iteration too many.
-        empty = builder.icmp_signed("<=", distance, zero)
-        count = builder.select(empty, zero, builder.sdiv(rounded_up, size))
-    return _start_loop(builder, start, count, step)
+    if isinstance(step, ir.Constant):
+        return Turns(start, stop, step, "<" if step.constant > 0 else ">")
+    down = builder.icmp_signed("<", step, zero)
+    distance = builder.sub(stop, start)
+    distance = builder.select(down, builder.neg(distance), distance)
+    size = builder.select(down, builder.neg(step), step)
+    rounded_up = builder.add(distance, builder.sub(size, one))
+    # A negative distance would be rounded towards 0, that is up, to one iteration too many.
+    empty = builder.icmp_signed("<=", distance, zero)
+    count = builder.select(empty, zero, builder.sdiv(rounded_up, size))
+    return Turns(start, builder.add(start, builder.mul(count, step)), step, "!=")
 
 
 def _make_loop(loop: Loop, arities: tuple[int, ...]) -> Intrinsic:
@@ -335,24 +329,6 @@ def _make_loop(loop: Loop, arities: tuple[int, ...]) -> Intrinsic:
 
     iterate.__name__ = loop.name
     return Intrinsic(iterate)
-
-
-@lowering_registry.lower("getiter", Loop)  # type: ignore[untyped-decorator]
-def _getiter(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return args[0]
-
-
-@lowering_registry.lower("iternext", Loop)  # type: ignore[untyped-decorator]
-@iternext_impl(RefType.UNTRACKED)  # type: ignore[untyped-decorator]
-def _iternext(context: Any, builder: Any, sig: Any, args: Any, result: Any) -> None:
-    value_at, left_at, step_at = _fields(builder, args[0])
-    left, value = builder.load(left_at), builder.load(value_at)
-    is_valid = builder.icmp_signed(">", left, ir.Constant(_I64, 0))
-    # Stored whether valid or not: an iterator that is exhausted is not asked again.
-    builder.store(builder.sub(left, ir.Constant(_I64, 1), flags=["nsw"]), left_at)
-    builder.store(builder.add(value, builder.load(step_at)), value_at)
-    result.set_valid(is_valid)
-    result.yield_(value)
 
 
 # -- numbers --------------------------------------------------------------------------------------

@@ -21,6 +21,10 @@ from numba.core import ir
 #: Says where a way out of a block leads, when that is known.
 Leave = Callable[[int], None]
 
+#: The expressions of a loop, in place of Numba's iterators, which LLVM has to take apart again: to
+#: start it, whether it has another turn, and the index of this turn.
+LOOP, MORE, NEXT = "loop", "more", "next"
+
 _BINARY: Mapping[type[ast.operator], Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -201,16 +205,15 @@ class _Reader:
     def read_For(self, statement: ast.For) -> None:
         if not isinstance(statement.target, ast.Name) or statement.orelse:
             raise self.refused(statement, "a loop has one variable, and no else")
+        if not isinstance(statement.iter, ast.Call):
+            raise self.refused(statement, "a loop is over a call of range or lanes")
         loc = self.loc
-        loop = self.temporary(ir.Expr.getiter(self.value(statement.iter), loc))
+        loop = self.temporary(ir.Expr(LOOP, loc, value=self.value(statement.iter)))
         header = self.begin_at([self.jump()])
-        step = self.temporary(ir.Expr.iternext(loop, loc))
-        first = self.temporary(ir.Expr.pair_first(step, loc))
-        more = self.temporary(ir.Expr.pair_second(step, loc))
-        turn = ir.Branch(more, -1, -1, loc)
+        turn = ir.Branch(self.temporary(ir.Expr(MORE, loc, value=loop)), -1, -1, loc)
         self.end(turn)
         turn.truebr = self.begin()
-        self.assign(self.variable(statement.target.id), first)
+        self.assign(self.variable(statement.target.id), ir.Expr(NEXT, loc, value=loop))
         repeats, breaks = self.body_of_loop(statement.body)
         for repeat in repeats:
             repeat(header)
