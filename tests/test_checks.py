@@ -493,6 +493,37 @@ def test_a_gradient_of_a_checked_function_is_checked() -> None:
         gd.grad(gd.compile(root_at_zero, checks="nan"))(X)
 
 
+def _message(f: Callable[..., Any], *args: Any) -> str:
+    with pytest.raises(gd.NonFiniteError) as caught:
+        gd.compile(f, checks="nan")(*args)
+    return str(caught.value)
+
+
+def test_branches_are_named_as_the_user_chose_them() -> None:
+    def either(x: Any, above: Any) -> Any:
+        return gd.cond(x > above, lambda x: 1.0 / (x - x), lambda x: np.sqrt(x - 9.0), x)
+
+    def one_of(x: Any, i: Any) -> Any:
+        return gd.switch(i, [lambda x: x, lambda x: x, lambda x: np.log(x - 1.0)], x)
+
+    assert "\n  in the branch for True\n" in _message(either, 1.0, 0.0)
+    assert "\n  in the branch for False\n" in _message(either, 1.0, 2.0)
+    assert "\n  in branch 2 of a switch with 3 (the first is branch 0)\n" in _message(
+        one_of, 1.0, 2
+    )
+
+
+def test_steps_count_from_zero_and_say_so() -> None:
+    def counted(x: Any) -> Any:
+        return gd.fori_loop(0, 5, lambda i, c: c + 1.0 / (3.0 - i), x)
+
+    def until(x: Any) -> Any:
+        return gd.while_loop(lambda c: c > -9.0, lambda c: c - 1.0 / (c - 1.0), x)
+
+    assert "\n  in step 3 of a loop of 5 steps (the first is step 0)\n" in _message(counted, 0.0)
+    assert "\n  in step 0 of a while_loop (the first is step 0)\n" in _message(until, 1.0)
+
+
 def test_unknown_checks() -> None:
     with pytest.raises(gd.ArgumentError, match="write 'nan', 'bounds', or both"):
         gd.compile(np.sin, checks="nans")
@@ -580,6 +611,6 @@ def test_indices_out_of_bounds(f: Callable[..., Any]) -> None:
     assert "in kernel " in message
     if f in (one_row_a_step, one_element_a_step):
         assert "index 5 " in message
-        assert "in step 2 of 5 of a scan" in message
+        assert "in step 2 of a loop of 5 steps (the first is step 0)" in message
     if f in (rows, taken):
         assert "element [2] of the index array (int64[5])" in message

@@ -39,6 +39,9 @@ class Place(Struct, frozen=True):
         return Place(graph, (*self.path, step))
 
 
+#: Steps count as indices do: the row of `xs`, and the `i` of a fori_loop that begins at 0.
+FIRST = "the first is step 0"
+
 #: What one node makes of its operands, at a place.
 Compute = Callable[[Node, list[Tracked], Place], Tracked]
 
@@ -75,7 +78,7 @@ def _scan(node: Node, operands: list[Tracked], place: Place, compute: Compute) -
     order = range(length - 1, -1, -1) if node["reverse"] else range(length)
     steps: dict[int, list[Tracked]] = {}
     for t in order:
-        inner = place.inside(body, f"step {t} of {length} of a scan")
+        inner = place.inside(body, f"step {t} of a loop of {length} steps ({FIRST})")
         rows = [Tracked(x.value[t], None if x.events is None else x.events[t]) for x in xs]
         after = walk(inner, [*fixed, *carry, *rows], compute)
         carry, steps[t] = after[:carries], after[carries:]
@@ -111,7 +114,7 @@ def _while(node: Node, operands: list[Tracked], place: Place, compute: Compute) 
         steps: list[list[Tracked]] = []
         if number == 0:
             while True:
-                step = f"step {len(steps)} of a while_loop"
+                step = f"step {len(steps)} of a while_loop ({FIRST})"
                 test = walk(place.inside(condition, step), [*seen, *carry], compute)[0]
                 if not bool(test.value):
                     break
@@ -123,7 +126,9 @@ def _while(node: Node, operands: list[Tracked], place: Place, compute: Compute) 
             steps = [[] for _ in order]
             for t in reversed(order) if sweep.reverse else order:
                 read = [kept[i][t][j] for i, j in sweep.reads]
-                inner = place.inside(sweep.body, f"step {t} of a while_loop, on the way back")
+                inner = place.inside(
+                    sweep.body, f"step {t} of a while_loop ({FIRST}), on the way back"
+                )
                 after = walk(inner, [*fixed, *carry, *read], compute)
                 carry, steps[t] = after[: sweep.carries], after[sweep.carries :]
         kept.append(steps)
@@ -134,8 +139,17 @@ def _while(node: Node, operands: list[Tracked], place: Place, compute: Compute) 
 def _switch(node: Node, operands: list[Tracked], place: Place, compute: Compute) -> list[Tracked]:
     branches: tuple[Graph, ...] = node["branches"]
     number = min(max(int(operands[0].value), 0), len(branches) - 1)
-    inner = place.inside(branches[number], f"branch {number} of {len(branches)}")
+    inner = place.inside(branches[number], _branch(node.inputs[0], number, len(branches)))
     return walk(inner, operands[1:], compute)
+
+
+def _branch(choice: Node, number: int, count: int) -> str:
+    """A branch as the user knows it: of a cond, whose choice was a bool, by True or False."""
+    while choice.op.name in ("copy", "cast"):
+        choice = choice.inputs[0]
+    if choice.dtype == np.bool_:
+        return f"the branch for {bool(number)}"
+    return f"branch {number} of a switch with {count} (the first is branch 0)"
 
 
 def _checkpoint(
