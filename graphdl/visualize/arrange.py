@@ -13,7 +13,7 @@ as text into columns of a newspaper, when the picture would be much taller than 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import sqrt
 
 from msgspec import Struct
@@ -245,7 +245,8 @@ def _block(
     }
     by_key = {unit.key: unit for unit in members}
     order = sorted_units(list(by_key), dict.fromkeys(own.values()))
-    order += [key for key in by_key if key not in set(order)]  # what waits for itself
+    sorted_ones = set(order)
+    order += [key for key in by_key if key not in sorted_ones]  # what waits for itself
     units = [by_key[key] for key in order]
     number = {key: i for i, key in enumerate(order)}
     down = {
@@ -323,6 +324,8 @@ class _Page:
         self.ways: dict[EdgeKey, Legs] = {}
         for edge in crossing:
             self._plan(edge)
+        # from here on no lane is taken
+        self.above = {place: self._above(place) for place in blocks}
         self.block_height = {place: self._height(place) for place in blocks}
         self.top: dict[int, float] = {}  # of a band, below its name
         self.bottom: dict[int, float] = {}
@@ -398,8 +401,14 @@ class _Page:
 
     def _row_top(self, place: Place, row: int) -> float:
         """The y where a row begins; for the row after the last, where the last gap ends."""
-        above = sum(self._gap(place, i) for i in range(row + 1))
-        return self.block_top[place] + above + sum(self.blocks[place].heights[:row])
+        gaps, heights = self.above[place]
+        return self.block_top[place] + gaps[row] + heights[row]
+
+    def _above(self, place: Place) -> tuple[Sequence[float], Sequence[float]]:
+        """The heights of the gaps and of the rows above each row, and above the end."""
+        heights = self.blocks[place].heights
+        gaps = accumulate(self._gap(place, i) for i in range(len(heights) + 1))
+        return list(gaps), list(accumulate(heights, initial=0.0))
 
     def _lane_y(self, place: Horizontal, net: str) -> float:
         at = self.lanes.at(place, net)
