@@ -824,6 +824,26 @@ def test_an_overview_leads_into_its_parts(transformer, opened):
     )
 
 
+def test_without_kernels_the_other_parts_are_closed(opened, folder):
+    def steps(x):
+        for _ in range(90):
+            x = x + 0.1 * np.sin(x) * np.tanh(x) - 0.1 * x * x
+        return np.sum(x)
+
+    page = opened(_written(folder, "steps", gd.trace(gd.grad(steps), gd.spec(64))), anew=True)
+    assert page.run("() => [graphdl.$('level').value, graphdl.view.isOverview]") == ["scope", True]
+    page.run("() => { graphdl.toggle(0); }")  # as a double click on the first part
+    shown = page.run(
+        "() => [graphdl.$('level').value, graphdl.view.isOverview, graphdl.view.closedGroups.size,"
+        " graphdl.stage.picture.groups.length, graphdl.view.closedGroups.has(0)]"
+    )
+    assert shown == ["op", False, shown[3] - 1, shown[3], False]
+    assert 2 < shown[3] < 40
+    for key, level in (("v", "scope"), ("c", "op"), ("e", "op")):
+        page.page.keyboard.press(key)
+        assert page.run("() => graphdl.$('level').value") == level
+
+
 def test_numbers_on_every_edge_of_a_small_graph(opened, folder):
     values = (2.0, 3.0, 1.0, 9.0)
     graph = gd.trace(lambda x, w, b, y: np.abs(x * w + b - y), *values)

@@ -116,6 +116,26 @@ def test_backward_and_update_stand_in_the_layer_of_what_they_belong_to():
         assert roles.phase[graph.outputs[i]] == "update"
 
 
+@pytest.mark.parametrize("steps", [10, 100, 400])
+def test_steps_without_products_are_pieces_of_equal_depth(steps):
+    def loss(w, x):
+        for _ in range(steps):
+            x = x + np.sin(w * x)
+        return np.sum(x)
+
+    graph = gd.trace(gd.grad(loss), _spec(8), _spec(8))
+    roles = roles_of(graph)
+    forward = [node for node in graph.operations if roles.phase[node] == "forward"]
+    assert len(roles.bands) == -(-3 * steps // 60)  # sum's value is in no gradient
+    assert {roles.band[node] for node in graph.operations} == set(range(len(roles.bands)))
+    for node in forward:  # down
+        assert all(roles.band[x] <= roles.band[node] for x in node.inputs if x in roles.band)
+    for node in graph.operations:  # and up
+        if roles.phase[node] == "backward":
+            above = [x for x in node.inputs if roles.phase.get(x) == "backward"]
+            assert all(roles.band[x] >= roles.band[node] for x in above)
+
+
 def test_layers_without_scopes_begin_with_a_product():
     def loss(ws, x):
         for w in ws:

@@ -19,6 +19,8 @@ from graphdl.visualize.picture import BACKWARD, FORWARD, UPDATE
 
 #: Where no scope says so, a layer begins with one of these.
 PRODUCTS = ("contract", "convolve", "filter_gradient")
+#: Where no product begins one either, a layer is at most this deep.
+DEEP = 60
 
 
 class Roles(Struct, frozen=True):
@@ -155,6 +157,8 @@ def _bands(
         band, names = _by_scope(graph, forward, sources)
     elif BACKWARD in phase.values():
         band, names = _by_products(forward)
+        if len(names) == 1:
+            band, names = _by_depth(forward)
     else:
         band, names = {}, ("",)
     last = len(names) - 1
@@ -226,6 +230,26 @@ def _by_products(forward: list[Node]) -> tuple[dict[Node, int], tuple[str, ...]]
                 serves[operand] = min(serves.get(operand, products[node]), products[node])
     band = {node: max(count - 1, 0) for node, count in products.items()}
     return band, ("",) * (max(band.values(), default=0) + 1)
+
+
+def _by_depth(forward: list[Node]) -> tuple[dict[Node, int], tuple[str, ...]]:
+    """Pieces of equal depth where nothing tells layers apart, as of time steps that are unrolled.
+
+    As one layer they would be a picture of one column, and nothing to close.
+    """
+    depth: dict[Node, int] = {}
+    for node in forward:
+        depth[node] = max((depth[x] + 1 for x in node.inputs if x in depth), default=0)
+    users_depth: dict[Node, int] = {}  # what begins a way stands where it is first needed
+    for node in reversed(forward):
+        if not any(x in depth for x in node.inputs):
+            depth[node] = users_depth.get(node, 1) - 1
+        for operand in node.inputs:
+            users_depth[operand] = min(users_depth.get(operand, depth[node]), depth[node])
+    most = max(depth.values(), default=0) + 1
+    pieces = -(-most // DEEP)
+    size = -(-most // pieces)
+    return {node: found // size for node, found in depth.items()}, ("",) * pieces
 
 
 def _by_scope(

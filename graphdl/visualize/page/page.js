@@ -66,7 +66,7 @@ class Page {
     if (this.selected?.group !== undefined && this.view.frameOf(this.selected.group) === undefined) {
       this.selected = undefined;
     }
-    this.$("level").value = this.view.levels.get(stage);
+    this.showLevel();
     this.$("pass").value = stage.index;
     this.$("pass-name").textContent = stage.name;
     if (this.other) this.compareWith(this.compared);
@@ -159,11 +159,13 @@ class Page {
 
   /** From the overview to a part of a scope, whose kernels are closed. */
   enter(frame) {
-    this.view.setLevel("kernel", false);
-    this.$("level").value = "kernel";
-    this.view.closedGroups.delete(frame);
-    this.view.render();
+    this.view.enter(frame);
+    this.showLevel();
     this.view.zoomTo(this.view.shape.groups[frame]);
+  }
+
+  showLevel() {
+    this.$("level").value = this.view.levels.get(this.view.stage);
   }
 
   // --- colours ----------------------------------------------------------------------------
@@ -447,7 +449,7 @@ class Page {
 
   setLevel(level) {
     this.view.setLevel(level, true, true);
-    this.$("level").value = level;
+    this.showLevel();
     this.refresh();
   }
 

@@ -43,8 +43,9 @@ class View {
   }
 
   /** What is closed: with an overview, scopes are a picture of their own. */
-  setLevel(level, anew = true, fit = false) {
+  setLevel(wanted, anew = true, fit = false) {
     const { stage } = this;
+    const level = levelIn(this.model, stage, wanted);
     this.levels.set(stage, level);
     this.isOverview = level === "scope" && stage.overview !== undefined;
     this.picture = this.isOverview ? stage.overview : stage.picture;
@@ -52,6 +53,16 @@ class View {
     else if (anew || !this.closed.has(stage)) this.closed.set(stage, closedAt(stage, level));
     if (!this.isOverview) this.closedGroups = this.closed.get(stage);
     this.render(fit);
+  }
+
+  /** Open a part of a scope: its kernels are closed or, where there are none, all other parts. */
+  enter(frame) {
+    const { stage, model } = this;
+    if (!this.closed.has(stage)) {
+      this.closed.set(stage, closedAt(stage, model.groups.length ? "kernel" : "scope"));
+    }
+    this.closed.get(stage).delete(frame);
+    this.setLevel("kernel", false);
   }
 
   /** The widest a closed group may be: its name and the line below it. */
@@ -503,6 +514,12 @@ const LEVELS = ["op", "kernel", "scope"];
 function startLevel(stage) {
   const count = stage.nodes.length;
   return count > 2000 ? "scope" : count > 150 ? "kernel" : "op";
+}
+
+/** The level itself if the graph has it, otherwise the next finer one. */
+function levelIn(model, stage, level) {
+  if (level === "scope" && stage.overview !== undefined) return level;
+  return level !== "op" && model.groups.length ? "kernel" : "op";
 }
 
 /** What is closed where ops, kernels or only scopes are to be seen. */
