@@ -34,7 +34,11 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>graphdl: benchmarks</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <style>body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; }}
-svg {{ max-width: 100%; height: auto; }} p {{ color: #555; }}</style></head><body>
+svg {{ max-width: 100%; height: auto; }} p {{ color: #555; }}
+@media (prefers-color-scheme: dark) {{
+  body {{ background: #191919; color: #ddd; }} p {{ color: #aaa; }}
+  svg {{ filter: invert(0.9) hue-rotate(180deg); }}
+}}</style></head><body>
 <h1>graphdl beside its peers</h1>
 {parts}
 </body></html>
@@ -243,13 +247,15 @@ def _roofline(peak: Mapping[str, Any], cases: Sequence[Case], looks: _Looks) -> 
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlim(low, high)
+    # room below the roof's lower end for its label, which else stands on the ticks
+    axis.set_ylim(bottom=min(axis.get_ylim()[0], low * bandwidth / 3))
     axis.set_xlabel("operations a byte")
     axis.set_ylabel("operations a second")
     axis.grid(color="#e4e4e4", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.set_title("roofline: measured peaks of the same run", loc="left", fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
-    looks.legend(axis, loc="lower right")
+    looks.legend(axis, loc="best")
     listed = "\n".join(f"{i}  {_cut(case['case'])}" for i, case in enumerate(cases, 1))
     axis.text(1.02, 1.0, listed, transform=axis.transAxes, va="top", fontsize=7)
     figure.tight_layout()
@@ -264,7 +270,8 @@ def _floors(cases: Sequence[Case], looks: _Looks) -> Any:
     """How near each case is to the least time that the machine could take."""
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(8, 1 + 0.5 * len(cases)))
+    lines = max(len(cases), 0.4 * len(looks.labels))  # of cases, or of what the legend needs
+    figure, axis = pyplot.subplots(figsize=(8, 1 + 0.5 * lines))
     for row, case in enumerate(reversed(cases)):
         medians = {outcome["name"]: outcome["median"] for outcome in timed(case)}
         for who, value in medians.items():

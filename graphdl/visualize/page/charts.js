@@ -89,10 +89,12 @@ function roofsOf(across, up, peak, bandwidth) {
   const end = across.decades[across.decades.length - 1];
   const floor = up.decades[0];
   const start = Math.max(low, floor / bandwidth);
+  let label = start; // of the bandwidth: far enough up the roof to stand above the ticks
+  while (up(label * bandwidth) > ROOF.height - ROOF.bottom - 20) label *= 1.1;
   return [
     draw("path", { class: "roof", d: `M${across(start)} ${up(start * bandwidth)}L${across(ridge)} ${up(peak)}H${across(end)}` }),
     draw("text", { class: "tick strong", x: across(end), y: up(peak) - 8, "text-anchor": "end" }, asRate(peak, "FLOP")),
-    draw("text", { class: "tick strong", x: across(start) + 9, y: up(start * bandwidth) + 11 }, asRate(bandwidth, "B")),
+    draw("text", { class: "tick strong", x: across(label) + 9, y: up(label * bandwidth) + 11 }, asRate(bandwidth, "B")),
   ];
 }
 
