@@ -456,10 +456,12 @@ def test_scratch_suffices():
             assert (steps[:, 1] * steps[:, 2]).sum() == window**2 * channels
             table, _ = kernels.filter_gradient_table(what, [])
             steps = np.reshape(table[first:][: 4 * table[patches.STEPS]], (-1, 4))
-            width = -(-(steps[:, 1] * steps[:, 2]).max() // panel) * panel
+            width = -(-table[patches.COLUMNS] // panel) * panel
+            strips = -(-table[patches.DEPTH] // tiles.STRIP)
             assert table[patches.DEPTH] * width * size <= product.PANELS_BYTES
-            assert table[patches.ROWS] * width * size <= product.SUMS_BYTES
-            assert tiles.STRIP * table[patches.DEPTH] * size <= product.STRIPS_BYTES
+            assert (steps[:, 1] * steps[:, 2]).max() * width * size <= product.SUMS_BYTES
+            assert steps[:, 1].max() * strips * patches.ROW <= kernels.FOUND_BYTES
+            assert (steps[:, 1] * steps[:, 2]).sum() == window**2 * channels
 
 
 # -- errors ----------------------------------------------------------------------------------------

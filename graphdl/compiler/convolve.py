@@ -2,7 +2,7 @@
 
 What is left as `convolve` or `filter_gradient` has an input that is not spread: its lhs_dilation is
 1. The rest becomes:
-  windows of one element           a matrix product
+  windows of one element           a matrix product (the gradient of few weights stays, by parts)
   one channel a group (depthwise)  has one output a channel
   a spread input                   one convolution for each phase of the result, without the zeros
 """
@@ -209,11 +209,6 @@ def _filter_gradient(x: Any, g: Any, axes: Sequence[Axis], groups: int) -> Any:
     shape = (*window, channels, outputs)
     if 0 in shape or 0 in x.shape or 0 in g.shape:
         return _zeros(x, shape)
-    if _is_pointwise(axes, groups):
-        seen = _places(x, axes, (0,) * len(axes))
-        places = tuple(range(seen.ndim - 1))
-        a, b = seen.ndim - 1, seen.ndim
-        return np.reshape(contraction.product(seen, g, (*places, a), (*places, b), (a, b)), shape)
     if any(axis.lhs > 1 for axis in axes):
         if all(axis.stride == 1 for axis in axes):
             return _exchanged(x, g, axes, groups)
@@ -228,6 +223,12 @@ def _filter_gradient(x: Any, g: Any, axes: Sequence[Axis], groups: int) -> Any:
     attrs = {"window": window, **attributes(axes, groups)}
     parts = min(MOST_PARTS, math.prod(g.shape[:-1]) // LEAST_PART)
     if parts < 2 or math.prod(shape) > LARGE_WEIGHTS:
+        if _is_pointwise(axes, groups):
+            seen = _places(x, axes, (0,) * len(axes))
+            places = tuple(range(seen.ndim - 1))
+            a, b = seen.ndim - 1, seen.ndim
+            found = contraction.product(seen, g, (*places, a), (*places, b), (a, b))
+            return np.reshape(found, shape)
         return convolution.filter_gradient(x, g, **attrs)
     return reduction.sum_(convolution.filter_gradient_parts(x, g, parts=parts, **attrs), axes=(0,))
 

@@ -30,15 +30,13 @@ Ints = tuple[int, ...]
 class Walk(Struct, frozen=True):
     """The axes of a result that make up each loop.
 
-    outer: those of z, batch: those of y.
-    grouped: "row" or "column" where `groups` equal parts of that loop are the batches.
+    outer: those of z, batch: those of y; or `groups` equal parts of the columns are the batches.
     """
 
     batch: Ints
     row: Ints
     column: Ints
     groups: int = 1
-    grouped: str = ""
     outer: Ints = ()
 
 
@@ -47,13 +45,12 @@ def walk(root: Node) -> Walk:
     last = root.type.ndim - 1
     if root.op is convolution.convolve:
         groups = 1 if is_depthwise(root) else root["groups"]
-        return Walk((), tuple(range(last)), (last,), groups, "column")
+        return Walk((), tuple(range(last)), (last,), groups)
     if root.op in (convolution.filter_gradient, convolution.filter_gradient_parts):
         first = int(root.op is convolution.filter_gradient_parts)
         outer, window = tuple(range(first)), tuple(range(first, last))
-        if is_depthwise(root):
-            return Walk((), window, (last,), outer=outer)
-        return Walk((), (last,), window, root["groups"], "row", outer)
+        groups = 1 if is_depthwise(root) else root["groups"]
+        return Walk((), window, (last,), groups, outer)
     role, labels = roles(root), root["lo"]
     batch, row, column = (
         tuple(labels.index(label) for label in part) for part in (role.batch, role.m, role.n)
@@ -77,7 +74,7 @@ def along(root: Node, strides: Sequence[int]) -> Strides | None:
     if outer is None or batch is None or row is None or column is None:
         return None
     if loops.groups > 1:
-        axis = (loops.row if loops.grouped == "row" else loops.column)[-1]
+        axis = loops.column[-1]
         batch = strides[axis] * (root.shape[axis] // loops.groups)
     return outer, batch, row, column
 

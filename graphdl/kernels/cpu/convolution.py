@@ -3,16 +3,17 @@
 A convolution is a product of the patches (see graphdl.kernels.cpu.patches), one row a place of the
 window, and the weights; the gradient of the weights is a product of the patches' transpose and the
 cotangent. Patches written down would take as much memory as the window has elements, times the
-input. `convolve` multiplies straight from the addresses of their segments: its register tiles read
-a row of the patches through the table. `filter_gradient` copies the segments of some hundred places
-to a panel, since its tiles read patches as vectors. Packing of the other operand, tiles and
-epilogues are those of matrix products, see graphdl.kernels.cpu.product.
+input. So the register tiles read them, element by element, through a table of the addresses of
+their segments: those of `convolve` hold some places by some outputs and walk the patch, those of
+`filter_gradient` hold some elements of the patch by some outputs and walk the places. Packing of
+the other operand and epilogues are those of matrix products, see graphdl.kernels.cpu.product.
 
 Every element is one chain of multiply-adds over rising k, so cuts and threads change no bit.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -45,7 +46,6 @@ from graphdl.kernels.cpu.patches import (
     N,
     Step,
     X,
-    define_copy_segments,
     define_find,
     nothing_at,
     other_in_python,
@@ -55,22 +55,17 @@ from graphdl.kernels.cpu.patches import (
     steps_of,
     table_of,
 )
-from graphdl.kernels.cpu.product import (
-    DEEPEST,
-    EPILOGUE,
-    PANELS_BYTES,
-    STRIPS_BYTES,
-    SUMS_BYTES,
-)
+from graphdl.kernels.cpu.product import DEEPEST, EPILOGUE, PANELS_BYTES, SUMS_BYTES
 from graphdl.kernels.cpu.tiles import STRIP, Registers, Vectors, host_registers
 from graphdl.ops.convolution import part_of
 
-#: Columns of patches that a job of `filter_gradient` takes, at most.
-WIDEST = 384
-
-#: What a place costs a step of `filter_gradient` beyond its columns, in columns: to find and copy
-#: its patch.
-COPY_COST = 16
+#: Outputs that a job of `filter_gradient` takes, at most.
+WIDEST = 512
+#: Bytes of addresses that it works with at a time, and of what a tile reads while it goes over its
+#: places: that is to stay in the first-level cache.
+FOUND_BYTES, NEAR_BYTES = 128 << 10, 16 << 10
+#: What a place costs a job beyond its multiply-adds, in those: to find a segment, to pack an output.
+FIND_COST, PACK_COST = 16, 2
 
 
 # -- tiles that read patches through a table of addresses ------------------------------------------
@@ -219,7 +214,7 @@ def _define_convolve(texts: list[str], r: Registers, symbol: str) -> None:
                 i = row * STRIP
                 height = f.smaller(rows - i, STRIP)
                 c = sums + f.select(single, 0, i * ci)
-                f.call("find", geometry, x0, i0 + i, m, first, many, nothing, found)
+                f.call("find", geometry, x0, i0 + i, m, first, many, nothing, found, ROW)
                 f.call(
                     "multiply_windows", found, many, length, height, panels, columns, c, ci, step
                 )
@@ -230,77 +225,159 @@ def _define_convolve(texts: list[str], r: Registers, symbol: str) -> None:
     texts.append(f.text(""))
 
 
+def _define_gradient_tile(
+    texts: list[str], r: Registers, rows: int, vectors: int, whole: bool
+) -> None:
+    """gradient_tile(table, offset, height, g, gp, places, c, ci, resume): a tile of sums.
+
+    c[i] (+)= the sum over places of x[place, i] * g[place]. x[place, 0] lies `offset` beyond the
+    address in word `place` of the table. g: packed panels, gp apart. Rows at and past `height` repeat the last one; if `whole`, there are
+    none, and the elements of x lie at constant distances. The sums start at zero, or from c if
+    resume != 0.
+    """
+    with tiles.function(texts, _gradient_tile(rows, vectors, whole), 9) as f:
+        table, offset, height, g, gp, places, c, ci, resume = f.arguments()
+        v = Vectors(f, r)
+        step = r.lanes * r.size
+        sums = v.variables(rows, vectors)
+        own: list[Value] = [f.constant(i) for i in range(rows)]
+        if not whole:
+            own = [f.smaller(i, height - 1) for i in own]
+        apart = [i * r.size + (0 if whole else offset) for i in own]
+
+        def each_of_c(visit: Callable[[str, Value], None]) -> None:
+            for i in range(rows):
+                for j in range(vectors):
+                    visit(sums[i][j], c + ci * own[i] + j * step)
+
+        with f.when(resume.differs(0)):
+            each_of_c(lambda slot, address: v.set(slot, v.load(address)))
+        with f.count(0, places) as place:
+            row = g + place * (r.panel * r.size)
+            cotangent = [v.load(row + gp * (j // 2) + j % 2 * step) for j in range(vectors)]
+            start = f.load(table + place * 8) + (offset if whole else 0)
+            for i in range(rows):
+                value = v.splat(v.load_scalar(start + apart[i]))
+                for j in range(vectors):
+                    v.set(sums[i][j], v.multiply_add(value, cotangent[j], v.get(sums[i][j])))
+        each_of_c(lambda slot, address: v.store(v.get(slot), address))
+
+
+def _gradient_tile(rows: int, vectors: int, whole: bool) -> str:
+    return f"gradient_tile_{rows}x{vectors}" + ("" if whole else "_part")
+
+
+def _gradient_shapes(r: Registers) -> dict[int, tuple[int, ...]]:
+    """The rows of register tiles, by their vectors: many, and fewer for what is left."""
+    if r.many:
+        return {4: (6, 4, 2), 2: (12, 8, 4), 1: (16, 8)}
+    return {2: (6, 4, 2), 1: (12, 6)}
+
+
+def _define_gradient_tiles(texts: list[str], r: Registers, vectors: int) -> None:
+    """gradient_tiles(table, length, g, gp, places, c, ci, resume): all rows of a segment."""
+    shapes = _gradient_shapes(r)[vectors]
+    for rows in shapes:
+        for whole in (True, False):
+            _define_gradient_tile(texts, r, rows, vectors, whole)
+    with tiles.function(texts, f"gradient_tiles_{vectors}", 8) as f:
+        table, length, g, gp, places, c, ci, resume = f.arguments()
+
+        def tile(rows: int, whole: bool, i: Value) -> None:
+            f.call(
+                _gradient_tile(rows, vectors, whole), table, i * r.size, length - i, g, gp,
+                places, c + i * ci, ci, resume,
+            )  # fmt: skip
+
+        most = shapes[0]
+        full = length // most
+        with f.count(0, full) as i:
+            tile(most, True, i * most)
+        done = full * most
+        left = length - done
+        for rows, fewer in itertools.pairwise((*shapes, 0)):
+            if rows < most:
+                with f.when(left.equals(rows)):
+                    tile(rows, True, done)
+            with f.when((left < rows) & (left > fewer)):
+                tile(rows, False, done)
+
+
 def _define_filter_gradient(texts: list[str], r: Registers, symbol: str) -> None:
-    """The kernel of `filter_gradient`: rows are outputs, columns a step of the patch."""
+    """The kernel of `filter_gradient`: rows are a step of the patch, columns are outputs."""
     f = Function(symbol, 3)
     table, lo, hi = f.arguments()
 
     def word(index: int) -> Value:
         return f.load(table + 8 * index)
 
-    panels = f.stack(f.constant(PANELS_BYTES + 64 * r.size), align=64)
+    panels = f.stack(f.constant(PANELS_BYTES), align=64)
     sums = f.stack(f.constant(SUMS_BYTES), align=64)
-    strips = f.stack(f.constant(STRIPS_BYTES), align=64)
-    found = f.stack(f.constant(ROW * MOST_SEGMENTS), align=64)
+    found = f.stack(f.constant(FOUND_BYTES), align=64)
     nothing = nothing_at(f, r)
     place = f.stack(f.constant(64))
     f.store(place + 8 * product.LAUNCH, table)
-    m, places, deep, bk = word(M), word(PLACES), word(DEPTH), word(B_K)
-    row_blocks, count = word(ROW_BLOCKS), word(STEPS)
+    f.store(place + 8 * product.SUMS, sums)
+    n, places, deep, gk = word(N), word(PLACES), word(DEPTH), word(B_K)
+    column_blocks, count = word(COLUMN_BLOCKS), word(STEPS)
     geometry = table + word(GEOMETRY) * 8
+    row_size, addresses = r.panel * r.size, deep * 8
     with f.count(lo, hi) as job:
-        block = job // row_blocks
+        block = job // column_blocks
         batch = block // count
         part = batch // word(GROUPS)
         group = batch - part * word(GROUPS)
-        i0 = (job - block * row_blocks) * word(ROWS)
-        rows = f.smaller(m - i0, word(ROWS))
+        j0 = (job - block * column_blocks) * word(COLUMNS)
+        columns = f.smaller(n - j0, word(COLUMNS))
         at = geometry + 8 * FIRST_STEP + (block - batch * count) * (8 * STEP_WORDS)
-        segments, many, length, j0 = (f.load(at + 8 * i) for i in range(STEP_WORDS))
+        segments, many, length, i0 = (f.load(at + 8 * i) for i in range(STEP_WORDS))
         first = geometry + segments * 8
-        columns = (many * length + (r.panel - 1)) // r.panel * r.panel
-        ci = columns * r.size
+        ci = (columns + (r.panel - 1)) // r.panel * row_size
         for index, value in (
             (product.SUMS_STRIDE, ci), (product.Z, part), (product.Y, group),
-            (product.FIRST_COLUMN, j0), (product.WIDTH, many * length),
+            (product.FIRST_ROW, i0), (product.FIRST_COLUMN, j0), (product.WIDTH, columns),
         ):  # fmt: skip
             f.store(place + 8 * index, value)
         x0 = word(X) + group * word(X_GROUP)
-        g0 = word(B) + group * word(B_GROUP) + i0 * r.size
+        g0 = word(B) + group * word(B_GROUP) + j0 * r.size
         begin, end = part_places(part, word(PARTS), places)
         start = f.variable(begin)
-        with f.forever() as steps:
+        with f.forever() as chunks:
             depth = f.smaller(end - start.get(), deep)
-            last = end <= start.get() + depth
             with f.count(0, (depth + (STRIP - 1)) // STRIP) as strip:
-                at_place = strip * STRIP
                 f.call(
-                    "find", geometry, x0, start.get() + at_place, end, first, many, nothing,
-                    found,
+                    "find", geometry, x0, start.get() + strip * STRIP, end, first, many, nothing,
+                    found + strip * ROW, addresses,
                 )  # fmt: skip
-                f.call(
-                    "copy_segments", found, many, length, f.smaller(depth - at_place, STRIP),
-                    panels + at_place * ci, ci, columns,
-                )  # fmt: skip
-            with f.count(0, (rows + (STRIP - 1)) // STRIP) as row:
-                i = row * STRIP
-                height = f.smaller(rows - i, STRIP)
-                c = sums + i * ci
-                a, ak = f.variable(g0 + i * r.size + start.get() * bk), f.variable(bk)
-                with f.when(height.equals(STRIP) & (columns > 2 * r.panel)):
-                    f.call("gather_rows", strips, a.get(), bk, depth, 1)
-                    a.set(strips)
-                    ak.set(STRIP * r.size)
-                f.call(
-                    "multiply", a.get(), r.size, ak.get(), height, panels, ci, 0, columns, c, ci,
-                    depth, start.get() - begin,
-                )  # fmt: skip
-                with f.when(last):
-                    f.store(place + 8 * product.SUMS, c)
-                    f.store(place + 8 * product.FIRST_ROW, i0 + i)
-                    f.call(word(EPILOGUE), place, 0, height, returns="void")
+            f.call(
+                "pack_panels", panels, g0 + start.get() * gk, gk, r.size, depth, columns,
+                product.PACKED,
+            )  # fmt: skip
+            panel = depth * row_size
+            done = f.variable(0)
+            with f.forever() as across:
+                j = done.get()
+                left = columns - j
+                across.stop_when(left < 1)
+                g = panels + j // r.panel * panel
+                width = f.variable(r.lanes)
+                for vectors in sorted(_gradient_shapes(r)):
+                    # Four vectors where there is work for more than three.
+                    fits = left > (vectors - 1) * r.lanes
+                    with f.when(fits):
+                        width.set(vectors * r.lanes)
+                with f.count(0, many) as s:
+                    c = sums + s * length * ci + j * r.size
+                    for vectors in _gradient_shapes(r):
+                        with f.when(width.get().equals(vectors * r.lanes)):
+                            f.call(
+                                f"gradient_tiles_{vectors}", found + s * addresses, length,
+                                g, panel, depth, c, ci, start.get() - begin,
+                            )  # fmt: skip
+                done.set(j + width.get())
             start.set(start.get() + depth)
-            steps.stop_when(last)
+            chunks.stop_when(start.get() >= end)
+        f.call(word(EPILOGUE), place, 0, many * length, returns="void")
     texts.append(f.text(""))
 
 
@@ -325,11 +402,13 @@ def filter_gradient_ir(dtype: str, symbol: str) -> str:
     """The LLVM IR of the core of `filter_gradient` for "f32" or "f64" on this CPU."""
     r = host_registers(dtype)
     texts = [tiles.declarations(r)]
-    for rows, vectors in r.shapes:
-        tiles.define_tile(texts, r, rows, vectors)
-    tiles.define_gather_rows(texts, r)
-    product.define_multiply(texts, r)
-    define_copy_segments(texts, r)
+    tiles.define_copy(texts, r)
+    tiles.define_copy_edge(texts, r)
+    tiles.define_transpose(texts, r)
+    tiles.define_pack(texts, r)
+    product.define_pack_panels(texts, r)
+    for vectors in _gradient_shapes(r):
+        _define_gradient_tiles(texts, r, vectors)
     define_find(texts)
     _define_filter_gradient(texts, r, symbol)
     return "\n".join(texts)
@@ -365,15 +444,15 @@ def filter_gradient_in_python(
     t = [int(word) for word in table]
     steps = t[t[GEOMETRY] + FIRST_STEP :]
     for job in range(lo, hi):
-        block, row_block = divmod(job, t[ROW_BLOCKS])
+        block, column_block = divmod(job, t[COLUMN_BLOCKS])
         batch, step = divmod(block, t[STEPS])
         part, group = divmod(batch, t[GROUPS])
-        i0 = row_block * t[ROWS]
+        j0 = column_block * t[COLUMNS]
         places = slice(*part_of(part, t[PARTS], t[PLACES]))
-        a = other_in_python(dtype, t, group, t[PLACES], t[M])[places, i0 : i0 + t[ROWS]]
-        b = patches_in_python(dtype, t, group, step)[places]
+        a = patches_in_python(dtype, t, group, step)[places]
+        b = other_in_python(dtype, t, group, t[PLACES], t[N])[places, j0 : j0 + t[COLUMNS]]
         sums = a.T.astype(np.float64) @ b.astype(np.float64)
-        j0 = steps[STEP_WORDS * step + 3]
+        i0 = steps[STEP_WORDS * step + 3]
         product.finish_in_python(dtype, sums, (part, group, i0, j0), table, epilogue)
 
 
@@ -416,30 +495,38 @@ def filter_gradient_table(
     segments = segments_of(what)
     least = machine.current().job
     wanted = max(1, min(product.JOBS_PER_CORE * product.cores(), what.multiply_adds // least))
-
-    def width(step: Step) -> int:
-        return -(-step.count * step.length // r.panel) * r.panel
-
-    def time(steps: Sequence[Step]) -> float:
-        """Of all cores that there is work for, as a multiple of what the tiles alone take."""
-        jobs = parts * what.groups * len(steps)
-        busy = min(product.cores(), wanted)
-        idle = -(-jobs // busy) * busy / jobs
-        return idle * sum(width(step) + COPY_COST for step in steps)
-
-    cuts = [steps_of(segments, most) for most in range(r.panel, WIDEST + 1, r.panel)]
-    steps = min(cuts, key=time)
-    widest = max(map(width, steps))
-    most = SUMS_BYTES // r.size // widest // STRIP * STRIP
-    row_blocks = -(-what.outputs // most)
-    rows = -(-what.outputs // row_blocks // STRIP) * STRIP
+    busy = min(product.cores(), wanted)
     places = -(-what.places // parts)
-    pieces = -(-places // min(PANELS_BYTES // r.size // widest, DEEPEST, places))
+
+    def rank(cut: tuple[list[Step], int]) -> tuple[int, float]:
+        """First work for all cores, then the time of the one that ends last."""
+        steps, columns = cut
+        jobs = parts * what.groups * len(steps) * -(-what.outputs // columns)
+        width = -(-columns // r.lanes) * r.lanes
+        longest = max(
+            step.count * (step.length * width + FIND_COST) + width * PACK_COST for step in steps
+        )
+        return -min(jobs, wanted), -(-jobs // busy) * longest
+
+    room = SUMS_BYTES // r.size
+    cuts = []
+    for blocks in range(1, -(-what.outputs // r.panel) + 1):
+        columns = -(-(-(-what.outputs // blocks)) // r.panel) * r.panel
+        if columns > WIDEST:
+            continue
+        for pieces in range(1, len(segments) + 1):
+            steps = steps_of(segments, -(-what.depth // pieces))
+            if max(step.count * step.length for step in steps) * columns <= room:
+                cuts.append((steps, columns))
+    steps, columns = min(cuts, key=rank)
+    many = max(step.count for step in steps)
+    near = NEAR_BYTES // (r.size * min(columns, 4 * r.lanes) + 64 + 8)
+    deepest = min(near, FOUND_BYTES // ROW // many * STRIP)
     words = {
-        M: what.outputs, ROWS: rows, ROW_BLOCKS: row_blocks, DEPTH: -(-places // pieces),
-        PARTS: parts,
+        N: what.outputs, COLUMNS: columns, COLUMN_BLOCKS: -(-what.outputs // columns),
+        DEPTH: max(STRIP, min(deepest, places) // STRIP * STRIP), PARTS: parts,
     }  # fmt: skip
     return (
         table_of(what, words, segments, steps, operands),
-        parts * what.groups * len(steps) * row_blocks,
+        parts * what.groups * len(steps) * words[COLUMN_BLOCKS],
     )

@@ -171,7 +171,7 @@ def _define_depthwise(texts: list[str], r: Registers, symbol: str) -> None:
                 segments, many, length, start = (f.load(at + 8 * w) for w in range(STEP_WORDS))
                 first = geometry + segments * 8
                 w = w0 + start // length * wk
-                f.call("find", geometry, x0, i0 + i, m, first, many, nothing, found)
+                f.call("find", geometry, x0, i0 + i, m, first, many, nothing, found, ROW)
                 for half in range(0, STRIP, HEIGHT):
 
                     def tile(
@@ -229,7 +229,7 @@ def _define_depthwise_gradient(texts: list[str], r: Registers, symbol: str) -> N
         with f.count(0, (end - begin + (STRIP - 1)) // STRIP) as strip:
             start = begin + strip * STRIP
             g = g0 + start * gk
-            f.call("find", geometry, x0, start, end, first, many, nothing, found)
+            f.call("find", geometry, x0, start, end, first, many, nothing, found, ROW)
             with f.count(0, heights) as height:
                 t = height * HEIGHT
 

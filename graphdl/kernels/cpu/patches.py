@@ -82,14 +82,14 @@ class Indices:
 
 
 def define_find(texts: list[str]) -> None:
-    """find(geometry, x, place, end, segments, count, nothing, to): where segments start.
+    """find(geometry, x, place, end, segments, count, nothing, to, row): where segments start.
 
-    Row s of the table `to` becomes the addresses of segment s at the places from `place` on; those
-    at and past `end` repeat the last one. `nothing` is the address of zeros, which stand for what
-    lies outside the input.
+    Row s of the table, at to + s * row, becomes the addresses of segment s at the STRIP places from
+    `place` on; those at and past `end` repeat the last one. `nothing` is the address of zeros,
+    which stand for what lies outside the input.
     """
-    with tiles.function(texts, "find", 8) as f:
-        geometry, x, place, end, segments, count, nothing, to = f.arguments()
+    with tiles.function(texts, "find", 9) as f:
+        geometry, x, place, end, segments, count, nothing, to, row_size = f.arguments()
         v = Indices(f)
         rows = [f.stack(f.constant(ROW), align=64) for _ in range(RANK + 1)]
 
@@ -150,7 +150,7 @@ def define_find(texts: list[str]) -> None:
             found = f.emit(
                 f"select <{STRIP} x i1> {inside}, {_INDICES} {address}, {_INDICES} {zeros}"
             )
-            v.store(found, to + s * ROW)
+            v.store(found, to + s * row_size)
 
 
 def define_copy_segments(texts: list[str], r: Registers) -> None:
