@@ -64,7 +64,7 @@ WIDEST = 512
 #: Bytes of addresses that it works with at a time, and of what a tile reads while it goes over its
 #: places: that is to stay in the first-level cache.
 FOUND_BYTES, NEAR_BYTES = 128 << 10, 16 << 10
-#: What a place costs a job beyond its multiply-adds, in those: to find a segment, to pack an output.
+#: What a place costs a job, in multiply-adds, beyond those: to find a segment, to pack an output.
 FIND_COST, PACK_COST = 16, 2
 
 
@@ -231,9 +231,9 @@ def _define_gradient_tile(
     """gradient_tile(table, offset, height, g, gp, places, c, ci, resume): a tile of sums.
 
     c[i] (+)= the sum over places of x[place, i] * g[place]. x[place, 0] lies `offset` beyond the
-    address in word `place` of the table. g: packed panels, gp apart. Rows at and past `height` repeat the last one; if `whole`, there are
-    none, and the elements of x lie at constant distances. The sums start at zero, or from c if
-    resume != 0.
+    address in word `place` of the table. g: packed panels, gp apart. Rows at and past `height`
+    repeat the last one; if `whole`, there are none, and the elements of x lie at constant
+    distances. The sums start at zero, or from c if resume != 0.
     """
     with tiles.function(texts, _gradient_tile(rows, vectors, whole), 9) as f:
         table, offset, height, g, gp, places, c, ci, resume = f.arguments()
@@ -484,6 +484,15 @@ def convolve_table(
     )
 
 
+def _parts(size: int, part: int) -> int:
+    return -(-size // part)
+
+
+def _counts(size: int) -> list[int]:
+    """Numbers of parts that so many things fall into, one for each size of the largest part."""
+    return sorted({_parts(size, most) for most in range(1, size + 1)})
+
+
 def filter_gradient_table(
     what: Convolution, operands: Sequence[tuple[int, int, int, int]], parts: int = 1
 ) -> tuple[list[int], int]:
@@ -496,34 +505,35 @@ def filter_gradient_table(
     least = machine.current().job
     wanted = max(1, min(product.JOBS_PER_CORE * product.cores(), what.multiply_adds // least))
     busy = min(product.cores(), wanted)
-    places = -(-what.places // parts)
+    places = _parts(what.places, parts)
 
     def rank(cut: tuple[list[Step], int]) -> tuple[int, float]:
         """First work for all cores, then the time of the one that ends last."""
         steps, columns = cut
-        jobs = parts * what.groups * len(steps) * -(-what.outputs // columns)
-        width = -(-columns // r.lanes) * r.lanes
+        jobs = parts * what.groups * len(steps) * _parts(what.outputs, columns)
+        width = _parts(columns, r.lanes) * r.lanes
         longest = max(
             step.count * (step.length * width + FIND_COST) + width * PACK_COST for step in steps
         )
-        return -min(jobs, wanted), -(-jobs // busy) * longest
+        return -min(jobs, wanted), _parts(jobs, busy) * longest
 
-    room = SUMS_BYTES // r.size
-    cuts = []
-    for blocks in range(1, -(-what.outputs // r.panel) + 1):
-        columns = -(-(-(-what.outputs // blocks)) // r.panel) * r.panel
-        if columns > WIDEST:
-            continue
-        for pieces in range(1, len(segments) + 1):
-            steps = steps_of(segments, -(-what.depth // pieces))
-            if max(step.count * step.length for step in steps) * columns <= room:
-                cuts.append((steps, columns))
+    room = min(SUMS_BYTES, machine.current().second_level // 4) // r.size
+    divided = [steps_of(segments, _parts(what.depth, n)) for n in _counts(len(segments))]
+    panels = _parts(what.outputs, r.panel)
+    widths = [_parts(panels, n) * r.panel for n in _counts(panels)]
+    cuts = [
+        (steps, columns)
+        for columns in widths
+        if columns <= WIDEST
+        for steps in divided
+        if max(step.count * step.length for step in steps) * columns <= room
+    ]
     steps, columns = min(cuts, key=rank)
     many = max(step.count for step in steps)
     near = NEAR_BYTES // (r.size * min(columns, 4 * r.lanes) + 64 + 8)
     deepest = min(near, FOUND_BYTES // ROW // many * STRIP)
     words = {
-        N: what.outputs, COLUMNS: columns, COLUMN_BLOCKS: -(-what.outputs // columns),
+        N: what.outputs, COLUMNS: columns, COLUMN_BLOCKS: _parts(what.outputs, columns),
         DEPTH: max(STRIP, min(deepest, places) // STRIP * STRIP), PARTS: parts,
     }  # fmt: skip
     return (

@@ -18,9 +18,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from graphdl.kernels.cpu import product, tiles
-from graphdl.kernels.cpu.assembler import Function, Value, Variable
+from graphdl.kernels.cpu.assembler import Function, Value
 from graphdl.kernels.cpu.product import EPILOGUE, OPERANDS
-from graphdl.kernels.cpu.tiles import STRIP, Registers, Vectors, host_registers
+from graphdl.kernels.cpu.tiles import STRIP, Registers, host_registers
 from graphdl.ops.convolution import Axis
 
 #: Spatial axes that kernels walk; fewer are filled up with axes of one element.
@@ -76,9 +76,19 @@ class Indices:
     def add(self, left: str, right: str) -> str:
         return self.f.emit(f"add {_INDICES} {left}, {right}")
 
+    def iota(self) -> str:
+        """0, 1, 2, ..."""
+        return "<" + ", ".join(f"i64 {i}" for i in range(STRIP)) + ">"
+
+    def multiply(self, left: str, right: str) -> str:
+        return self.f.emit(f"mul {_INDICES} {left}, {right}")
+
     def below(self, left: str, right: str) -> str:
         """Where 0 <= left < right."""
         return self.f.emit(f"icmp ult {_INDICES} {left}, {right}")
+
+    def select(self, mask: str, yes: str, no: str) -> str:
+        return self.f.emit(f"select <{STRIP} x i1> {mask}, {_INDICES} {yes}, {_INDICES} {no}")
 
 
 def define_find(texts: list[str]) -> None:
@@ -96,46 +106,69 @@ def define_find(texts: list[str]) -> None:
         def word(axis: int, index: int) -> Value:
             return f.load(geometry + 8 * (axis * AXIS_WORDS + index))
 
-        at: list[Variable] = []
-        rest = place
+        at: list[Value] = []
+        image = place
         for axis in reversed(range(RANK)):
-            quotient = rest // word(axis, 0)
-            at.insert(0, f.variable(rest - quotient * word(axis, 0)))
-            rest = quotient
-        image = f.variable(rest)
-        starts = [f.variable(0) for _ in range(RANK)]
-        base = f.variable(0)
+            quotient = image // word(axis, 0)
+            at.insert(0, image - quotient * word(axis, 0))
+            image = quotient
 
-        def settle(first: int) -> None:
-            """The window's start from the places along the axes, from `first` on."""
-            for axis in range(first, RANK):
-                starts[axis].set(at[axis].get() * word(axis, 1) - word(axis, 2))
-            total = x + image.get() * f.load(geometry + 8 * IMAGE)
+        def origin(at: Sequence[Value], image: Value) -> list[Value]:
+            """Where the window starts along the axes at a place of an image, and in memory."""
+            starts = [index * word(axis, 1) - word(axis, 2) for axis, index in enumerate(at)]
+            total = x + image * f.load(geometry + 8 * IMAGE)
             for axis in range(RANK):
-                total = total + starts[axis].get() * word(axis, 4)
-            base.set(total)
+                total = total + starts[axis] * word(axis, 4)
+            return [*starts, total]
 
-        settle(0)
+        def following(at: Sequence[Value], image: Value) -> tuple[list[Value], Value]:
+            """The first place of the next line along the last axis."""
+            turned = [f.constant(0)]
+            carried = f.constant(1)
+            for axis in reversed(range(RANK - 1)):
+                turn = at[axis] + carried
+                over = turn >= word(axis, 0)
+                turned.insert(0, f.select(over, 0, turn))
+                carried = f.select(over, 1, 0)
+            return turned, image + carried
+
         step = word(RANK - 1, 1)
         jump = step * word(RANK - 1, 4)
-        with f.count(0, STRIP) as row:
-            for table, value in zip(rows, [*starts, base], strict=True):
-                f.store(table + row * 8, value.get())
-            with f.when(place + row + 1 < end):
-                last = at[-1].get() + 1
-                at[-1].set(last)
-                starts[-1].set(starts[-1].get() + step)
-                base.set(base.get() + jump)
-                with f.when(last >= word(RANK - 1, 0)):
-                    at[-1].set(0)
-                    for axis in reversed(range(RANK - 1)):
-                        turn = at[axis].get() + 1
-                        over = turn >= word(axis, 0)
-                        carried = at[axis + 1].get().equals(0)
-                        at[axis].set(f.select(carried, f.select(over, 0, turn), at[axis].get()))
-                        if axis == 0:
-                            image.set(image.get() + f.select(carried & over, 1, 0))
-                    settle(0)
+        line = word(RANK - 1, 0)
+        known = f.smaller(end - place, STRIP)
+        # Lines of STRIP places and more: they lie on two lines, at equal distances on each.
+        with f.when(line >= STRIP):
+            left = line - at[-1]
+            turned, other = following(at, image)
+            near = origin(at, image)
+            far = origin([*turned[:-1], f.constant(0) - left], other)
+            number = v.iota()
+            number = v.select(v.below(number, v.splat(known)), number, v.splat(known - 1))
+            here = v.below(number, v.splat(left))
+            apart = [0] * (RANK - 1) + [step, jump]
+            for table, this, that, by in zip(rows, near, far, apart, strict=True):
+                start = v.select(here, v.splat(this), v.splat(that))
+                if isinstance(by, Value):
+                    start = v.add(start, v.multiply(number, v.splat(by)))
+                v.store(start, table)
+        with f.unless(line >= STRIP):
+            walked = [f.variable(value) for value in (*at, image)]
+            starts = [f.variable(value) for value in origin(at, image)]
+            with f.count(0, STRIP) as row:
+                for table, value in zip(rows, starts, strict=True):
+                    f.store(table + row * 8, value.get())
+                with f.when(row + 1 < known):
+                    last = walked[RANK - 1].get() + 1
+                    walked[RANK - 1].set(last)
+                    starts[RANK - 1].set(starts[RANK - 1].get() + step)
+                    starts[RANK].set(starts[RANK].get() + jump)
+                    with f.when(last >= line):
+                        place_now = [value.get() for value in walked]
+                        turned, other = following(place_now[:RANK], place_now[RANK])
+                        for variable, value in zip(walked, (*turned, other), strict=True):
+                            variable.set(value)
+                        for variable, value in zip(starts, origin(turned, other), strict=True):
+                            variable.set(value)
         vectors = [v.load(table) for table in rows]
         sizes = [v.splat(word(axis, 3)) for axis in range(RANK)]
         zeros = v.splat(nothing)
@@ -144,44 +177,10 @@ def define_find(texts: list[str]) -> None:
             inside = ""
             for axis in range(RANK):
                 coordinate = v.add(vectors[axis], v.splat(f.load(segment + 8 * axis)))
-                known = v.below(coordinate, sizes[axis])
-                inside = f.emit(f"and <{STRIP} x i1> {inside}, {known}") if inside else known
+                along = v.below(coordinate, sizes[axis])
+                inside = f.emit(f"and <{STRIP} x i1> {inside}, {along}") if inside else along
             address = v.add(vectors[RANK], v.splat(f.load(segment + 8 * RANK)))
-            found = f.emit(
-                f"select <{STRIP} x i1> {inside}, {_INDICES} {address}, {_INDICES} {zeros}"
-            )
-            v.store(found, to + s * row_size)
-
-
-def define_copy_segments(texts: list[str], r: Registers) -> None:
-    """copy_segments(table, count, length, rows, to, step, width): patches to rows of a panel.
-
-    Each row is filled up with zeros to `width` elements, and as far as a vector beyond.
-    """
-    with tiles.function(texts, "copy_segments", 7) as f:
-        table, count, length, rows, to, step, width = f.arguments()
-        v = Vectors(f, r)
-        vector = r.lanes * r.size
-        whole = length // r.lanes
-        left = length - whole * r.lanes
-        mask = v.mask(left)
-        with f.count(0, rows) as row:
-            target = f.variable(to + row * step)
-            with f.count(0, count) as s:
-                source = f.load(table + s * ROW + row * 8)
-                here = target.get()
-                with f.count(0, whole) as i:
-                    v.store(v.load(source + i * vector), here + i * vector)
-                with f.when(left > 0):
-                    done = whole * vector
-                    v.store(v.load_masked(source + done, mask), here + done)
-                target.set(here + length * r.size)
-            end = to + row * step + width * r.size
-            with f.forever() as loop:
-                here = target.get()
-                loop.stop_when(here >= end)
-                v.store("zeroinitializer", here)
-                target.set(here + vector)
+            v.store(v.select(inside, address, zeros), to + s * row_size)
 
 
 def nothing_at(f: Function, r: Registers) -> Value:
