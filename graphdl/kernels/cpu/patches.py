@@ -145,29 +145,27 @@ def define_find(texts: list[str]) -> None:
             number = v.iota()
             number = v.select(v.below(number, v.splat(known)), number, v.splat(known - 1))
             here = v.below(number, v.splat(left))
-            apart = [0] * (RANK - 1) + [step, jump]
+            apart = [f.constant(0)] * (RANK - 1) + [step, jump]
             for table, this, that, by in zip(rows, near, far, apart, strict=True):
-                start = v.select(here, v.splat(this), v.splat(that))
-                if isinstance(by, Value):
-                    start = v.add(start, v.multiply(number, v.splat(by)))
-                v.store(start, table)
+                first = v.select(here, v.splat(this), v.splat(that))
+                v.store(v.add(first, v.multiply(number, v.splat(by))), table)
         with f.unless(line >= STRIP):
             walked = [f.variable(value) for value in (*at, image)]
-            starts = [f.variable(value) for value in origin(at, image)]
+            begun = [f.variable(value) for value in origin(at, image)]
             with f.count(0, STRIP) as row:
-                for table, value in zip(rows, starts, strict=True):
-                    f.store(table + row * 8, value.get())
+                for table, start in zip(rows, begun, strict=True):
+                    f.store(table + row * 8, start.get())
                 with f.when(row + 1 < known):
                     last = walked[RANK - 1].get() + 1
                     walked[RANK - 1].set(last)
-                    starts[RANK - 1].set(starts[RANK - 1].get() + step)
-                    starts[RANK].set(starts[RANK].get() + jump)
+                    begun[RANK - 1].set(begun[RANK - 1].get() + step)
+                    begun[RANK].set(begun[RANK].get() + jump)
                     with f.when(last >= line):
-                        place_now = [value.get() for value in walked]
-                        turned, other = following(place_now[:RANK], place_now[RANK])
+                        now = [variable.get() for variable in walked]
+                        turned, other = following(now[:RANK], now[RANK])
                         for variable, value in zip(walked, (*turned, other), strict=True):
                             variable.set(value)
-                        for variable, value in zip(starts, origin(turned, other), strict=True):
+                        for variable, value in zip(begun, origin(turned, other), strict=True):
                             variable.set(value)
         vectors = [v.load(table) for table in rows]
         sizes = [v.splat(word(axis, 3)) for axis in range(RANK)]
