@@ -99,8 +99,8 @@ class Trace:
     """One run of a user's function on traced values: whether it still runs, and its lines."""
 
     __slots__ = (
-        "alive", "blocks", "constants", "function", "is_users", "memo", "memory_budget", "repeats",
-        "scope", "sources", "standin", "token",
+        "alive", "blocks", "called_by", "constants", "function", "is_users", "memo",
+        "memory_budget", "repeats", "scope", "sources", "standin", "token",
     )  # fmt: skip
 
     def __init__(
@@ -121,6 +121,8 @@ class Trace:
         self.constants: dict[Node, np.ndarray[Any, Any] | None] = {}
         #: How often each line has made an operation, until there has been a warning.
         self.repeats: dict[tuple[Source, AnyOp], int] | None = {}
+        #: The identity of the frame that calls what is traced.
+        self.called_by = 0
         #: Whatever lives as long as the trace: graphdl.rebinding keeps its copies here.
         self.memo: dict[str, Any] = {}
         #: The line to use instead of the caller's, while a gradient rule runs.
@@ -198,7 +200,8 @@ class Trace:
         self.repeats[key] = count = self.repeats.get(key, 0) + 1
         if count > unrolling.MAX_REPEATS:
             self.repeats = None  # one warning is enough
-            unrolling.warn(sys._getframe(2), lambda frame: not _belongs(frame.f_code.co_filename))
+            frame = sys._getframe(2)
+            unrolling.warn(frame, lambda at: not _belongs(at.f_code.co_filename), self.called_by)
 
 
 class _Stack(threading.local):
@@ -218,6 +221,7 @@ def current_trace() -> Trace | None:
 def tracing(function: str, memory_budget: int | None = None) -> Iterator[Trace]:
     """Run the body as a trace; its traced values are dead afterwards."""
     trace = Trace(function, memory_budget, is_users=True)
+    trace.called_by = id(sys._getframe(2))  # behind this generator and contextlib
     _stack.traces.append(trace)
     try:
         yield trace

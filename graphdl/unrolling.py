@@ -15,10 +15,13 @@ from graphdl.errors import UnrolledLoopWarning
 MAX_REPEATS = 1000
 
 
-def warn(frame: FrameType | None, is_users: Callable[[FrameType], bool]) -> None:
-    """Warn of the innermost loop that runs in the frames of the user's, from `frame` on."""
+def warn(frame: FrameType | None, is_users: Callable[[FrameType], bool], traced_by: int) -> None:
+    """Warn of the innermost loop that runs in the frames of the user's, from `frame` on.
+
+    The frame of the identity `traced_by` called what is traced: a loop around that is not unrolled.
+    """
     first = frame
-    while frame is not None:
+    while frame is not None and id(frame) != traced_by:
         if is_users(frame):
             line = _loop(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_firstlineno)
             if line is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -64,3 +65,13 @@ def test_fewer_repeats_and_gradients_of_them_are_no_matter():
         gd.trace(lambda x: loop(x, MAX_REPEATS), np.ones(2))
         gd.trace(gd.grad(lambda x: np.sum(loop(x, 600))), np.ones(2))
         gd.trace(lambda x: gd.fori_loop(0, 10**6, lambda i, x: step(x), x), np.ones(2))
+
+
+def test_a_loop_around_the_trace_is_not_blamed():
+    def halves(x, n):
+        return halves(halves(x, n // 2), n - n // 2) if n > 1 else np.sin(x)
+
+    for repeats in (MAX_REPEATS + 100,):
+        with pytest.warns(gd.UnrolledLoopWarning, match="what repeats this line") as caught:
+            gd.trace(partial(halves, n=repeats), np.ones(2))
+        assert "np.sin(x)" in str(caught[0].message)
