@@ -6,8 +6,8 @@ each dtype, knows nothing of what becomes of c. An *epilogue*, compiled from the
 core calls it by address. So a new epilogue compiles a small pointwise kernel, and new sizes,
 strides, transposes or batches compile nothing.
 
-Every element is one chain of fused multiply-adds over rising k (in the mode DOT, which sizes and
-strides alone choose: the lanes of a vector first, then over them). So neither the cut into jobs nor
+Every element is a sum of chains of fused multiply-adds over rising k (in the mode DOT, which sizes
+and strides alone choose: the lanes of a vector first, then over them). So neither the cut into jobs nor
 the number of threads changes a bit of the result.
 """
 
