@@ -19,6 +19,7 @@ from graphdl.compiler.prune_loops import prune
 from graphdl.compiler.read_joins import read_joins
 from graphdl.compiler.recompute import recompute
 from graphdl.compiler.rewrite import simplify
+from graphdl.compiler.row_sums import row_sums
 from graphdl.compiler.shared_sorts import share_orders
 from graphdl.compiler.small_axes import split_small_axes
 from graphdl.compiler.split_complex import split_complex
@@ -33,6 +34,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("inline checkpoints", inlined),
     ("widen halves", widen_halves),
     ("simplify", simplify),
+    ("row sums", row_sums),
     ("merge scans", merge_scans),
     ("merge switches", merge_switches),
     ("prune loops", prune),

@@ -17,6 +17,7 @@ import numpy as np
 from graphdl.compiler import record, rules
 from graphdl.compiler.constants import constant, is_zero, repeated, uniform
 from graphdl.compiler.joined_parts import joined
+from graphdl.compiler.quotients import gradient_of_quotient
 from graphdl.compiler.stability import stabilised
 from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node, Source, rebuild, reference, topological
@@ -758,5 +759,6 @@ _STRUCTURAL: dict[str, Callable[[Node], Node | None]] = {
     "update": _update,
     "scatter": _scatter,
     "add": lambda node: joined(node) or _added_to(node),
+    "multiply": gradient_of_quotient,
     "contract": _contract,
 }

@@ -7,8 +7,8 @@ core calls it by address. So a new epilogue compiles a small pointwise kernel, a
 strides, transposes or batches compile nothing.
 
 Every element is a sum of chains of fused multiply-adds over rising k (in the mode DOT, which sizes
-and strides alone choose: the lanes of a vector first, then over them). So neither the cut into jobs nor
-the number of threads changes a bit of the result.
+and strides alone choose: the lanes of a vector first, then over them). So neither the cut into jobs
+nor the number of threads changes a bit of the result.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ STRIP = 12
 #: Rows of b that a tile asks for ahead of use. Where b is not packed and comes from the outer
 #: caches this gains 7 % (1 row) to 16 % (12 rows); a copy of panels is slower with it.
 AHEAD = 4
-#: Multiply-adds of a chain, at most. The rounding errors of a chain grow with its length: 1,024 in
 #: Multiply-adds of a chain, at most. Its rounding errors grow with its length: a product over 1,024
 #: in one chain was off by 1.3e-6 of the largest element in float32, in chains of 384, as OpenBLAS
 #: has them, by 0.5e-6.
