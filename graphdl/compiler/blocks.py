@@ -38,10 +38,9 @@ from graphdl.ops.op import node_of
 from graphdl.tracing import Trace, new_placeholder
 from graphdl.types import Shape, TensorType
 
-#: Bytes of a product from which on it is computed in blocks, and those of a block: of the two or
-#: three values that a kernel of the block reads and writes, one is in the second-level cache, and
-#: what all of them take stays below that of the values that are kept anyway.
-LARGE, BLOCK = 4 << 20, 512 << 10
+#: Bytes of a product from which on it is computed in blocks, and those of a block: it stays in the
+#: second-level cache, or nearly so, and its launches are long enough for threads to share.
+LARGE, BLOCK = 4 << 20, 1 << 20
 #: A product is worth computing twice, and holding in blocks, if its result has more rows and more
 #: columns than so many times the axis that it sums over.
 SHALLOW = 4
