@@ -64,7 +64,7 @@ class Selection(np.lib.mixins.NDArrayOperatorsMixin):
             return value
         return spread(value, self.axis, self.mask, self.array.ndim)
 
-    def _needs_shape(self, what: str = "This") -> NoReturn:
+    def _needs_shape(self, what: str = "x[mask] as an array") -> NoReturn:
         raise locate(
             ConcreteValueError(
                 f"{what}: {refusal(self.array.shape, self.mask)}"

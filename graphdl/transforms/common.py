@@ -90,6 +90,9 @@ def positions_of(argnums: int | Sequence[int], count: int, f: Function) -> tuple
     for number in wanted:
         if not isinstance(number, int) or not -count <= number < count:
             raise locate(
-                GradientError(f"argnums={argnums}: {name_of(f)} was called with {count} arguments")
+                GradientError(
+                    f"argnums={argnums}: {name_of(f)} was called with {count} "
+                    f"argument{'s' if count != 1 else ''}"
+                )
             )
     return tuple(number % count for number in wanted)
