@@ -116,6 +116,17 @@ def test_backward_and_update_stand_in_the_layer_of_what_they_belong_to():
         assert roles.phase[graph.outputs[i]] == "update"
 
 
+def test_a_constant_that_both_ways_share_leaves_the_forward_way_forward():
+    def f(z):
+        slope = gd.grad(lambda x: np.sum(np.abs(np.exp(1j * x)) ** 2))(z.real)
+        return slope + np.abs(z)
+
+    for _, graph in gd.compile(f).lower(gd.spec(4, "complex128")).passes:
+        roles = roles_of(graph)
+        assert {roles.phase[n] for n in graph.operations if n.op.name == "exp"} == {"forward"}
+        assert roles.phase[graph.outputs[0]] == "update"
+
+
 @pytest.mark.parametrize("steps", [10, 100, 400])
 def test_steps_without_products_are_pieces_of_equal_depth(steps):
     def loss(w, x):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphdl.visualize.ink import Area, Curve, Mark, Scene, Text
-from graphdl.visualize.picture import PHASES, Box, Cost, Frame, Picture, Rect, Strip
+from graphdl.visualize.picture import FORWARD, PHASES, Box, Cost, Frame, Picture, Rect, Strip
 from graphdl.visualize.theme import Colour, Theme, mixed, scaled
 from graphdl.visualize.units import ADVANCE, DETAIL_SIZE, HEADER_SIZE, TITLE_SIZE, header
 
@@ -237,9 +237,9 @@ class _Painter:
             return numbers
         found: list[tuple[Colour, str, bool]] = []
         if self.colour == "phase":
-            phases = {box.item.phase for box in self.picture.boxes if box.item.kind == "op"}
-            phases |= {box.item.phase for box in self.picture.boxes if box.item.kind == "kernel"}
-            if len(phases) > 1:
+            coloured = ("op", "kernel", "scope")
+            phases = {box.item.phase for box in self.picture.boxes if box.item.kind in coloured}
+            if phases - {FORWARD}:
                 found += [
                     (self.theme.phases[name], name, False) for name in PHASES if name in phases
                 ]

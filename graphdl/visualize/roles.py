@@ -124,11 +124,12 @@ def _phases(
     phase: dict[Node, str] = {}
     after: set[Node] = set()  # nodes that depend on a backward pass, or belong to it
     tangents: set[Node] = set()
+    constants = constants_of(graph)  # which passes share between the ways
     for node in graph.operations:
         depth = depth_of(sources.get(node))
         late = any(operand in after for operand in node.inputs)
         phase[node] = BACKWARD if depth % 2 else UPDATE if late and not depth else FORWARD
-        if depth or late:
+        if (depth or late) and node not in constants:
             after.add(node)
         if depth and depth % 2 == 0:
             tangents.add(node)

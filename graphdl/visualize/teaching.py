@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphdl.compiler import differentiate
-from graphdl.errors import ArgumentError, GradientError, GraphError
+from graphdl.errors import ArgumentError, GradientError, GraphError, ShapeError
 from graphdl.graph import Graph, Node
 from graphdl.ops import pointwise
 from graphdl.ops.op import Op
@@ -61,7 +61,13 @@ def teach(graph: Graph, arguments: Sequence[Any]) -> tuple[Drawing, tuple[str, .
             f"{len(graph.nodes)}; draw a part of the function, or leave values= out"
         )
     every = Graph(graph.inputs, graph.nodes, graph.names, graph.sources, graph.in_tree)
-    found = every.evaluate(*arguments)
+    try:
+        found = every.evaluate(*arguments)
+    except ShapeError as error:
+        names = ", ".join(graph.label(i) for i in range(len(graph.inputs)))
+        raise ShapeError(
+            f"values= are the arguments of the traced function, here of {names:.200}: {error}"
+        ) from None
     found = (found,) if len(graph.nodes) == 1 else found
     values: dict[Node, Values] = dict(zip(graph.nodes, map(np.asarray, found), strict=True))
     slopes = _slopes(graph, values)
@@ -141,7 +147,7 @@ def _numbered(plain: Drawing, graph: Graph, values: dict[Node, Values], slopes: 
         a, b = node_of[by_key[tail].node], node_of[by_key[head].node]
         key = f"edge {number}"
         back = _back(slopes, a, b)
-        label = Item(key, "", "label", f"↓ {number_text(values[a])}", back)
+        label = Item(key, "", "label", f"↓ {number_text(values[a])}", back, by_key[tail].phase)
         labels.setdefault(head, []).append(label)
         edges += [(tail, key), (key, head)]
     for item in plain.items:
@@ -154,8 +160,8 @@ def _numbered(plain: Drawing, graph: Graph, values: dict[Node, Values], slopes: 
             detail += f"   ∂ {number_text(slopes.total[node])}"
         items.append(
             Item(
-                item.key, item.node, item.kind, item.title, detail, source=item.source,
-                is_output=item.is_output,
+                item.key, item.node, item.kind, item.title, detail, item.phase,
+                source=item.source, is_output=item.is_output,
             )
         )  # fmt: skip
     return Drawing(tuple(items), tuple(edges), (), (Band(""),), False)
