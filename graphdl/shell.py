@@ -6,6 +6,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,9 +50,25 @@ def lowered(options: argparse.Namespace) -> Executable:
     """The executable that the options name. Raises ArgumentError, and what tracing raises."""
     f = function_of(options.function)
     args = [argument_of(text) for text in options.arg]
+    _refuse_misfit(options.function, f, args)
     if options.grad:
         f = graphdl.value_and_grad(f)
     return graphdl.compile(f).lower(*args)
+
+
+def _refuse_misfit(text: str, f: Callable[..., Any], args: Sequence[Any]) -> None:
+    """Raise ArgumentError for too few or too many arguments, where a signature says how many."""
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*args)
+    except TypeError as error:
+        raise ArgumentError(
+            f"{text} takes {str(signature):.200}: {error}; write an --arg for each, "
+            'as in --arg "f32[128,784]"'
+        ) from None
 
 
 def function_of(text: str) -> Callable[..., Any]:

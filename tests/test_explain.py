@@ -244,6 +244,16 @@ def test_functions_that_are_not_there(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("args", [[], ["--arg", "f64[3]"] * 9])
+def test_too_few_or_too_many_arguments(
+    module: Path, capsys: pytest.CaptureFixture[str], args: list[str]
+) -> None:
+    assert command.main([f"{module}:loss", *args]) == 1
+    message = capsys.readouterr().err
+    assert f"{module}:loss takes (" in message
+    assert "write an --arg for each" in message
+
+
 def test_arguments_of_a_shell() -> None:
     spec = gd.spec
     for text, value in (

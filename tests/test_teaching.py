@@ -126,7 +126,7 @@ def test_formats_and_sizes_that_do_not_fit_are_refused(tmp_path):
         graph.visualize(tmp_path / "g.dot", values=(2, 3, 1, 9))
     with pytest.raises(gd.ArgumentError, match="layout= and level= do not apply"):
         graph.visualize(tmp_path / "g.svg", values=(2, 3, 1, 9), layout="training")
-    with pytest.raises(gd.ShapeError, match="values= are the arguments of the traced function, here of .*this graph takes"):
+    with pytest.raises(gd.ShapeError, match=r"here of x, w, b, y: arguments nest as .*takes"):
         graph.visualize(tmp_path / "g.svg", values=(2, 3))
 
     def long(x):
