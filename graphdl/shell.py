@@ -66,7 +66,7 @@ def _refuse_misfit(text: str, f: Callable[..., Any], args: Sequence[Any]) -> Non
         signature.bind(*args)
     except TypeError as error:
         raise ArgumentError(
-            f"{text} takes {str(signature):.200}: {error}; write an --arg for each, "
+            f"{text} takes {signature!s:.200}: {error}; write an --arg for each, "
             'as in --arg "f32[128,784]"'
         ) from None
 
