@@ -68,6 +68,15 @@ def test_an_error_of_the_second_order() -> None:
         gd.check_grads(f, X)
 
 
+def test_the_element_that_is_nan() -> None:
+    def f(x: Any) -> Any:
+        return np.sum(np.sqrt(np.abs(x - 0.5)) * x)
+
+    with pytest.raises(gd.GradientMismatch) as caught:
+        gd.check_grads(f, np.array([0.2, 0.9, 0.7, 0.5, 1.1]))
+    assert "by x at [3] it is nan" in str(caught.value)
+
+
 def test_a_kink_is_found() -> None:
     x = np.array([1.0, 2.0, 0.0, 3.0])
     with pytest.raises(gd.GradientMismatch) as caught:

@@ -18,6 +18,7 @@ from graphdl.kernels import emit, memory
 from graphdl.visualize.document import Compiled, document
 from graphdl.visualize.page import to_html
 from graphdl.visualize.teaching import teach
+from graphdl.visualize.theme import THEMES
 from tests.pages import documents_in
 
 F32 = "float32"
@@ -740,6 +741,9 @@ def test_save_as_svg(mlp, opened):
     boxes = len(mlp.document["graphs"][-1]["picture"]["boxes"])
     assert text.count('class="title"') == boxes
     assert "var(--" not in text
+    behind = root.find("{http://www.w3.org/2000/svg}rect")
+    assert behind.get("class") == "page"
+    assert f".graph .page {{ fill: {THEMES['dark'].page}; stroke: none; }}" in text
     left, top, width, height = map(float, root.get("viewBox").split())
     places = re.findall(r'class="box[^"]*" transform="translate\(([\d.]+) ([\d.]+)\)', text)
     assert len(places) == boxes
@@ -798,6 +802,15 @@ def test_a_page_that_was_asked_to_compare_opens_with_both(opened, tmp_path):
     assert "tanh" in page.run(boxes, "#main-pane")
     assert "square" in page.run(boxes, "#other-pane")
     assert "only right" in page.page.inner_text("#difference")
+    for pane in ("main-pane", "other-pane"):  # each picture lies in its own half
+        fits = page.run(
+            "pane => { const part = document.getElementById(pane).getBoundingClientRect();"
+            " return [...document.querySelectorAll(`#${pane} .box`)].every(box => {"
+            " const r = box.getBoundingClientRect();"
+            " return part.left <= r.left && r.right <= part.right; }); }",
+            pane,
+        )
+        assert fits
     for name, what in (("x.svg", executable), ("x.html", lambda x: x), ("x.json", graph)):
         with pytest.raises(gd.ArgumentError, match=r"compare= (shows two graphs|takes a graph)"):
             graph.visualize(tmp_path / name, compare=what)

@@ -294,6 +294,7 @@ class Page {
 
   compare(open = !this.other) {
     document.body.classList.toggle("comparing", open);
+    this.view.resized();
     if (!open) {
       this.other = undefined;
       this.difference = undefined;
@@ -382,7 +383,7 @@ class Page {
     const css = this.$("drawing-style").textContent.replace(/var\((--[\w-]+)\)/g,
       (_, name) => computed.getPropertyValue(name).trim());
     copy.prepend(draw("style", {}, css),
-      draw("rect", { x: -margin, y: -margin, width, height, fill: computed.getPropertyValue("--page").trim() }));
+      draw("rect", { class: "page", x: -margin, y: -margin, width, height }));
     // no XML file holds control characters
     return new XMLSerializer().serializeToString(copy).replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "\ufffd");
   }

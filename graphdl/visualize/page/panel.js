@@ -283,7 +283,9 @@ class Panel {
         ...own.flatMap((kernel) => (kernel.profile?.median !== undefined ? [
           ["median", asSeconds(kernel.profile.median), " ", badge(true)],
           kernel.profile.runs > 1 && ["runs in a call", withCommas(kernel.profile.runs)],
-          ["of the machine's bandwidth", asPercent(kernel.profile["share of bandwidth"]), " ", badge(true)],
+          kernel.profile["share of bandwidth"] <= 1
+            ? ["of the machine's bandwidth", asPercent(kernel.profile["share of bandwidth"]), " ", badge(true)]
+            : ["reads and writes", "caches: faster than memory"],
           ["of the machine's speed", asPercent(kernel.profile["share of flops"]), " ", badge(true)],
         ] : [])),
       ),

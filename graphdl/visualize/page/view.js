@@ -28,9 +28,7 @@ class View {
     this.closed = new Map(); // stage -> the closed groups of its picture
     this.levels = new Map(); // stage -> what is shown of it
     this.countsOf = new Map();
-    new ResizeObserver(() => {
-      this.measured = undefined;
-    }).observe(pane);
+    new ResizeObserver(() => this.resized()).observe(pane);
     this.listen();
   }
 
@@ -375,6 +373,11 @@ class View {
   get size() {
     this.measured ??= { width: this.pane.clientWidth, height: this.pane.clientHeight };
     return this.measured;
+  }
+
+  /** To be called by who changes the size of the pane and draws before the browser has told. */
+  resized() {
+    this.measured = undefined;
   }
 
   zoom(factor, cx = this.size.width / 2, cy = this.size.height / 2) {
