@@ -15,7 +15,7 @@ from bench.peers import CONTESTANTS
 
 NAMES = (
     *("pointwise", "reduce", "rows", "matmul", "mlp", "conv", "recurrent", "attention"),
-    *("optimiser", "stencil", "npbench", "overhead", "compile", "memory"),
+    *("optimiser", "stencil", "npbench", "overhead", "compile", "loaded", "memory"),
 )
 
 

@@ -34,13 +34,14 @@ class Target:
     """What graphdl is to reach: a bound on its time, relative or absolute.
 
     At least `times` faster than the fastest of `peers` ("" means all of them); or at most `times`
-    the floor; or at most `microseconds`.
+    the floor; or at most `microseconds`; or at most so much of what the case measures.
     """
 
     times: float | None = None
     peers: tuple[str, ...] = ()
     of_floor: bool = False
     microseconds: float | None = None
+    at_most: float | None = None
 
 
 @dataclass(frozen=True)

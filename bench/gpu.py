@@ -11,7 +11,7 @@ from graphdl.errors import DeviceError
 from graphdl.kernels.cuda.device import Device, device_of
 
 #: Benchmarks that measure processes, starts and memory of the CPU.
-OF_THE_CPU = ("compile", "memory")
+OF_THE_CPU = ("compile", "loaded", "memory")
 #: Of the copy: read and written together, half a GB. Of the product: 2 * 4096^3 operations.
 _COPIED, _SIDE = 1 << 28, 4096
 

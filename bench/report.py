@@ -208,6 +208,10 @@ def target_line(case: CaseReport, ours: Outcome, target: Target) -> str:
         by_median, by_minimum = ours.median / 1e3, ours.minimum / 1e3
         wanted, met = f"at most {target.microseconds:g} us", by_median <= target.microseconds
         near = by_minimum <= target.microseconds
+    elif target.at_most is not None:
+        by_median, by_minimum = ours.median, ours.minimum
+        wanted, met = f"at most {case.measure.show(target.at_most)}", by_median <= target.at_most
+        near = by_minimum <= target.at_most
     elif target.of_floor and target.times is not None:
         floors = case.timed((FLOOR,))
         if not floors:

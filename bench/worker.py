@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
-from time import perf_counter, perf_counter_ns
+from time import perf_counter, perf_counter_ns, process_time
 from typing import Any, TextIO
 
 from bench import peers, placement, work
@@ -83,6 +83,17 @@ def time_calls(call: Callable[[], object], seconds: float, fewest: int) -> list[
     return samples
 
 
+def spend(call: Callable[[], object], seconds: float) -> dict[str, float]:
+    """How many calls there were in about so many seconds, by the clock and of all threads."""
+    call()
+    begin, before, calls = perf_counter(), process_time(), 0
+    while True:
+        call()
+        calls += 1
+        if (wall := perf_counter() - begin) >= seconds:
+            return {"calls": calls, "wall_s": wall, "cpu_s": process_time() - before}
+
+
 def answers_apart() -> TextIO:
     """Standard output for the answers alone: what the libraries print goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
@@ -112,6 +123,9 @@ def serve(benchmark: str, contestant: str, threads: int, size: str) -> None:
                 call = placement.waiting(prepared.call, contestant)
             elif request["do"] == "peak":
                 answer = work.measured_peak()
+            elif request["do"] == "spend":
+                assert prepared is not None
+                answer = dict(spend(call, request["seconds"]))
             else:
                 assert prepared is not None
                 samples = time_calls(call, request["seconds"], request["fewest"])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,9 +158,12 @@ class DeviceExecutable(Executable):
     def _optimised(self) -> list[tuple[str, Graph]]:
         return pipeline.optimise(self.graph, pipeline.DEVICE_PASSES)
 
-    def _build(self) -> None:
+    def _start(self) -> Sequence[int | None]:
         steps = {**CONTROL_STEPS, **PRODUCT_STEPS}
+        start = perf_counter()
         self._runner = Runner(self._program, self.memory, self.device, steps)
+        self.seconds["kernels"] = perf_counter() - start
+        return [self.memory.donated.get(node) for node in self.optimized.outputs]
 
     @cached_property
     def _image(self) -> Image:

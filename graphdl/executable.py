@@ -27,7 +27,7 @@ from graphdl.errors import (
 from graphdl.graph import Graph, Node
 from graphdl.kernels import budget, emit, memory
 from graphdl.kernels.callbacks import CALLBACKS, calls_python
-from graphdl.kernels.cpu import build, entry
+from graphdl.kernels.cpu import build, entry, plan
 from graphdl.kernels.cpu.native import Kernel
 from graphdl.kernels.program import (
     FAILED,
@@ -73,6 +73,19 @@ class KernelInfo(Struct, frozen=True):
     parallel: bool
 
 
+class _Made(Struct, frozen=True, eq=False):
+    """What becomes of a graph: the graph after each pass, groups, the program and its memory.
+
+    unguarded: the last graph without what `checks` watch.
+    """
+
+    passes: list[tuple[str, Graph]]
+    unguarded: Graph
+    groups: Sequence[fuse.Group]
+    program: Program
+    memory: Memory
+
+
 #: What an executable does to the graph after the passes, where it is asked for.
 _LATER = ("rematerialise", "guards")
 
@@ -84,6 +97,10 @@ class Executable:
     passes     the graph after each pass      kernels     what runs, in order
     source     the text of all kernels        memory      arena, results, sharing
     seconds    what making it took, by phase
+
+    Where the cache holds the plan of an earlier process, which had the same graph, no pass runs
+    before somebody reads what passes make (`graphdl.kernels.cpu.plan`); until then `seconds` has
+    the phases "plan" and "kernels" only.
 
     Call it with arguments of exactly the nesting, shapes and dtypes that it was made for; TypeError
     otherwise. `gd.compile(f).lower(*args)` makes it.
@@ -107,30 +124,15 @@ class Executable:
         checks: frozenset[str] = frozenset(),
         memory_budget: int | None = None,
     ) -> None:
-        start = perf_counter()
         self.graph = graph
-        self.passes = self._optimised()
-        if memory_budget is not None:
-            self._keep_within(memory_budget, donated)
-        self._checks = checks
-        self._unguarded = settled(self.passes[-1][1]) if checks else graph
-        if "nan" in checks:
-            self.passes.append(("guards", guarded(self._unguarded)))
-        self.optimized = self.passes[-1][1]
-        self._groups = fuse.fuse(self.optimized)
-        fused = perf_counter()
-        self._program: Program = self._emitted(self.optimized, self._groups)
-        self.memory: Memory = memory.plan(self._program, donated)
-        emitted = perf_counter()
-        self._build()
-        self.seconds = {
-            "passes": fused - start,
-            "emit": emitted - fused,
-            "kernels": perf_counter() - emitted,
-        }
         self._weak = tuple(weak)
-        self._lock = RLock()
         self._donated = tuple(donated)
+        self._checks = checks
+        self._memory_budget = memory_budget
+        self._lock = RLock()
+        self.seconds: dict[str, float] = {}
+        #: The argument that each result is written over, or None.
+        self._over = self._start()
         self._leaves = [self._leaf(i) for i in range(len(graph.inputs))]
         self._results = self._result_leaves()
         self._tree = _nested(args, iter(self._leaves), is_result=False)
@@ -144,20 +146,89 @@ class Executable:
         """The program of the groups, for the target."""
         return emit.emit(graph, groups)
 
-    def _keep_within(self, memory_budget: int, donated: Sequence[int]) -> None:
-        """Compute values twice where the program would take more bytes than that."""
+    @cached_property
+    def _made(self) -> _Made:
+        """The passes, and what the last graph becomes."""
+        start = perf_counter()
+        passes = self._optimised()
+        if self._memory_budget is not None:
+            passes += self._kept_within(passes[-1][1], self._memory_budget)
+        unguarded = settled(passes[-1][1]) if self._checks else self.graph
+        if "nan" in self._checks:
+            passes.append(("guards", guarded(unguarded)))
+        last = passes[-1][1]
+        groups = fuse.fuse(last)
+        fused = perf_counter()
+        program = self._emitted(last, groups)
+        made = _Made(passes, unguarded, groups, program, memory.plan(program, self._donated))
+        self.seconds |= {"passes": fused - start, "emit": perf_counter() - fused}
+        return made
+
+    @property
+    def passes(self) -> list[tuple[str, Graph]]:
+        """The graph after each pass, by the pass's name."""
+        return self._made.passes
+
+    @property
+    def optimized(self) -> Graph:
+        """The graph after the passes."""
+        return self._made.passes[-1][1]
+
+    @property
+    def memory(self) -> Memory:
+        """Where values lie, and what that takes."""
+        return self._made.memory
+
+    @property
+    def _program(self) -> Program:
+        return self._made.program
+
+    @property
+    def _groups(self) -> Sequence[fuse.Group]:
+        return self._made.groups
+
+    @property
+    def _unguarded(self) -> Graph:
+        return self._made.unguarded
+
+    def _kept_within(self, before: Graph, memory_budget: int) -> list[tuple[str, Graph]]:
+        """A graph that computes values twice, where the program would take more bytes than that."""
 
         def size_of(graph: Graph) -> int:
-            return memory.plan(self._emitted(graph, fuse.fuse(graph)), donated).peak_bytes
+            program = self._emitted(graph, fuse.fuse(graph))
+            return memory.plan(program, self._donated).peak_bytes
 
-        before = self.passes[-1][1]
         after = budget.within(before, memory_budget, size_of)
-        if after is not before:
-            self.passes.append(("rematerialise", after))
+        return [("rematerialise", after)] if after is not before else []
 
-    def _build(self) -> None:
-        """The program as something that runs."""
-        self._native = build.build(self._program, self.memory)
+    def _start(self) -> Sequence[int | None]:
+        """Make the program something that runs; which argument each result is written over."""
+        self._ready = self._planned() or plan.ready(self._native)
+        return self._ready.over
+
+    def _planned(self) -> plan.Ready | None:
+        """The program that another process has made of the same; or None, and this one is kept."""
+        if self._checks:
+            return None
+        start = perf_counter()
+        key = plan.key_of(self.graph, self._donated, self._memory_budget)
+        if key is None:
+            return None
+        found = plan.find(key)
+        if found is None:
+            plan.keep(key, self._native)
+        else:
+            self.seconds["plan"] = perf_counter() - start
+        return found
+
+    @cached_property
+    def _native(self) -> build.Native:
+        """The program as it is built in this process."""
+        made = self._made
+        start = perf_counter()
+        native = build.build(made.program, made.memory)
+        self.seconds["kernels"] = perf_counter() - start
+        return native
 
     def _debug(self, level: int) -> None:
         """GRAPHDL_DEBUG=1 explains each program as it is made, 2 adds graphs, 3 kernels."""
@@ -175,13 +246,12 @@ class Executable:
             return entry.ScalarSpec(
                 {"b": bool, "i": int, "f": float}[kind_of(type.dtype)], type.dtype
             )
-        return build.array_spec(type, index in self.memory.donated.values())
+        return build.array_spec(type, index in self._over)
 
     def _result_leaves(self) -> list[entry.Tree]:
-        given = self.memory.donated
         return [
-            entry.Argument(given[node]) if node in given else entry.New(made.dtype, made.shape)
-            for node, made in zip(self.optimized.outputs, self.graph.outputs, strict=True)
+            entry.New(made.dtype, made.shape) if leaf is None else entry.Argument(leaf)
+            for leaf, made in zip(self._over, self.graph.outputs, strict=True)
         ]
 
     # --- calling --------------------------------------------------------------------------
@@ -189,17 +259,16 @@ class Executable:
     @cached_property
     def flat(self) -> Callable[..., tuple[Any, ...]]:
         """The function of the leaves of the arguments that returns the leaves of the result."""
-        return self._flat(self._native)
+        return self._flat(self._ready)
 
-    def _flat(self, made: build.Native, is_timed: bool = False) -> Callable[..., tuple[Any, ...]]:
+    def _flat(self, made: build.Runnable, is_timed: bool = False) -> Callable[..., tuple[Any, ...]]:
         result = entry.TupleSpec(tuple(self._results))
         call = build.entry_of(made, self._leaves, result, is_timed=is_timed)
         return self._watched(call) if self._checks else self._checked(call, None)
 
     def with_copies(self, leaves: Sequence[Any]) -> list[Any]:
         """The leaves of a call, with copies of the donated ones."""
-        given = self.memory.donated.values()
-        return [np.array(leaf) if i in given else leaf for i, leaf in enumerate(leaves)]
+        return [np.array(leaf) if i in self._over else leaf for i, leaf in enumerate(leaves)]
 
     def entry(self, fallback: Callable[..., Any]) -> Callable[..., Any]:
         """The function of the nested arguments; what does not fit goes to `fallback`."""
@@ -213,8 +282,8 @@ class Executable:
         if self._tree is None or result is None or self._checks:
             return fallback
         assert isinstance(self._tree, entry.TupleSpec)
-        direct = None if self._native.status else fallback
-        call = build.entry_of(self._native, self._tree.items, result, direct, self._results)
+        direct = None if self._ready.statuses else fallback
+        call = build.entry_of(self._ready, self._tree.items, result, direct, self._results)
         return call if direct else self._checked(call, fallback)
 
     def _checked(
@@ -225,8 +294,7 @@ class Executable:
         The fallback runs when the lock is free again: it may wait for another program, which in
         another thread may fall back to this one.
         """
-        status = self._native.status
-        if not status:
+        if not self._ready.statuses:
             return call
 
         def checked(*args: Any, **kwargs: Any) -> Any:
@@ -243,15 +311,15 @@ class Executable:
         self, call: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> tuple[Any, Program | None, int]:
         """What a call returns, which of its programs has failed, if one has, and how."""
-        status = self._native.status
+        words = self._ready.statuses
         with self._lock:  # a long program lets other threads run, which share the status
-            for state in status:
-                state.word[0] = 0
+            for word in words:
+                word[0] = 0
             result = call(*args, **kwargs)
-            failed = next((state for state in status if state.word[0]), None)
+            failed = next((i for i, word in enumerate(words) if word[0]), None)
             if failed is None:
                 return result, None, 0
-            return result, failed.program, int(failed.word[0])
+            return result, self._native.status[failed].program, int(words[failed][0])
 
     def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """The call of a program that was compiled with `checks`."""
@@ -496,7 +564,7 @@ class Executable:
                 names[i],
                 node.type,
                 isinstance(self._leaves[i], entry.ScalarSpec),
-                i in self.memory.donated.values(),
+                i in self._over,
             )
             for i, node in enumerate(graph.inputs)
         ]

@@ -163,6 +163,11 @@ class Literal:
         digest = content if len(content) <= 32 else hashlib.blake2b(content).digest()
         self._key = (values.dtype.str, values.shape, digest)
 
+    @property
+    def key(self) -> tuple[str, tuple[int, ...], bytes]:
+        """The dtype, the shape, and the bytes or, of many, their digest: what is compared."""
+        return self._key
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Literal) and self._key == other._key
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench import compile as bench_compile
-from bench import harness, mlp, overhead, pointwise, report
+from bench import harness, loaded, mlp, overhead, pointwise, report
 from bench.__main__ import NAMES, main
 from bench.cases import Case, Target, largest_difference
 from bench.peers import CONTESTANTS, environment
@@ -218,6 +218,18 @@ def test_a_new_batch_size_compiles_nothing(tmp_path: Path) -> None:
     assert cold.compiled_for_other_batch == 0
     second = bench_compile.start("graphdl", tmp_path, options)
     assert second.compiled == cold.compiled
+
+
+def test_loaded_stops_what_it_starts() -> None:
+    options = harness.Options(only=("graphdl",), quick=True, size="tiny")
+    (case,) = loaded.run(options).cases
+    assert [outcome.note for outcome in case.outcomes] == ["", ""]
+    assert all(len(outcome.samples) == 3 for outcome in case.outcomes)
+    with loaded.Load([0]) as load:
+        (process,) = load.processes
+        with load.on():
+            assert process.poll() is None
+    assert process.poll() is not None
 
 
 def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ its `inner` loops are one row. What a reduction in the group does follows from t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from weakref import WeakKeyDictionary
 
 from msgspec import Struct, field
@@ -294,6 +295,8 @@ class _Fusion:
         self.before: dict[int, int] = {}
         #: The drafts that another one must run after; some may be gone.
         self.followed = 0
+        #: What a draft must run after beside what it reads.
+        self.told: dict[int, list[_Draft]] = {}
         self.users = users(graph.nodes)
         self.count = 0
 
@@ -577,17 +580,25 @@ class _Fusion:
         if any(spoils(node, two.axes) for one, two in ((a, b), (b, a)) for node in one.updates):
             return SPOILS
         for one, two in ((a, b), (b, a)):
-            between = self.before[two.number]
-            if between >> one.number & 1:
-                if any(
-                    earlier >> one.number & 1 and between >> other & 1
-                    for other, earlier in self.before.items()
-                ):
+            if self.before[two.number] >> one.number & 1:
+                if self._is_between(one, two):
                     return NOT_CONVEX
                 why = self._misread(two, one)
                 if why is not None:
                     return why
         return None
+
+    def _is_between(self, one: _Draft, two: _Draft) -> bool:
+        """Whether a third draft must run after `one` and before `two`.
+
+        If there is one, then `two` reads one that follows `one`: so it takes a look at what it
+        reads, not at all drafts.
+        """
+        read = (draft for node in two.axes for _, draft in self.needs(node))
+        return any(
+            draft is not one and draft is not two and self.before[draft.number] >> one.number & 1
+            for draft in chain(read, self.told.get(two.number, ()))
+        )
 
     def _follows(self, loops: _Draft, product: _Draft) -> bool:
         """Whether the members of `loops` can be computed where the product's rows are."""
@@ -708,6 +719,7 @@ class _Fusion:
                     if last is not draft and not self.before[draft.number] >> last.number & 1:
                         mask = self.before[draft.number] | 1 << draft.number
                         self.add_before(last.number, mask)
+                        self.told.setdefault(last.number, []).append(draft)
 
     def _finished(self) -> list[Group]:
         """The groups in an order in which they can run."""

@@ -5,9 +5,10 @@ of this package that turns it into instructions, the versions of Numba and LLVM,
 So an entry is never out of date, and nothing has to be invalidated.
 
 An entry is two files: KEY.o holds a checksum and the object, KEY.py is the text, for people and
-debuggers. Both are written beside their place and renamed into it, so that any number of processes
-may write and read at once. An entry that fails its checksum is treated as absent. Where the
-directory cannot be written everything works, uncached.
+debuggers. KEY.plan is how a whole program uses such objects (graphdl.kernels.cpu.plan), with a
+checksum as well. All are written beside their place and renamed into it, so that any number of
+processes may write and read at once. An entry that fails its checksum is treated as absent. Where
+the directory cannot be written everything works, uncached.
 """
 
 from __future__ import annotations
@@ -91,10 +92,13 @@ def source_path(key: str) -> Path | None:
     return folder and folder / f"{key}.py"
 
 
-def read(key: str) -> bytes | None:
-    """The object of an entry; None if there is none or it is damaged. Counts as a use."""
+def read(key: str, kind: str = "o") -> bytes | None:
+    """The object, or what else, of an entry; None if there is none or it is damaged.
+
+    Counts as a use.
+    """
     code = _lent.get(key)
-    return _read(key) if code is None else code
+    return _read(key, kind) if code is None else code
 
 
 @contextlib.contextmanager
@@ -112,11 +116,11 @@ def lent(objects: Mapping[str, bytes]) -> Iterator[None]:
 _lent: dict[str, bytes] = {}
 
 
-def _read(key: str) -> bytes | None:
+def _read(key: str, kind: str) -> bytes | None:
     folder = directory()
     if folder is None:
         return None
-    path = folder / f"{key}.o"
+    path = folder / f"{key}.{kind}"
     try:
         data = path.read_bytes()
     except OSError:
@@ -137,12 +141,12 @@ def write_source(key: str, text: str) -> str | None:
     return str(path) if path and _replace(path, text.encode()) else None
 
 
-def write(key: str, code: bytes) -> None:
-    """Write the object of an entry; where that is impossible, warn once and go on."""
+def write(key: str, code: bytes, kind: str = "o") -> None:
+    """Write the object, or what else, of an entry; if that is impossible, warn once and go on."""
     global _unchecked
     folder = directory()
     data = _MAGIC + _checksum(key, code) + code
-    if folder is None or not _replace(folder / f"{key}.o", data):
+    if folder is None or not _replace(folder / f"{key}.{kind}", data):
         _warn_once(folder)
         return
     with _lock:
@@ -220,7 +224,7 @@ def _files(folder: Path | None) -> Iterator[_File]:
         with os.scandir(folder) as found:
             for item in found:
                 stem = item.name.removeprefix(".").split(".")[0]
-                if len(stem) != 32 or not item.name.endswith((".o", ".py", ".tmp")):
+                if len(stem) != 32 or not item.name.endswith((".o", ".plan", ".py", ".tmp")):
                     continue
                 with contextlib.suppress(OSError):  # another process may have removed it
                     status = item.stat()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from msgspec import Struct
@@ -46,6 +46,22 @@ class Status(Struct, frozen=True, eq=False):
     program: Program
 
 
+class Runnable(Protocol):
+    """What an entry needs of a program: its tape, and how it has to be run.
+
+    cost: nanoseconds, estimated. calls_blas, calls_python: whether kernels do.
+    """
+
+    @property
+    def tape(self) -> Tape: ...
+    @property
+    def cost(self) -> float: ...
+    @property
+    def calls_blas(self) -> bool: ...
+    @property
+    def calls_python(self) -> bool: ...
+
+
 class Native(Struct, frozen=True, eq=False):
     """A program with addresses.
 
@@ -63,6 +79,21 @@ class Native(Struct, frozen=True, eq=False):
     rows: Sequence[Row]
     times: NDArray[np.int64]
     bodies: Sequence[Sequence[Native]]
+
+    @property
+    def cost(self) -> float:
+        """Nanoseconds of work."""
+        return sum(launch.cost for launch in self.program.launches)
+
+    @property
+    def calls_blas(self) -> bool:
+        """Whether a kernel calls BLAS or LAPACK."""
+        return uses_blas(self.program)
+
+    @property
+    def calls_python(self) -> bool:
+        """Whether a kernel calls Python."""
+        return calls_python(self.program)
 
 
 class Row(Struct, frozen=True, eq=False):
@@ -277,7 +308,7 @@ def uses_blas(program: Program) -> bool:
 
 
 def entry_of(
-    made: Native,
+    made: Runnable,
     arguments: Sequence[Tree],
     result: Tree,
     fallback: Callable[..., Any] | None = None,
@@ -291,7 +322,6 @@ def entry_of(
     if that is another one than the tree's. `is_timed`: under a stopwatch, which `times` of a
     program that was built with `tape.timed_functions` hold.
     """
-    cost = sum(launch.cost for launch in made.program.launches)
     leaves = entry.leaves(arguments)
     places = [i for i, leaf in enumerate(leaves) if not isinstance(leaf, entry.StaticSpec)]
     tape = made.tape
@@ -304,10 +334,8 @@ def entry_of(
         tape = replace(tape, patches=patches)
         result = _renumbered(result, places)
     # Python code that a program calls, from any thread, needs the lock that a short one would hold
-    is_long = cost > LONG or calls_python(made.program)
-    spec = entry.ProgramSpec(
-        tuple(arguments), result, tape, uses_blas(made.program), is_long, is_timed
-    )
+    is_long = made.cost > LONG or made.calls_python
+    spec = entry.ProgramSpec(tuple(arguments), result, tape, made.calls_blas, is_long, is_timed)
     return entry.build(spec, fallback)
 
 
@@ -327,4 +355,13 @@ def array_spec(type: TensorType, donated: bool = False) -> entry.ArraySpec:
     return entry.ArraySpec(type.dtype, type.shape, donated)
 
 
-__all__ = ["Native", "Row", "array_spec", "build", "constant_array", "entry_of", "uses_blas"]
+__all__ = [
+    "Native",
+    "Row",
+    "Runnable",
+    "array_spec",
+    "build",
+    "constant_array",
+    "entry_of",
+    "uses_blas",
+]

@@ -46,6 +46,7 @@ class Kernel(Struct, frozen=True):
 
 _lock = threading.RLock()
 _known: dict[str, Kernel] = {}  # by the text
+_addresses: dict[str, int] = {}  # by the symbol
 _compiled = 0
 
 
@@ -63,6 +64,20 @@ def compiled(sources: Sequence[KernelSource]) -> list[Kernel]:
         new = {source.text: source for source in sources if source.text not in _known}
         _load(list(new.values()))
         return [_known[source.text] for source in sources]
+
+
+def loaded(symbols: Sequence[str]) -> dict[str, int] | None:
+    """The addresses of kernels by their symbols, without texts; None if the cache lacks one."""
+    with _lock:
+        new = {symbol for symbol in symbols if symbol not in _addresses}
+        objects: dict[str, bytes] = {}
+        for symbol in sorted(new):
+            code = cache.read(symbol.removeprefix(cache.SYMBOL))
+            if code is None:
+                return None
+            objects[symbol] = code
+        _addresses.update(llvm.load(objects))
+        return {symbol: _addresses[symbol] for symbol in symbols}
 
 
 def _load(sources: Sequence[KernelSource]) -> None:
@@ -87,6 +102,7 @@ def _load(sources: Sequence[KernelSource]) -> None:
         address, code = addresses[symbols[i]], found[symbols[i]]
         kernel = Kernel(source, symbols[i], address, code, paths[i], from_cache=i not in missing)
         _known[source.text] = kernel
+        _addresses[symbols[i]] = address
 
 
 def _place_source(key: str, source: KernelSource) -> str:
