@@ -4,7 +4,8 @@ Cold, with every cache empty, and in a second process that finds what the first 
 runs from before the interpreter starts until the loss of the first step is there, so imports count
 for everyone. Then the same process meets a new batch size. Then, once each, the first results of a
 step of LeNet-5, of an LSTM by scan, of a transformer block, and of 1,000 and 10,000 nodes in a row.
-The floor is a process that imports NumPy.
+A contestant that has no result within the time limit is ended, and its line says so. The floor is a
+process that imports NumPy.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from bench.peers import CONTESTANTS, FLOOR, environment
 BATCHES = {"full": (128, 48), "tiny": (4, 3)}
 # Contestants that take longer than this from start to result are run once, not in every round.
 PATIENCE_S = 15.0
-TIME_LIMIT_S = 300.0
+#: A process that has no result by then is ended: in full, and if quick.
+TIME_LIMITS_S = (240.0, 60.0)
+#: What a second process of graphdl is to take at the most, in nanoseconds.
+SECOND_PROCESS = Target(at_most=0.4e9)
 
 # What a compiler leaves in its cache for every kernel or executable it has built.
 COMPILED = {
@@ -51,6 +55,12 @@ class Start:
     stages: Mapping[str, float] = field(default_factory=dict)
     compiled: int | None = None
     compiled_for_other_batch: int | None = None
+    most_bytes: int = 0
+    imports_numba: bool = False
+
+
+#: The cold and the second process of each turn, by contestant.
+Pairs = dict[str, list[tuple[Start, Start]]]
 
 
 def compiled_in(contestant: str, caches: Path) -> int | None:
@@ -81,9 +91,10 @@ def start(contestant: str, caches: Path, options: harness.Options, program: str 
         assert process.stdin is not None
         assert process.stdout is not None
         with process:
-            if not select.select([process.stdout], [], [], TIME_LIMIT_S)[0]:
+            limit = TIME_LIMITS_S[options.quick]
+            if not select.select([process.stdout], [], [], limit)[0]:
                 process.kill()
-                raise harness.Failed(f"no result within {TIME_LIMIT_S:g} s")
+                raise harness.Failed(f"no result within {limit:g} s")
             first = process.stdout.readline()
             total = perf_counter() - begin
             if not first:
@@ -104,14 +115,14 @@ def start(contestant: str, caches: Path, options: harness.Options, program: str 
 
 def both(contestant: str, options: harness.Options, program: str = "") -> tuple[Start, Start]:
     """A cold process and the one after it, in caches of their own."""
+    what = f"{program or 'mlp'}, {CONTESTANTS[contestant].label}"
+    if contestant != FLOOR:
+        harness.progress(f"{what}: starts cold")
     with tempfile.TemporaryDirectory() as folder:
         caches = Path(folder)
         cold = start(contestant, caches, options, program)
         warm = start(contestant, caches, options, program)
-    harness.progress(
-        f"{program or 'mlp'}, {CONTESTANTS[contestant].label}: "
-        f"cold {cold.total_s:.2f} s, second {warm.total_s:.2f} s"
-    )
+    harness.progress(f"{what}: cold {cold.total_s:.2f} s, second {warm.total_s:.2f} s")
     return cold, warm
 
 
@@ -132,7 +143,7 @@ def run(options: harness.Options) -> report.Report:
     rounds = 1 if options.quick else 5
     names = [name for name in (*mlp.TRAINERS, FLOOR) if options.chooses(name)]
     notes: dict[str, str] = {}
-    found: dict[str, list[tuple[Start, Start]]] = {name: [] for name in names}
+    found: Pairs = {name: [] for name in names}
     for name in names:
         if not CONTESTANTS[name].installed:
             notes[name] = "not installed"
@@ -148,25 +159,32 @@ def run(options: harness.Options) -> report.Report:
                 found[name].append(both(name, options))
             except (harness.Failed, subprocess.SubprocessError) as failure:
                 notes[name] = f"failed: {failure}"
+    others = program_pairs(names, options)
+    cases = [
+        case("cold: start of Python to first result, caches empty", 0, found, notes),
+        case("second process: start of Python to first result", 1, found, notes),
+    ]
+    for program, (pairs, why) in others.items():
+        cases.append(case(f"{program}, cold", 0, pairs, why))
+        cases.append(case(f"{program}, second process", 1, pairs, why))
+    measured = {program: pairs for program, (pairs, _) in others.items()}
     return report.Report(
         "compile",
         options.threads,
-        (
-            case("cold: start of Python to first result, caches empty", 0, 1.0, found, notes),
-            case("second process: start of Python to first result", 1, 2.0, found, notes),
-            *program_cases(names, options),
-        ),
-        (parts(found),),
+        tuple(cases),
+        (parts(found), *program_parts(measured), *per_node(measured)),
     )
 
 
-def program_cases(names: Sequence[str], options: harness.Options) -> list[report.CaseReport]:
-    """The cold and the second processes of the other programs, one of each for a contestant."""
-    cases = []
+def program_pairs(
+    names: Sequence[str], options: harness.Options
+) -> dict[str, tuple[Pairs, dict[str, str]]]:
+    """A cold and a second process of each contestant for each program, and why there are none."""
+    every: dict[str, tuple[Pairs, dict[str, str]]] = {}
     for program, made in starts.programs(options.size).items():
         if not options.asks(program):
             continue
-        found: dict[str, list[tuple[Start, Start]]] = {}
+        found: Pairs = {}
         notes: dict[str, str] = {}
         for name in names:
             if name not in made.builders:
@@ -179,18 +197,11 @@ def program_cases(names: Sequence[str], options: harness.Options) -> list[report
                 found[name].append(both(name, options, program))
             except (harness.Failed, subprocess.SubprocessError) as failure:
                 notes[name] = f"failed: {failure}"
-        cases.append(case(f"{program}, cold", 0, 1.0, found, notes))
-        cases.append(case(f"{program}, second process", 1, 2.0, found, notes))
-    return cases
+        every[program] = found, notes
+    return every
 
 
-def case(
-    name: str,
-    which: int,
-    times: float,
-    found: dict[str, list[tuple[Start, Start]]],
-    notes: dict[str, str],
-) -> report.CaseReport:
+def case(name: str, which: int, found: Pairs, notes: Mapping[str, str]) -> report.CaseReport:
     """The cold (0) or the second (1) processes of all contestants."""
     outcomes = [
         report.Outcome(
@@ -201,11 +212,13 @@ def case(
         )
         for contestant, pairs in found.items()
     ]
-    targets = (Target(times=times, peers=("jax",)),)
+    targets = (Target(times=2.0 if which else 1.0, peers=("jax",)),)
+    if which:
+        targets += (SECOND_PROCESS,)
     return report.CaseReport(name, 'python -c "import numpy"', tuple(outcomes), targets)
 
 
-def parts(found: dict[str, list[tuple[Start, Start]]]) -> str:
+def parts(found: Pairs) -> str:
     """A table of what the totals are made of, in medians."""
     rows = [
         ["", "import", "first call, cold", "second process", "kernels", "new batch size", "kernels"]
@@ -239,16 +252,74 @@ def parts(found: dict[str, list[tuple[Start, Start]]]) -> str:
     )
 
 
-def stages(found: dict[str, list[tuple[Start, Start]]]) -> str:
-    """The medians of the stages of a cold first call and of one with kernels from the cache."""
+def stages(found: Pairs) -> str:
+    """The medians of the stages of a cold first call and of a second process's."""
     lines = []
     for name, pairs in found.items():
         for which, words in ((0, "cold"), (1, "in a second process")):
             runs = [pair[which].stages for pair in pairs if pair[which].stages]
             if runs:
                 medians = (
-                    f"{stage} {report.show_time(1e9 * median(run[stage] for run in runs))}"
+                    f"{stage} {report.show_time(1e9 * median(run.get(stage, 0.0) for run in runs))}"
                     for stage in runs[0]
                 )
                 lines.append(f"{CONTESTANTS[name].label}, {words}: {', '.join(medians)}.")
     return "".join(f"\n\n{line}" for line in lines)
+
+
+#: What the table of all programs says of graphdl: phases of `Executable.seconds`.
+PHASES = ("trace", "passes", "emit", "kernels")
+
+
+def program_parts(measured: Mapping[str, Pairs]) -> list[str]:
+    """A table of graphdl's first calls, cold and in second processes, where it took part."""
+    head = ["", *(f"{phase}, cold" for phase in PHASES), "trace, second", "plan", "Numba"]
+    rows = [head]
+    for program, found in measured.items():
+        for cold, second in found.get(report.US, []):
+            rows.append(
+                [
+                    program,
+                    *(phase_time(cold, phase) for phase in PHASES),
+                    *(phase_time(second, phase) for phase in ("trace", "plan")),
+                    "imported" if second.imports_numba else "not imported",
+                ]
+            )
+    if len(rows) == 1:
+        return []
+    return [
+        "What graphdl's first calls take: tracing, passes, lowering, compiling in a cold process; "
+        "tracing and finding the program in a second one; and whether that imports Numba."
+        f"\n\n{report.aligned(rows)}"
+    ]
+
+
+def phase_time(start: Start, phase: str) -> str:
+    return report.show_time(1e9 * start.stages[phase]) if phase in start.stages else "-"
+
+
+def per_node(measured: Mapping[str, Pairs]) -> list[str]:
+    """How much more ten times the nodes in a row take, of first calls and of memory."""
+    counts = [int(name.split()[0].replace(",", "")) for name in measured if "nodes" in name]
+    if len(counts) < 2:
+        return []
+    few, many = counts[0], counts[-1]
+    short, long = (measured[f"{count:,} nodes in a row"] for count in (few, many))
+    rows = [["", "cold", "second process", "memory, cold", "memory, second"]]
+    for name in short:
+        if name == FLOOR or not short[name] or not long.get(name):
+            continue
+        cells = [CONTESTANTS[name].label]
+        for which in (0, 1):
+            one, ten = short[name][0][which], long[name][0][which]
+            each = (ten.first_call_s - one.first_call_s) / (many - few)
+            ratio = report.three_digits(ten.first_call_s / one.first_call_s)
+            cells.append(f"{report.show_time(1e9 * each)}, {ratio} x")
+        for which in (0, 1):
+            one, ten = short[name][0][which], long[name][0][which]
+            cells.append(f"{(ten.most_bytes - one.most_bytes) / (many - few) / 1e3:.1f} kB")
+        rows.append(cells)
+    return [
+        f"What a node more takes, from {few:,} to {many:,} in a row: time of the first call, which "
+        f"is so many times as long, and peak memory of the process.\n\n{report.aligned(rows)}"
+    ]

@@ -15,7 +15,7 @@ from importlib import import_module
 from time import perf_counter, sleep
 from typing import Any
 
-from bench import mlp, peers, starts
+from bench import memory, mlp, peers, starts
 from bench.worker import answers_apart
 
 
@@ -53,12 +53,20 @@ def main_of_program(contestant: str, threads: int, size: str, name: str) -> None
     inputs = case.inputs()
     import_s = seconds_to_import(contestant, threads)
     start = perf_counter()
-    call = case.builders[contestant](inputs).call
+    prepared = case.builders[contestant](inputs)
+    call = prepared.call
     call()
     tell(import_s=import_s, first_call_s=perf_counter() - start)
     start = perf_counter()
     call()
-    tell(second_call_s=perf_counter() - start)
+    second_call_s = perf_counter() - start
+    made = prepared.executable() if prepared.executable is not None else None
+    tell(
+        second_call_s=second_call_s,
+        stages=made.seconds if made is not None else {},
+        most_bytes=memory.resident("VmHWM"),
+        imports_numba="numba" in sys.modules,
+    )
 
 
 def main(contestant: str, threads: int, size: str, batch: int, other: int) -> None:
@@ -77,7 +85,7 @@ def main(contestant: str, threads: int, size: str, batch: int, other: int) -> No
     sys.stdin.readline()  # the parent counts what has been compiled so far
     other_batch_s = timed_step(trainer, others)
     stages = trainer.stages(trainer.place(inputs["x"], inputs["labels"]))
-    tell(other_batch_s=other_batch_s, stages=stages)
+    tell(other_batch_s=other_batch_s, stages=stages, imports_numba="numba" in sys.modules)
 
 
 if __name__ == "__main__":

@@ -204,13 +204,15 @@ def target_lines(case: CaseReport) -> list[str]:
 
 def target_line(case: CaseReport, ours: Outcome, target: Target) -> str:
     """One target's line; empty where what it is measured against did not run."""
+    show = three_digits
     if target.microseconds is not None:
         by_median, by_minimum = ours.median / 1e3, ours.minimum / 1e3
         wanted, met = f"at most {target.microseconds:g} us", by_median <= target.microseconds
         near = by_minimum <= target.microseconds
     elif target.at_most is not None:
         by_median, by_minimum = ours.median, ours.minimum
-        wanted, met = f"at most {case.measure.show(target.at_most)}", by_median <= target.at_most
+        show = case.measure.show
+        wanted, met = f"at most {show(target.at_most)}", by_median <= target.at_most
         near = by_minimum <= target.at_most
     elif target.of_floor and target.times is not None:
         floors = case.timed((FLOOR,))
@@ -235,7 +237,7 @@ def target_line(case: CaseReport, ours: Outcome, target: Target) -> str:
         )
         near = by_minimum >= target.times
     verdict = "reached" if met else "reached by minima only" if near else "MISSED"
-    return f"Target {wanted}: {three_digits(by_median)} ({three_digits(by_minimum)}), {verdict}."
+    return f"Target {wanted}: {show(by_median)} ({show(by_minimum)}), {verdict}."
 
 
 def text(report: Report) -> str:

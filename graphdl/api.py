@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Sequence
+from time import perf_counter
 from typing import Any, overload
 
 import numpy as np
 
 from graphdl import transforms
+from graphdl.collecting import uncollected
 from graphdl.errors import (
     ArgumentError,
     DtypeError,
@@ -58,7 +60,7 @@ def _traced(
     names = leaf_names(f, args, kwargs)
     name = transforms.name_of(f)
     types = [leaf_type(leaf, label) for leaf, label in zip(leaves, names, strict=True)]
-    with tracing(name, memory_budget) as run:
+    with uncollected(), tracing(name, memory_budget) as run:
         inputs = [new_input(type, i, run, weak) for i, (type, weak) in enumerate(types)]
         traced_args, traced_kwargs = unflatten(tree, inputs)
         result = called(f, *traced_args, **traced_kwargs)
@@ -219,11 +221,15 @@ class Compiled:
         return made, True
 
     def _lowered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
+        start = perf_counter()
         graph = self._trace(args, kwargs)
+        traced = perf_counter() - start
         leaves = leaves_of((args, kwargs))
         weak = [type(leaf) in (bool, int, float, complex) for leaf in leaves]
         donated = self._donated(args)
-        return Executable(graph, weak, args, donated, self.checks, self.memory_budget)
+        made = Executable(graph, weak, args, donated, self.checks, self.memory_budget)
+        made.seconds = {"trace": traced, **made.seconds}
+        return made
 
     def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
         return _traced(self._f, args, kwargs, self.memory_budget)

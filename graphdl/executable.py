@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Struct
 
 from graphdl import visualize
+from graphdl.collecting import uncollected
 from graphdl.compiler import fuse, pipeline
 from graphdl.compiler.guards import guarded, settled
 from graphdl.errors import (
@@ -132,7 +133,8 @@ class Executable:
         self._lock = RLock()
         self.seconds: dict[str, float] = {}
         #: The argument that each result is written over, or None.
-        self._over = self._start()
+        with uncollected():
+            self._over = self._start()
         self._leaves = [self._leaf(i) for i in range(len(graph.inputs))]
         self._results = self._result_leaves()
         self._tree = _nested(args, iter(self._leaves), is_result=False)

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from graphdl.kernels.cpu import convolution, depthwise, product
+from graphdl.kernels.cpu import convolution, depthwise, llvm, product
 
 #: For each kind: its LLVM IR by dtype, "f32" or "f64", and symbol; and the same by NumPy.
 _KINDS: dict[str, tuple[Callable[[str, str], str], Callable[..., None]]] = {
@@ -29,7 +29,8 @@ _KINDS: dict[str, tuple[Callable[[str, str], str], Callable[..., None]]] = {
 @cache
 def address(core: str) -> int:
     """The address of a core by its name, such as "product f32"."""
-    return product.load_core(_text(core))
+    symbol, found = code(core)
+    return llvm.load({symbol: found})[symbol]
 
 
 @cache

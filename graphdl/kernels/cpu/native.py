@@ -6,7 +6,6 @@ the rest: the front end is imported when there is something to compile, and not 
 
 from __future__ import annotations
 
-import gc
 import linecache
 import sys
 import threading
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
+from graphdl.collecting import uncollected
 from graphdl.kernels import cache
 from graphdl.kernels.cpu import llvm
 from graphdl.kernels.source import KernelSource
@@ -127,7 +127,7 @@ def _compile(jobs: Sequence[tuple[str, str, str]]) -> list[bytes]:
     # Imported here, as Numba is, because a warm process has no use for it.
     from concurrent.futures import ThreadPoolExecutor
 
-    with _short_turns(), _no_collection(), ThreadPoolExecutor(1) as assembler:
+    with _short_turns(), uncollected(), ThreadPoolExecutor(1) as assembler:
         waiting = [assembler.submit(llvm.object_code, _llvm_ir(*job)) for job in jobs]
         objects = [job.result() for job in waiting]
     _compiled += len(objects)
@@ -143,19 +143,6 @@ def _short_turns() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(interval)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Leave the garbage collector out: while Numba is imported and types kernels it has nothing to
-    collect, and took 8 % of a cold training step."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _llvm_ir(text: str, symbol: str, path: str) -> str:

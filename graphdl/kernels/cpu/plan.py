@@ -161,7 +161,9 @@ def plan_of(made: Native) -> Plan | None:
     if image.stacks:
         return None
     numbers: dict[Symbol, int] = {}
-    named = [(at, numbers.setdefault(symbol, len(numbers))) for at, symbol in image.symbols]
+    named = [
+        (at, numbers.setdefault(_by_object(symbol), len(numbers))) for at, symbol in image.symbols
+    ]
     over = ready(made).over
     return Plan(
         _bytes(image.words),
@@ -179,6 +181,11 @@ def plan_of(made: Native) -> Plan | None:
         made.cost,
         made.calls_blas,
     )
+
+
+def _by_object(symbol: Symbol) -> Symbol:
+    """A core by the name of its object code: to write its text, only to find that, takes 10 ms."""
+    return Symbol("kernel", cores.code(symbol.name)[0]) if symbol.kind == "core" else symbol
 
 
 def _bytes(numbers: Iterable[int]) -> bytes:
@@ -232,8 +239,6 @@ def _address(
 ) -> int:
     if kind == "kernel":
         return kernels[name]
-    if kind == "core":
-        return cores.address(name)
     if kind == "control":
         return control_code.addresses()[name]
     if kind == "routine":

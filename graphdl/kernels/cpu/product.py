@@ -347,12 +347,6 @@ def _object_code(text: str) -> bytes:
     return code
 
 
-def load_core(text: Callable[[str], str]) -> int:
-    """The address of the C function whose LLVM IR is text(symbol), compiled or from the cache."""
-    symbol, code = core_object(text)
-    return llvm.load({symbol: code})[symbol]
-
-
 def core_object(text: Callable[[str], str]) -> tuple[str, bytes]:
     """The symbol and the object code of the C function whose LLVM IR is text(symbol)."""
     key = object_cache.key_of(text("core"), " ".join(llvm.host()))
