@@ -51,7 +51,8 @@ def cases(size: str) -> list[Case]:
     if size == "tiny":
         chosen = {"mlp": mlp.case(mlp.WIDTHS[size], 4)}
     else:
-        gradients = next(case for case in rows.cases(size) if case.name.startswith("softmax grad"))
+        softmax = "softmax, 4096 x 1024, gradients"
+        gradients = next(case for case in rows.cases(size) if case.name == softmax)
         chosen = {
             "pointwise": pointwise.cases(size)[0],
             "rows": gradients,

@@ -223,6 +223,7 @@ def test_a_new_batch_size_compiles_nothing(tmp_path: Path) -> None:
 def test_loaded_stops_what_it_starts() -> None:
     options = harness.Options(only=("graphdl",), quick=True, size="tiny")
     (case,) = loaded.run(options).cases
+    assert len(loaded.cases("full")) == 8
     assert [outcome.note for outcome in case.outcomes] == ["", ""]
     assert all(len(outcome.samples) == 3 for outcome in case.outcomes)
     with loaded.Load([0]) as load:
