@@ -45,6 +45,7 @@ ROW, COLUMN, ALL, STRIP = "row", "column", "all", "strip"
 OWN_KERNEL = "one of them is an op with a kernel of its own"
 FULL = f"a kernel has at most {MAX_MEMBERS} operations, {MAX_REDUCTIONS} of them reductions"
 INCOMPLETE = "the value is complete only when its kernel has ended"
+STRAIGHTENED = "an array that lies across the rows is turned for the other kernel to read along"
 NOT_CONVEX = "another kernel has to run in between"
 OTHER_LOOPS = "their loops differ"
 OTHER_PLACES = "the value is read at other places of the loops than those where it is made"
@@ -85,9 +86,11 @@ class _Draft(Struct, eq=False):
     inner: tuple[int, ...] | None = None
     updates: list[Node] = field(default_factory=list)
 
-    def is_closed(self, node: Node) -> bool:
-        """Whether a member's value is complete only when the kernel ends."""
-        return self.reductions.get(node, ROW) != ROW or node.op is update
+    def closes(self, node: Node) -> str | None:
+        """Why a member's value is read by other kernels only; None if it is not."""
+        if self.reductions.get(node, ROW) != ROW or node.op is update:
+            return INCOMPLETE
+        return STRAIGHTENED if is_apart(node) else None
 
 
 class _Fit(Struct, frozen=True):
@@ -107,6 +110,11 @@ _IN_LOOPS = (indexing.gather, movement.pad, update)
 _POSITION = ("argmax", "argmin")
 #: Pointwise ops whose kernels may note that something is wrong.
 CHECKS = (indexing.position, pointwise.guard, pointwise.watch)
+
+
+def is_apart(node: Node) -> bool:
+    """Whether a node is a copy that readers find in memory: see graphdl.compiler.straighten."""
+    return ("apart", True) in node.attrs
 
 
 def is_generator(node: Node) -> bool:
@@ -338,8 +346,9 @@ class _Fusion:
         """Why the draft would not be convex with the node in it; None if it would."""
         for origin, other in self.needs(node):
             if other is draft:
-                if draft.is_closed(origin):
-                    return INCOMPLETE
+                why = draft.closes(origin)
+                if why is not None:
+                    return why
             elif self.before[other.number] >> draft.number & 1:
                 return NOT_CONVEX
         return None
@@ -639,8 +648,9 @@ class _Fusion:
         """Why `reader` cannot take from `writer` what it does at the same place of the loops."""
         for node in reader.axes:
             for origin, draft in self.needs(node):
-                if draft is writer and writer.is_closed(origin):
-                    return INCOMPLETE
+                why = writer.closes(origin) if draft is writer else None
+                if why is not None:
+                    return why
             axes = reader.operand_axes.get(node, reader.axes[node])
             probe = _Draft(-1, "loops", writer.dims, axes=writer.axes)
             if node.op.family == "reduction":
@@ -877,6 +887,8 @@ def borders(graph: Graph) -> tuple[list[Group], list[Border]]:
         refusals = (fusion.refusals.get((node, origin)) for origin, node in values.items())
         if any(node.op in ROOTS for node in values.values()):
             why = WHOLE
+        elif any(map(is_apart, values)):
+            why = STRAIGHTENED
         else:
             why = fusion.apart(a, b) or next((text for text in refusals if text), NOT_TRIED)
         found.append(Border(before, after, tuple(values), why))

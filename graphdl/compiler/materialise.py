@@ -28,13 +28,14 @@ IN_MEMORY = {
     "window_place": 2,
 }  # fmt: skip
 
-#: The same values in memory of their own; `again` counts the copies of one value.
+#: The same values in memory of their own; `again` counts the copies of one value. What is copied
+#: `apart` is written by a kernel that none of its readers joins.
 copy = Op(
     "copy",
     "pointwise",
-    lambda x, *, again: x,
-    lambda x, *, again: x,
-    lambda g, out, x, *, again: (g,),
+    lambda x, *, again, apart=False: x,
+    lambda x, *, again, apart=False: x,
+    lambda g, out, x, *, again, apart=False: (g,),
 )
 
 

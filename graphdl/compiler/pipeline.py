@@ -23,6 +23,7 @@ from graphdl.compiler.row_sums import row_sums
 from graphdl.compiler.shared_sorts import share_orders
 from graphdl.compiler.small_axes import split_small_axes
 from graphdl.compiler.split_complex import split_complex
+from graphdl.compiler.straighten import straighten
 from graphdl.compiler.sum_parts import sum_parts
 from graphdl.compiler.verify import verify
 from graphdl.graph import Graph
@@ -50,6 +51,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("split small axes", split_small_axes),
     ("read joins", read_joins),
     ("place pads", place_pads),
+    ("straighten", straighten),
     ("separate casts", separate),
     ("in blocks", in_blocks),
     ("materialise", materialise),

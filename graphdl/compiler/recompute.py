@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from graphdl import machine
 from graphdl.compiler.costs import work
-from graphdl.compiler.fuse import CHECKS, is_generator, origins
+from graphdl.compiler.fuse import CHECKS, is_apart, is_generator, origins
 from graphdl.compiler.rematerialise import Repetition, Schedule, again
 from graphdl.compiler.rows import ROOTS
 from graphdl.graph import Graph, Node
@@ -130,7 +130,7 @@ class _Pair:
 
     def chain(self, value: Node, kept: Mapping[Node, None]) -> list[Node] | None:
         """What is computed again for a value, operands first; None where it cannot be."""
-        if value in self.by_roots:
+        if value in self.by_roots or is_apart(value):
             return None
         members = set(self.schedule.groups[self.before].members)
         nodes: dict[Node, None] = {}
