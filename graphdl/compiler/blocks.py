@@ -182,6 +182,10 @@ class _Facts:
             and any(map(self.is_large, node.inputs))
         )
 
+    def is_computed(self, node: Node, stage: int) -> bool:
+        """Whether a loop of a stage makes a value, and not only a view of what lies in memory."""
+        return self.stage[node] == stage and (node in self.touched or self.is_end(node))
+
     def is_made(self, node: Node) -> bool:
         """Whether a large value is computed, and so may be computed by blocks instead."""
         return node not in self.arguments and self.is_large(node) and _is_cut(node)
@@ -426,7 +430,7 @@ def _without(graph: Graph, size: int) -> Graph:
             node
             for node in (*loop.region.sums, *loop.region.members)
             if not facts.is_large(node)
-            and facts.stage[node] == loop.region.stage
+            and facts.is_computed(node, loop.region.stage)
             and (
                 node in outputs
                 or node in read
@@ -453,7 +457,8 @@ def _without(graph: Graph, size: int) -> Graph:
             if old in sources:
                 sources.setdefault(new[old], sources[old])
 
-    _walk(graph.outputs, needed, new, make)
+    if not _walk(graph.outputs, needed, new, make):
+        return graph
     return graph.with_outputs([new[node] for node in graph.outputs], sources)
 
 
@@ -462,18 +467,23 @@ def _walk(
     needed: Callable[[Node], Iterable[Node]],
     made: Mapping[Node, Node],
     make: Callable[[Node], None],
-) -> None:
-    """Make the outputs and what they need, that first."""
+) -> bool:
+    """Make the outputs and what they need, that first; False if something needs itself."""
     pending = list(outputs)
+    waiting: set[Node] = set()
     while pending:
         node = pending[-1]
         missing = [] if node in made else [x for x in needed(node) if x not in made]
         if missing:
+            waiting.add(node)
+            if not waiting.isdisjoint(missing):
+                return False
             pending += missing
             continue
-        pending.pop()
+        waiting.discard(pending.pop())
         if node not in made:
             make(node)
+    return True
 
 
 def _looped(

@@ -14,14 +14,14 @@ from __future__ import annotations
 from msgspec import Struct
 
 from graphdl.graph import Graph, Node, rebuild
-from graphdl.ops import contraction, pointwise, reduction
+from graphdl.ops import contraction, movement, pointwise, reduction
 from graphdl.ops.op import node_of, rebuilt
 
 Labels = tuple[int, ...]
 
 
 class _Sum(Struct, frozen=True):
-    """The sum over rows of contract(g, v) * p, and the labels of its axes."""
+    """The sum over rows of contract(g, v) * p: the labels of their axes, and those of p @ v."""
 
     g: Node
     v: Node
@@ -29,20 +29,31 @@ class _Sum(Struct, frozen=True):
     lg: Labels
     lv: Labels
     lp: Labels
+    lo: Labels
 
     @property
     def results(self) -> tuple[Node, Node]:
         """p @ v, as it may be written."""
         return (
-            _product(self.p, self.v, self.lp, self.lv, self.lg),
-            _product(self.v, self.p, self.lv, self.lp, self.lg),
+            _product(self.p, self.v, self.lp, self.lv, self.lo),
+            _product(self.v, self.p, self.lv, self.lp, self.lo),
         )
 
     def over(self, result: Node) -> Node:
         """The sum over the axes of g that p has not."""
-        axes = tuple(axis for axis, label in enumerate(self.lg) if label not in self.lp)
-        both = node_of(pointwise.multiply, (self.g, result))
-        return node_of(reduction.sum_, (both,), {"axes": axes})
+        both = node_of(pointwise.multiply, (_ordered(self.g, self.lg, self.lo), result))
+        axes = tuple(axis for axis, label in enumerate(self.lo) if label not in self.lp)
+        total = node_of(reduction.sum_, (both,), {"axes": axes})
+        left = tuple(label for label in self.lo if label in self.lp)
+        return _ordered(total, left, tuple(label for label in self.lp if label in left))
+
+
+def _ordered(x: Node, labels: Labels, wanted: Labels) -> Node:
+    """x, whose axes have these labels, with its axes in the wanted order."""
+    if labels == wanted:
+        return x
+    perm = tuple(labels.index(label) for label in wanted)
+    return node_of(movement.transpose, (x,), {"perm": perm})
 
 
 def _product(a: Node, b: Node, la: Labels, lb: Labels, lo: Labels) -> Node:
@@ -77,11 +88,12 @@ def _sums(node: Node) -> list[_Sum]:
         if product.op is contraction.contract and product.type.is_float:
             labels = product["lo"]
             summed = {labels[axis] for axis in node["axes"]}
-            kept = [label for label in labels if label not in summed]
+            kept = tuple(label for label in labels if label not in summed)
             for first, second in ((0, 1), (1, 0)):
                 lg, lv = (product[("la", "lb")[place]] for place in (first, second))
-                left = [label for label in lg if label in labels]
-                if left == kept and summed <= {*lv} - {*lg}:
-                    g, v = product.inputs[first], product.inputs[second]
-                    found.append(_Sum(g, v, p, lg, lv, labels))
+                g, v = product.inputs[first], product.inputs[second]
+                if {*kept} <= {*lg} and summed <= {*lv} - {*lg}:
+                    rest = tuple(label for label in lg if label not in kept)
+                    orders = dict.fromkeys((lg, (*kept, *rest)))
+                    found += [_Sum(g, v, p, lg, lv, labels, order) for order in orders]
     return found
