@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -184,6 +185,22 @@ def test_damage_costs_time_only(folder: Any, monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_allclose(g(x), f(x))
     assert not is_planned(g.lower(x))
     assert cache.clear() > 0
+    assert plans(folder) == []
+
+
+def test_where_nothing_can_be_written_kernels_are_enough(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = floats(5)
+    gd.compile(f)(x)
+    (path,) = plans(folder)
+    path.unlink()
+    forget(monkeypatch)
+    monkeypatch.setattr(cache, "_replace", lambda path, data: False)
+    monkeypatch.setattr(cache, "_warned", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(gd.compile(f)(x), f(x))
     assert plans(folder) == []
 
 

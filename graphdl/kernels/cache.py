@@ -142,12 +142,17 @@ def write_source(key: str, text: str) -> str | None:
 
 
 def write(key: str, code: bytes, kind: str = "o") -> None:
-    """Write the object, or what else, of an entry; if that is impossible, warn once and go on."""
+    """Write the object, or what else, of an entry; where that is impossible, go on.
+
+    A warning says once that objects are not kept. Without the rest, as where all objects lie in a
+    directory that somebody else has filled, everything still works, and starts nearly as fast.
+    """
     global _unchecked
     folder = directory()
     data = _MAGIC + _checksum(key, code) + code
     if folder is None or not _replace(folder / f"{key}.{kind}", data):
-        _warn_once(folder)
+        if kind == "o":
+            _warn_once(folder)
         return
     with _lock:
         look = _nobody_looked(folder) if _unchecked is None else _unchecked >= _TRIM_EVERY
