@@ -418,6 +418,24 @@ def test_reductions_vectorise(name):
 
 
 @on_avx
+@pytest.mark.parametrize("step", [2, 3])
+def test_elements_at_equal_distances_are_read_by_vectors_and_shuffled(step):
+    text = f"""
+        x, y = f32_at(table[0]), f32_at(table[1])
+        total = f32(0.0)
+        for i in lanes(lo, hi):
+            total += x[i * {step}]
+        y[0] = total
+    """
+    x = np.arange(1000, dtype=np.float32)  # whose sums float32 holds
+    total = np.zeros(1, np.float32)
+    kernel = both_ways(source(text), [x, total], 1, 1000 // step)
+    assert total[0] == x[step : 1000 // step * step : step].sum()
+    assert uses_vectors(kernel)
+    assert "gather" not in kernel.assembly()
+
+
+@on_avx
 def test_elementary_functions_vectorise():
     text = """
         x = f32_at(table[0])

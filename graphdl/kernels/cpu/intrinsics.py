@@ -175,10 +175,30 @@ def tag_access(builder: Any, instruction: Any) -> Any:
     return instruction
 
 
+class _ElementAddress(ir.GEPInstr):  # type: ignore[misc]
+    """The address of an element, with the promise that it does not wrap around the address space.
+
+    LLVM needs it to read every other element by whole vectors and a shuffle
+    (https://llvm.org/docs/LangRef.html#getelementptr-instruction, `nusw`); without, it gathers them
+    one by one. `inbounds` would promise more than kernels keep: that the pointer itself lies within
+    the array.
+    """
+
+    def descr(self, buf: Any) -> None:
+        super().descr(buf)
+        buf[-1] = buf[-1].replace("getelementptr", "getelementptr nusw", 1)
+
+
+def _element(builder: Any, pointer: Any, index: Any) -> Any:
+    instruction = _ElementAddress(builder.block, pointer, [index], inbounds=False, name="")
+    builder._insert(instruction)
+    return instruction
+
+
 def load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """The element of a pointer."""
     pointer, index = args
-    data = builder.load(builder.gep(pointer, [index]))
+    data = builder.load(_element(builder, pointer, index))
     if sig.args[0].constant:
         data.set_metadata("invariant.load", builder.module.add_metadata([]))
     tag_access(builder, data)
@@ -189,7 +209,7 @@ def store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """Write the element of a pointer."""
     pointer, index, value = args
     data = context.get_value_as_data(builder, sig.args[0].dtype, value)
-    tag_access(builder, builder.store(data, builder.gep(pointer, [index])))
+    tag_access(builder, builder.store(data, _element(builder, pointer, index)))
     return context.get_dummy_value()
 
 
