@@ -446,7 +446,7 @@ def test_a_matrix_that_lapack_can_do_nothing_with_has_its_line() -> None:
             gd.compile(f, checks="nan")(x)
         assert f"test_checks.py:{line}" in str(raised.value)
         assert "in kernel" in str(raised.value)
-    assert "of a scan" in str(raised.value)
+    assert "in step 0 of a loop of 2 steps" in str(raised.value)
 
 
 def test_reductions_and_products_show_what_they_read() -> None:
