@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import graphdl as gd
 from graphdl.graph import Graph
 from tests.helpers import call_of, check, trace
+from tests.programs import check_compiled, lower
 
 INDICES = """
 x[0]                x[-1]               x[1, 2]             x[1:]               x[:, 1:3]
@@ -100,6 +102,50 @@ def test_picking_one_of_each_line_needs_no_gather(f, args):
 
 def test_picking_rows_is_a_gather():
     assert "gather" in ops(trace(lambda x, k: x[k], X, K))
+
+
+ROWS = np.random.default_rng(4).normal(size=(7, 19)).astype(np.float32)
+PICKS = np.array([[0, -1, 3], [-7, 6, 6]])
+
+
+@pytest.mark.parametrize(
+    ("f", "args"),
+    [
+        (lambda x, k: x[k], (ROWS, PICKS)),
+        (lambda x, k: x[k], (ROWS.astype(np.float64)[:, ::-2], PICKS[0])),
+        (lambda x, k: x.T[k], (ROWS, PICKS)),
+        (lambda x, k: x[k], (np.arange(14, dtype=np.int8).reshape(7, 1, 2), PICKS)),
+        (lambda x, k: x[k], (ROWS > 0, PICKS[1])),
+        (lambda x, k: x[k], (ROWS.astype(np.float16), PICKS[1])),
+        (lambda x, k: x[k], (ROWS[:, :0], PICKS)),
+        (lambda x, k: x[k], (ROWS, PICKS[:0])),
+        (lambda x, k: x[k], (ROWS, np.int64(-2))),
+        (lambda x, k: x[k % 5] + x[k] * k[..., None], (ROWS, PICKS)),
+        (lambda x, k: x[k] - np.sum(x[k], -1, keepdims=True), (ROWS, PICKS)),
+        (lambda x, k: np.max(x[k], 0), (ROWS, PICKS)),
+        (lambda x, k: x[:, k], (ROWS, PICKS)),
+    ],
+)  # fmt: skip
+def test_rows_are_copied(f, args):
+    check_compiled(f, *args)
+
+
+def test_the_place_of_a_row_is_found_once():
+    """Not for each of its elements: then each would be loaded by itself."""
+    (text,) = (
+        k.source for k in lower(lambda x, k: x[k], ROWS, PICKS).kernels if "gather" in k.name
+    )
+    before, within = text.split("for j in lanes(")
+    assert "min_i64(max_i64(" in before
+    assert "[j]" in within
+    assert "at_" not in within.replace("row_at", "")
+
+
+def test_no_row_outside_the_array_is_read():
+    for f in (lambda x, k: x[k], lambda x, k: np.sum(x[k], -1), lambda x, k: x[k] * x[k]):
+        for bad in (7, -8, 2**62):
+            with pytest.raises(IndexError):
+                gd.compile(f)(ROWS, np.array([0, bad, 1]))
 
 
 @settings(max_examples=150, deadline=None)

@@ -699,9 +699,12 @@ class NestText:
         line = f"p{nest.array(access)} = {pointer}"
         if line not in self.before:
             self.before.append(line)
-        stride = "0" if nest.lane < 0 else nest.stride(access, nest.lane)
-        place = {"0": "0", "1": "j"}.get(stride, f"j * {stride}")
-        return f"p{nest.array(access)}[{place}]"
+        return f"p{nest.array(access)}[{self._lane_place(access)}]"
+
+    def _lane_place(self, access: Access) -> str:
+        """Where in a line of an array the last loop is."""
+        stride = "0" if self.nest.lane < 0 else self.nest.stride(access, self.nest.lane)
+        return {"0": "0", "1": "j"}.get(stride, f"j * {stride}")
 
     def _gather(
         self, node: Node, index: dict[int, str], local: dict[object, str], level: Level
@@ -710,22 +713,61 @@ class NestText:
         x = node.inputs[0]
         view = view_of(x)
         assert view is not None
-        where = self._operand(node, 1, index, local, level)
         access = nest.gathered(node)
         nest.reads.setdefault(view.base)
         at = nest.array(access)
         count = nest.word(f"count{at}", x.shape[0])
         step = nest.word(f"step{at}", view.strides[0])
-        place, name = self.name("at_"), self.name()
-        out.add(f"{place} = min_i64(max_i64({where}, 0), {count} - 1)")
+        place, name, size = self.name("at_"), self.name(), access.dtype.itemsize
+        fixed = self._fixed(node, 1, index) if level == 2 else None
+        where = fixed or self._operand(node, 1, index, local, level)
+        line = f"{place} = min_i64(max_i64({where}, 0), {count} - 1)"
+        if fixed:
+            # the last loop copies a row: LLVM makes whole vectors of it only if the place is known
+            self.before.append(line)
+            self.before += self._noted(f"{fixed} != {place}")
+            row, base = self.name("row_at"), f"at{at} + {place} * {step} * {size}"
+            self.before.append(f"{row} = {self._pointer(access, index, base)}")
+            out.add(f"{name} = {row}[{self._lane_place(access)}]")
+            return name
+        out.add(line)
         self._check(f"{where} != {place}", level)
         terms = [f"{place} * {step}"]
         for d, i in index.items():
             if d >= 0 and access.strides[d]:
                 terms.append(f"{i} * {self._any_stride(access, d)}")
-        size = access.dtype.itemsize
         pointer = f"{SUFFIX[access.dtype]}_at(at{at} + ({' + '.join(terms)}) * {size})"
         out.add(f"{name} = {pointer}[0]")
+        return name
+
+    def _fixed(self, node: Node, position: int, index: dict[int, str]) -> str | None:
+        """The name of an operand that the last loop does not change, read before that loop.
+
+        None if it changes there, or is computed there.
+        """
+        nest, operand = self.nest, node.inputs[position]
+        axes = nest.seen(node, position)
+        behind = through(operand, axes)
+        if constant_of(operand) is not None:
+            return self._operand(node, position, index, {}, 2)
+        if behind is not None:
+            base = behind[0]
+            if base in nest.member_set:
+                return self.row_names.get(base)
+            if is_scalar(base):
+                return self._scalar(base)
+            if base.op is movement.iota:
+                return None
+        if nest.lane < 0 or counts(operand):
+            return None
+        access = nest.access(operand, axes)
+        if access.strides[nest.lane]:
+            return None
+        if isinstance(access.where, Node):
+            nest.reads.setdefault(access.where)
+        element = self._element(access, index)
+        name = self.name("x")
+        self.before.append(f"{name} = {element}")
         return name
 
     def _position(
@@ -749,13 +791,14 @@ class NestText:
 
     def _note(self, bad: str, code: int) -> None:
         """Write the code to the status if `bad` holds."""
-        nest, out = self.nest, self.out
-        nest.uses_status = True
-        status = nest.word("status", Address(nest.status))
-        out.add(f"if {bad}:")
-        out.depth += 1
-        out.add(f"i64_at({status})[0] = {code}")
-        out.depth -= 1
+        for line in self._noted(bad, code):
+            self.out.add(line)
+
+    def _noted(self, bad: str, code: int = OUT_OF_BOUNDS) -> tuple[str, str]:
+        """The lines that do so."""
+        self.nest.uses_status = True
+        status = self.nest.word("status", Address(self.nest.status))
+        return f"if {bad}:", f"    i64_at({status})[0] = {code}"
 
     def _any_stride(self, access: Access, d: int) -> str:
         return self.nest.word(f"s{self.nest.array(access)}_{d}", access.strides[d])
