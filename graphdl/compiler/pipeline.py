@@ -22,6 +22,7 @@ from graphdl.compiler.rewrite import simplify
 from graphdl.compiler.row_sums import row_sums
 from graphdl.compiler.shared_sorts import share_orders
 from graphdl.compiler.small_axes import split_small_axes
+from graphdl.compiler.small_windows import split_small_windows
 from graphdl.compiler.split_complex import split_complex
 from graphdl.compiler.straighten import straighten
 from graphdl.compiler.sum_parts import sum_parts
@@ -49,6 +50,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("read parts", read_parts),
     ("simplify again", simplify),
     ("split small axes", split_small_axes),
+    ("split small windows", split_small_windows),
     ("read joins", read_joins),
     ("place pads", place_pads),
     ("straighten", straighten),

@@ -18,13 +18,15 @@ from functools import reduce
 
 from graphdl.compiler.materialise import copied
 from graphdl.graph import Graph, Node, users
+from graphdl.graph import Op as AnyOp
 from graphdl.ops import indexing, movement, pointwise, reduction
-from graphdl.ops.op import node_of, rebuilt
+from graphdl.ops.op import Op, node_of, rebuilt
 
 #: The longest axis that is split: each element costs a kernel its operations once more.
 LONGEST = 8
 
-_COMBINED = {
+#: What two elements make in each of these reductions.
+COMBINED: Mapping[AnyOp, Op] = {
     reduction.sum_: pointwise.add,
     reduction.prod: pointwise.multiply,
     reduction.max_: pointwise.maximum,
@@ -48,13 +50,13 @@ def split_small_axes(graph: Graph) -> Graph:
 
 def _combined_axes(node: Node) -> Iterator[int]:
     """The short axes that a reduction sums, of what is computed from several arrays."""
-    if node.op in _COMBINED and _is_pointwise(node.inputs[0]):
+    if node.op in COMBINED and is_pointwise(node.inputs[0]):
         for axis in node["axes"]:
             if 2 <= node.inputs[0].shape[axis] <= LONGEST:
                 yield axis
 
 
-def _is_pointwise(node: Node) -> bool:
+def is_pointwise(node: Node) -> bool:
     return node.op.family == "pointwise" and node.op is not indexing.position
 
 
@@ -64,7 +66,7 @@ def _is_view(node: Node) -> bool:
 
 def _above(node: Node, axis: int) -> Iterator[tuple[Node, int]]:
     """The operands that have the axis, and where; nothing where the node is not split."""
-    if _is_pointwise(node):
+    if is_pointwise(node):
         for operand in node.inputs:
             yield operand, axis
     elif node.op is movement.broadcast:
@@ -72,20 +74,20 @@ def _above(node: Node, axis: int) -> Iterator[tuple[Node, int]]:
             yield node.inputs[0], node["dims"].index(axis)
     elif node.op is movement.transpose:
         yield node.inputs[0], node["perm"][axis]
-    elif node.op in _COMBINED:
+    elif node.op in COMBINED:
         kept = [a for a in range(node.inputs[0].type.ndim) if a not in node["axes"]]
         yield node.inputs[0], kept[axis]
 
 
 def _below(user: Node, operand: Node, axis: int) -> int | None:
     """Where a user has the axis of an operand; None where it has it no longer, or in parts."""
-    if _is_pointwise(user):
+    if is_pointwise(user):
         return axis
     if user.op is movement.broadcast:
         return int(user["dims"][axis])
     if user.op is movement.transpose:
         return int(user["perm"].index(axis))
-    if user.op in _COMBINED and axis not in user["axes"]:
+    if user.op in COMBINED and axis not in user["axes"]:
         return axis - sum(1 for a in user["axes"] if a < axis)
     return None
 
@@ -108,7 +110,7 @@ def _region(
             if found[node] != axis:
                 return None
             continue
-        if not (_is_pointwise(node) or _is_view(node) or node.op in _COMBINED):
+        if not (is_pointwise(node) or _is_view(node) or node.op in COMBINED):
             continue
         found[node] = axis
         pending += _above(node, axis)
@@ -120,7 +122,7 @@ def _region(
             place = _below(user, node, axis)
             if place is not None:
                 pending.append((user, place))
-            elif user.op not in _COMBINED:
+            elif user.op not in COMBINED:
                 ends.append(node)
     pairs = [node for node, axis in found.items() if _is_of_pairs(node, axis)]
     if not pairs:
@@ -132,12 +134,12 @@ def _region(
 def _is_made_here(node: Node) -> bool:
     while _is_view(node):
         node = node.inputs[0]
-    return _is_pointwise(node) or node.op in _COMBINED
+    return is_pointwise(node) or node.op in COMBINED
 
 
 def _is_of_pairs(node: Node, axis: int) -> bool:
     """Whether two operands of a pointwise node are repeated, each along a loop of the other."""
-    if not _is_pointwise(node):
+    if not is_pointwise(node):
         return False
     repeated = [
         {a for a, n in enumerate(node.shape) if n > 1 and a not in operand["dims"]} - {axis}
@@ -216,17 +218,17 @@ class _Split:
         elif node.op is movement.transpose:
             gone = node["perm"][axis]
             attrs = {"perm": tuple(a - (a > gone) for a in node["perm"] if a != gone)}
-        elif node.op in _COMBINED:
+        elif node.op in COMBINED:
             ((_, place),) = _above(node, axis)
             attrs = {"axes": tuple(a - (a > place) for a in node["axes"])}
         return tuple(node_of(node.op, inputs, attrs) for inputs in zip(*operands, strict=True))
 
     def rest(self, node: Node) -> Node:
         operand = node.inputs[0] if node.inputs else None
-        if operand not in self.parts or node.op not in _COMBINED:
+        if operand not in self.parts or node.op not in COMBINED:
             return rebuilt(node, tuple(self.of(operand) for operand in node.inputs))
         axis = self.axes[operand]
-        combine = _COMBINED[node.op]
+        combine = COMBINED[node.op]
         parts = self.parts[operand]
         both = reduce(lambda a, b: node_of(combine, (a, b)), parts)
         axes = tuple(a - (a > axis) for a in node["axes"] if a != axis)
