@@ -165,8 +165,8 @@ def _ends(node: Node, kept: set[Node], readers: Mapping[Node, Sequence[Node]]) -
 
 
 def _is_in_memory(node: Node, windows: int) -> bool:
-    """Whether a value lies in memory whoever reads it, or has fewer elements than there are windows,
-    and should not be computed anew for each of them.
+    """Whether a value lies in memory whoever reads it, or better does: of fewer elements than there
+    are windows, none should be computed anew for each window.
     """
     return (
         node.type.size < windows
