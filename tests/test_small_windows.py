@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import graphdl as gd
+from graphdl.compiler.rewrite import simplify
 from graphdl.compiler.small_windows import LARGEST, WIDEST, split_small_windows
 
 
@@ -21,7 +22,7 @@ def numbers(shape, dtype=np.float64, seed=3):
 
 
 def split(f, *args):
-    graph = gd.trace(f, *args)
+    graph = simplify(gd.trace(f, *args))
     return split_small_windows(graph) is not graph
 
 
@@ -131,6 +132,8 @@ def test_other_reductions_stay():
         lambda x: x.reshape(40, 15, 2, 2).sum((2, 3)),
         lambda x: x.reshape(20, 2, 60).sum(1),
         lambda x: x.reshape(20, 2, 30, 2).sum((0, 1, 2, 3)),
+        gd.grad(lambda x: np.sum(windows(x, 2, 2).mean((1, 3)) ** 2)),  # one loop over windows
+        lambda x: windows(x, 2, 2) - windows(x, 2, 2).mean((1, 3), keepdims=True),
         lambda x: x[:, :0].reshape(40, 1, 0).sum((1, 2)),
         lambda x: np.zeros((10, 2, 10, 2, 0)).sum((1, 3, 4)) + x[0, 0],
         lambda x: x.reshape(4, 10, 6, 10).sum((1, 3)),
@@ -162,6 +165,14 @@ def test_a_long_computation_stays_one_loop():
         return windows(x, 2, 2).sum((1, 3))
 
     assert not split(f, numbers((40, 60)))
+
+
+def test_windows_of_a_network_are_split_in_its_gradient():
+    def loss(x, w):
+        return np.sum((np.maximum(windows(x * w[0, 0], 2, 2).mean((1, 3)), 0) @ w.T) ** 2)
+
+    assert split(gd.grad(loss, argnums=(0, 1)), numbers((40, 60)) / 20, np.ones((7, 30)))
+    assert split(gd.grad(lambda x: np.sum(windows(x, 2, 2).max((1, 3)) ** 2)), numbers((40, 60)))
 
 
 def test_what_is_made_has_the_users_lines():

@@ -84,7 +84,12 @@ def split_small_windows(graph: Graph) -> Graph:
         return graph
     kept = {*graph.inputs, *graph.outputs}
     readers = users(graph.nodes)
-    ends = {node: _ends(node, kept, readers) for node in candidates}
+    others = frozenset(candidates)
+    ends = {
+        node: _ends(node, kept, readers)
+        for node in candidates
+        if not _is_spread(node, readers, others)
+    }
     if not any(ends.values()):
         return graph
     made: dict[Node, Node] = {node: node for node in graph.inputs}
@@ -122,6 +127,46 @@ def _has_small_windows(node: Node) -> bool:
         and shape[axes[-1]] <= WIDEST
         and 1 < _size(node) <= LARGEST
     )
+
+
+def _is_spread(node: Node, readers: Mapping[Node, Sequence[Node]], others: frozenset[Node]) -> bool:
+    """Whether what is made of the result goes to all elements of its window, and nothing else does.
+
+    One nest of loops does both, and what it writes has the short loop anyway. So are the gradient
+    of a mean and `x - mean`. If other reductions follow (`others`), splitting saves more than that.
+    """
+    made, pending = {node}, [node]
+    is_spread = False
+    while pending and len(made) <= _OPERATIONS:
+        for reader in readers[pending.pop()]:
+            if reader in others:
+                return False
+            is_here = is_pointwise(reader) or reader.op in _MOVEMENT
+            if not is_here or reader in made:
+                continue
+            if all(operand in made or _is_given(operand) for operand in reader.inputs):
+                made.add(reader)
+                pending.append(reader)
+                is_spread = is_spread or reader.type.size >= node.inputs[0].type.size
+    return is_spread and others.isdisjoint(_behind(node.inputs[0]))
+
+
+def _is_given(node: Node) -> bool:
+    """Whether a value is a view of an argument, or a number."""
+    while node.op in _MOVEMENT:
+        node = node.inputs[0]
+    return not node.inputs
+
+
+def _behind(node: Node) -> set[Node]:
+    """What a value is computed from, as far as few operations go back."""
+    pending, found = [node], {node}
+    while pending and len(found) <= _OPERATIONS:
+        step = pending.pop()
+        if is_pointwise(step) or step.op in _MOVEMENT:
+            pending += [x for x in step.inputs if x not in found]
+            found.update(step.inputs)
+    return found
 
 
 def _ends(node: Node, kept: set[Node], readers: Mapping[Node, Sequence[Node]]) -> frozenset[_Read]:
