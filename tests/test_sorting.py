@@ -61,6 +61,30 @@ PYTHON = ("float32", "float64", "int64", "uint8", "bool")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+def test_searches_of_many_values(dtype):
+    """Several lines in one block of values, and several blocks in one line; lines of any length."""
+    shapes = [((n,), (300,)) for n in (0, 1, 2, 3, 8, 31)]
+    shapes += [((3, 7), (3, 150)), ((300, 5), (300, 1)), ((2, 3, 64), (2, 3, 50)), ((2, 0), (2, 3))]
+    lines = [np.sort(numbers(dtype, *line)) for line, _ in shapes]
+    wanted = [numbers(dtype, *values) for _, values in shapes]
+
+    def f(lines, wanted):
+        return [
+            [sorting.searchsorted(x, v, side=side) for side in ("left", "right")]
+            for x, v in zip(lines, wanted, strict=True)
+        ]
+
+    check_compiled(f, lines, wanted, separate=False, python=dtype == "float32")
+    for x, v, found in zip(lines, wanted, gd.compile(f)(lines, wanted), strict=True):
+        rows = np.ndindex(x.shape[:-1])
+        want = [
+            [np.searchsorted(x[row], v[row], side) for side in ("left", "right")] for row in rows
+        ]
+        got = np.stack(found, -2).reshape(-1, 2, v.shape[-1])
+        np.testing.assert_array_equal(got, np.reshape(want, got.shape))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
 def test_many_lines_are_sorted_in_parts(dtype):
     """More lines than parts, and lines whose keys share bytes."""
     x = RNG.integers(0, 300, (37, 3, 60)).astype(dtype)

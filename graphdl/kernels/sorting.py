@@ -23,7 +23,8 @@ from graphdl.types import Dtype
 SHORT = 40
 #: The lines of a launch are sorted in at most so many parts, each with scratch memory of its own.
 PARTS = 16
-#: Values that one iteration of a search looks up.
+#: Values that one iteration of a search looks up: they and their positions stay in the first-level
+#: cache from step to step.
 SEARCHED = 256
 
 
@@ -213,7 +214,7 @@ def _searchsorted(node: Node, status: Buffer) -> list[Launch]:
         _search_source(line.dtype, node["side"]),
         (line_at, at, Address(node), n, m, total),
         -(-total // SEARCHED),
-        total * 3.0 * math.log2(n + 2),
+        total * 2.0 * math.log2(n + 2),
         tuple(dict.fromkeys((line_base, base))),
         (node,),
         (),
@@ -224,38 +225,63 @@ def _searchsorted(node: Node, status: Buffer) -> list[Launch]:
     return [launch]
 
 
+#: A step of the search is a pass over a block of values, whose positions among the elements of all
+#: lines are kept in the result: so no value waits for another, and as many as fill a vector read
+#: their elements at a time. The last step makes them positions in their own lines.
+_SEARCH = """def kernel(table, lo, hi):
+    n, m, total = table[3], table[4], table[5]
+    x = {suffix}_at(table[0])
+    v = {suffix}_at(table[1])
+    first = i64_at(table[2])
+    for b in range(lo, hi):
+        start = b * {block}
+        stop = min_i64(start + {block}, total)
+        i = start
+        while i < stop:
+            line = i // m * n
+            end = min_i64(i // m * m + m, stop)
+            for j in lanes(i, end):
+                first[j] = line
+            i = end
+        left = n
+        while left > 1:
+            half = left // 2
+            for j in lanes(start, stop):
+                middle, value = x[first[j] + half - 1], v[j]
+                first[j] = first[j] + select({before}, half, i64(0))
+            left -= half
+        i = start
+        while i < stop and n > 0:
+            line = i // m * n
+            end = min_i64(i // m * m + m, stop)
+            for j in lanes(i, end):
+                middle, value = x[first[j]], v[j]
+                first[j] = first[j] - line + select({before}, i64(1), i64(0))
+            i = end
+"""
+
+
 def _search_source(dtype: Dtype, side: str) -> KernelSource:
     """Halving without branches: `first` elements are known to stand before the value."""
-    before = _precedes(dtype, "x[{0}]", "value") if side == "left" else None
-    if before is None:
-        before = f"logical_not({_precedes(dtype, 'value', 'x[{0}]')})"
-    suffix, size = SUFFIX[dtype], dtype.itemsize
-    text = f"""def kernel(table, lo, hi):
-    n, m, total = table[3], table[4], table[5]
-    v = {suffix}_at(table[1])
-    y = i64_at(table[2])
-    for b in range(lo, hi):
-        for i in range(b * {SEARCHED}, min_i64(b * {SEARCHED} + {SEARCHED}, total)):
-            value = v[i]
-            x = {suffix}_at(table[0] + i // m * n * {size})
-            first = 0
-            left = n
-            while left > 1:
-                half = left // 2
-                first += select({before.format("first + half - 1")}, half, i64(0))
-                left -= half
-            if left > 0:
-                first += select({before.format("first")}, i64(1), i64(0))
-            y[i] = first
-"""
-    return KernelSource("searchsorted", text)
+    filled = {
+        "suffix": SUFFIX[dtype], "size": dtype.itemsize, "block": SEARCHED,
+        "before": _before(dtype, side),
+    }  # fmt: skip
+    return KernelSource("searchsorted", _SEARCH.format(**filled))
 
 
-def _precedes(dtype: Dtype, a: str, b: str) -> str:
-    """Whether a stands before b; NaN stand behind all numbers."""
+def _before(dtype: Dtype, side: str) -> str:
+    """Whether `middle` stands before the place of `value`; NaN stand behind all numbers.
+
+    A comparison with NaN is false: `middle` is before a value that is NaN if it is none itself, or
+    if it goes to the right of its equals.
+    """
+    if side == "right":
+        before = "less_equal(middle, value)"
+        return before if dtype.kind != "f" else f"logical_or({before}, isnan(value))"
     if dtype.kind != "f":
-        return f"less({a}, {b})"
-    return f"logical_or(less({a}, {b}), logical_and(isnan({b}), logical_not(isnan({a}))))"
+        return "less(middle, value)"
+    return "logical_and(logical_not(greater_equal(middle, value)), logical_not(isnan(middle)))"
 
 
 SORTING: dict[str, Callable[[Node, Buffer], list[Launch]]] = {
