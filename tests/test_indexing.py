@@ -141,6 +141,27 @@ def test_the_place_of_a_row_is_found_once():
     assert "at_" not in within.replace("row_at", "")
 
 
+@pytest.mark.parametrize("times", [0, 1, 2, 3, 8, 9])
+@pytest.mark.parametrize("axis", [0, 1, 2, None])
+def test_repeated_elements(times, axis):
+    x = np.arange(3 * 2 * 20, dtype=np.float32).reshape(3, 2, 20)
+    check_compiled(lambda x: np.repeat(x, times, axis), x, python=axis == 2, separate=False)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "float16", "float64"])
+def test_repeated_elements_of_a_view(dtype):
+    x = (np.arange(40 * 17) % 100).reshape(40, 17).astype(dtype)
+    check_compiled(lambda x: np.repeat(x[::-2].T, 3, 1), x)
+    check_compiled(lambda x, y: np.repeat(x, 2, 0) | np.repeat(y, 2, 0), x > 3, x[:, 0:1] > 7)
+
+
+def test_a_short_loop_that_repeats_runs_around_the_longer_one():
+    repeat = lower(lambda x: np.repeat(x[:, :20], 4, 1), np.zeros((5, 30))).kernels[0].source
+    assert "[j * 4] = " in repeat
+    wide = lower(lambda x: np.repeat(x[:, :20], 9, 1), np.zeros((5, 30))).kernels[0].source
+    assert "[j] = " in wide
+
+
 def test_no_row_outside_the_array_is_read():
     for f in (lambda x, k: x[k], lambda x, k: np.sum(x[k], -1), lambda x, k: x[k] * x[k]):
         for bad in (7, -8, 2**62):

@@ -48,6 +48,11 @@ TILE_ROWS, TILE_COLUMNS = 16, 128
 #: at most four, read across, can be a new kernel.)
 NEAR = (1, -1, 2, 3, 4)
 
+#: A last loop of at most REPEATED iterations along which nothing that is read changes, as of
+#: np.repeat(x, 4, 1), leaves a vector empty: the loop before it runs last, if it fills vectors and
+#: what it reads and writes stays in the first-level cache until the short one goes on.
+REPEATED, FILLS, STAYS = 8, 16, 1024
+
 Level = int  # 0 the kernel, 1 the row, 2 within the row
 
 
@@ -169,6 +174,9 @@ class Loops:
             # a last loop of one iteration, as of x[..., i], would be all that is made of vectors
             while len(inner) > 1 and self.size[inner[-1]] == 1 and inner[-1] not in pinned:
                 inner.pop()
+        repeats = self._repeats(inner, accesses, pinned)
+        if repeats:
+            inner[-2:] = inner[-1], inner[-2]
         outer = self._collapsed(outer, accesses, pinned)
         inner = self._collapsed(inner, accesses, pinned)
         if not self.has_rows and len(inner) > 1:
@@ -177,7 +185,23 @@ class Loops:
         #: The loop that kernels run last, and in vectors.
         self.lane = inner[-1] if inner else -1
         self.flat = not outer and not self.has_rows
-        self._choose_tile()
+        self.tile: int | None = None
+        self.across: dict[Access, None] = {}
+        if not repeats:
+            self._choose_tile()
+
+    def _repeats(self, loops: list[int], accesses: Sequence[Access], pinned: set[int]) -> bool:
+        """Whether the last loop is short, and only repeats what is read before it: see REPEATED."""
+        if self.has_rows or self.group.reductions or len(loops) < 2:
+            return False
+        before, last = loops[-2:]
+        stores = {self.store_access(node) for node in self.stored}
+        return (
+            1 < self.size[last] <= REPEATED
+            and FILLS <= self.size[before] <= STAYS
+            and pinned.isdisjoint((before, last))
+            and all(access in stores or access.strides[last] == 0 for access in accesses)
+        )
 
     def _in_order_of_memory(self, loops: list[int], accesses: Sequence[Access]) -> list[int]:
         """The loops as the first stored member lies in memory, or else the first array read.
@@ -195,8 +219,6 @@ class Loops:
         which the last loop then reads or writes as it does other arrays. So each cache line is
         touched once, and the loop is made of vector instructions.
         """
-        self.tile: int | None = None
-        self.across: dict[Access, None] = {}
         if self.has_rows or not self.outer:
             return
         last = self.inner[-1]

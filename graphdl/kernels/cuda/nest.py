@@ -74,6 +74,10 @@ class DeviceLoops(Loops):
         where = self.partials.setdefault(node, Buffer(0, None, "partial results"))
         return replace(access, where=where)
 
+    def _repeats(self, loops: list[int], accesses: Sequence[Access], pinned: set[int]) -> bool:
+        """No: neighbouring threads write neighbouring elements."""
+        return False
+
     def is_row_level(self, node: Node) -> bool:
         """Whether a member has one value for each row."""
         inner = {d for d in self.group.inner if self.group.dims[d] != 1}
@@ -114,6 +118,10 @@ class DeviceText(NestText):
     def _before(self, line: str) -> None:
         """A thread has no loop of its own to stand before: the line stands where it is needed."""
         self.out.add(line)
+
+    def _fixed(self, node: Node, position: int, index: dict[int, str]) -> str | None:
+        """None, for the same reason."""
+        return None
 
     def lines(self) -> list[str]:
         """The whole kernel, after its plan was written."""
