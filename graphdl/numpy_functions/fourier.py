@@ -36,7 +36,7 @@ Array = np.ndarray[Any, Any]
 _SMALL = 64
 
 
-# --- one transform along the last axis ------------------------------------------------------------
+# --- one transform along the first axis -----------------------------------------------------------
 
 
 @lru_cache(maxsize=256)
@@ -59,20 +59,55 @@ def _constant(values: Array, like: Any) -> Array:
     return values.astype(np.complex64 if single else np.complex128)
 
 
+def _beside(values: Array, x: Any) -> Array:
+    """Numbers for the first axes of x, with one axis of length 1 for each of its others."""
+    return values.reshape(values.shape + (1,) * (x.ndim - values.ndim))
+
+
+def _first_step(x: Any, a: int, found: int, sign: int) -> Any:
+    """Transforms of length a of which each takes every b-th row of x, times the factors.
+
+    Element (j2, k1, ...) of the result is k1 of the transform of the rows b j1 + j2; only
+    k1 < `found` are computed. So what is left are transforms of length b along the first axis.
+    """
+    n = x.shape[0]
+    b = n // a
+    parts = np.reshape(x, (a, b, *x.shape[1:]))
+    first = np.tensordot(_constant(_roots(n // b, found, a, sign), x), parts, 1)
+    return np.swapaxes(first * _beside(_constant(_roots(n, found, b, sign), x), first), 0, 1)
+
+
 def _transform(x: Any, sign: int) -> Any:
-    """The sums of x[j] exp(sign 2 pi i j k / n) over the last axis, not scaled."""
-    n = x.shape[-1]
+    """The sums of x[j] exp(sign 2 pi i j k / n) over the first axis, not scaled."""
+    n = x.shape[0]
     if n <= _SMALL:
-        return x @ _constant(_roots(n, n, n, sign), x)
+        return np.tensordot(_constant(_roots(n, n, n, sign), x), x, 1)
     a = _factor(n)
     if a == 1:
         return _by_chirp(x, sign)
-    b = n // a
-    shape = x.shape[:-1]
-    rows = np.swapaxes(np.reshape(x, (*shape, a, b)), -1, -2)  # (..., b, a): j = b j1 + j2
-    first = _transform(rows, sign) * _constant(_roots(n, b, a, sign), x)
-    second = _transform(np.swapaxes(first, -1, -2), sign)  # (..., a, b): k = k1 + a k2
-    return np.reshape(np.swapaxes(second, -1, -2), (*shape, n))
+    second = _transform(_first_step(x, a, a, sign), sign)  # (b, a, ...): k = k1 + a k2
+    return np.reshape(second, x.shape)
+
+
+def _half_transform(x: Any) -> Any:
+    """Elements 0 to n // 2 of the transform of real numbers along the first axis.
+
+    Element n - k is the conjugate of element k: so only k1 <= a / 2 are computed, and what is at
+    a - k1 and k2 lies at k1 and b - 1 - k2.
+    """
+    n = x.shape[0]
+    count = n // 2 + 1
+    if n <= _SMALL:
+        return np.tensordot(_constant(_roots(n, count, n, -1), x), x, 1)
+    a = _factor(n)
+    if a == 1:
+        return _by_chirp(x, -1)[:count]
+    b, rows = n // a, -(-count // a)
+    second = _transform(_first_step(x, a, a // 2 + 1, -1), -1)
+    mirrored = sliced(second, 1, 1, (a - 1) // 2)[b - rows :]
+    back = np.conjugate(np.flip(mirrored, (0, 1)))
+    whole = np.concatenate([second[:rows], back], axis=1)
+    return np.reshape(whole, (rows * a, *x.shape[1:]))[:count]
 
 
 @lru_cache(maxsize=64)
@@ -90,11 +125,11 @@ def _chirp(n: int, sign: int) -> tuple[Array, Array]:
 
 def _by_chirp(x: Any, sign: int) -> Any:
     """j k = (j^2 + k^2 - (k - j)^2) / 2 makes a convolution of the sums."""
-    n = x.shape[-1]
+    n = x.shape[0]
     chirp, kernel = (_constant(values, x) for values in _chirp(n, sign))
-    inside = _resized(x * chirp, -1, kernel.size)
-    found = _transform(_transform(inside, -1) * kernel, 1)
-    return found[..., :n] * chirp
+    inside = _resized(x * _beside(chirp, x), 0, kernel.size)
+    found = _transform(_transform(inside, -1) * _beside(kernel, x), 1)
+    return found[:n] * _beside(chirp, x)
 
 
 def _resized(x: Any, axis: int, n: int) -> Any:
@@ -123,10 +158,13 @@ def _scale(n: int, norm: str | None, inverse: bool) -> float:
 
 def _along(x: Any, n: int, axis: int, norm: str | None, inverse: bool) -> Any:
     """A complex transform along one axis."""
-    factor = _scale(n, norm, inverse)
-    last = moveaxis(_resized(x, axis, n), axis, -1)
-    found = _transform(last, 1 if inverse else -1)
-    return moveaxis(found if factor == 1 else found * factor, -1, axis)
+    first = moveaxis(_resized(x, axis, n), axis, 0)
+    return _placed(_transform(first, 1 if inverse else -1), axis, _scale(n, norm, inverse))
+
+
+def _placed(found: Any, axis: int, factor: float) -> Any:
+    """A result of transforms along the first axis: scaled, with that axis where it belongs."""
+    return moveaxis(found if factor == 1 else found * factor, 0, axis)
 
 
 def _numbers(a: Any) -> Any:
@@ -158,7 +196,8 @@ def rfft(a: Any, n: Any = None, axis: Any = -1, norm: Any = None, out: None = No
     x = _numbers(a).real
     place = axis_of(axis, x.shape)
     count = _length(n, x.shape[place])
-    return sliced(_along(x, count, place, norm, inverse=False), place, 0, count // 2 + 1)
+    found = _half_transform(moveaxis(_resized(x, place, count), place, 0))
+    return _placed(found, place, _scale(count, norm, inverse=False))
 
 
 @implements(np.fft.irfft)
