@@ -7,6 +7,7 @@ import pytest
 
 import graphdl as gd
 from graphdl.errors import ArgumentError, AxisError, ShapeError
+from graphdl.kernels.cpu import pool
 from tests.helpers import same
 
 RNG = np.random.default_rng(8)
@@ -60,6 +61,59 @@ def test_lengths(n):
     assert np.abs(got[1] - back).max() < 2e-15 * scale / n * (1 + np.log2(n))
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_real_lengths(dtype):
+    """One step, and several that halve; a of both parities, as 2, 5 and 16; along each axis."""
+    lengths = [1, 2, 3, 64, 65, 67, 96, 134, 150, 201, 256, 1001, 1040]
+    arrays = [RNG.normal(size=(2, n, 3)).astype(dtype) for n in lengths]
+
+    def spectra(x):
+        return (
+            np.fft.rfft(x, axis=1),
+            np.fft.rfft(np.swapaxes(x, 1, 2), norm="ortho"),
+            np.fft.fft(x[0], axis=0),
+        )
+
+    got = [
+        gd.compile(spectra)(x) if x.shape[1] in (134, 150) else gd.trace(spectra, x).evaluate(x)
+        for x in arrays
+    ]
+    want = [spectra(x) for x in arrays]
+    for x, found, right in zip(arrays, got, want, strict=True):
+        for f, r in zip(found, right, strict=True):
+            assert f.shape == r.shape
+            assert f.dtype == r.dtype
+            error = 4 * np.finfo(dtype).eps * (1 + np.log2(x.shape[1]))
+            assert np.abs(f - r).max() <= error * np.abs(r).max(), x.shape
+
+
+@pytest.mark.parametrize("function", [np.fft.fft, np.fft.rfft, np.fft.irfft])
+@pytest.mark.parametrize(("shape", "axis"), [((0, 150), 1), ((150, 0), 0)])
+def test_empty_batches(function, shape, axis):
+    x = np.zeros(shape)
+    got, want = gd.compile(lambda x: function(x, axis=axis))(x), function(x, axis=axis)
+    assert got.shape == want.shape
+    assert got.dtype == want.dtype
+
+
+def test_threads_change_no_bit():
+    x = RNG.normal(size=(96, 1500)).astype("f4")
+
+    def everything(x):
+        return np.fft.rfft(x), np.fft.fft2(x), np.fft.rfft(x.reshape(-1))
+
+    compiled, before = gd.compile(everything), pool.num_threads()
+    try:
+        gd.set_num_threads(1)
+        one = compiled(x)
+        gd.set_num_threads(2)
+        two = compiled(x)
+    finally:
+        gd.set_num_threads(before)
+    for a, b in zip(one, two, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
 def test_compiled_lengths():
     x = RNG.normal(size=(5, 240))
     f = gd.compile(lambda x: np.fft.irfft(np.fft.rfft(x) * np.exp(-np.fft.rfftfreq(240))))
@@ -72,6 +126,7 @@ def test_gradients_are_slopes():
     gd.check_grads(lambda x: np.abs(np.fft.rfft(x)) ** 2, X[0])
     gd.check_grads(lambda z: np.fft.ifft2(np.fft.fft2(z) ** 2), Z[0])
     gd.check_grads(lambda z: np.fft.irfftn(z) * np.fft.hfft(z[0])[:4], Z[:, :3, :3])
+    gd.check_grads(lambda x: np.abs(np.fft.rfft(x, 70)) ** 2, X[0, :2])
     gd.check_grads(lambda x: np.fft.fftshift(np.fft.fft(x, 70, norm="ortho")).real ** 2, X[0])
 
 

@@ -1,10 +1,13 @@
 """np.fft: discrete Fourier transforms of any length, composed of products with small matrices.
 
-A length n = a b is done in four steps (D. H. Bailey, "FFTs in external or hierarchical memory",
-1990): transforms of length a, factors, transforms of length b, a transpose. Lengths up to `_SMALL`
-are one product with the matrix of the transform. A prime length beyond that is a convolution with
-a chirp (L. I. Bluestein, 1970), by transforms of a power of two. All are ordinary ops, so they have
-gradients and batches of their own and fuse with what stands around them.
+A length n = a b is done by transforms of length a, factors and transforms of length b, all along
+the first axis; the results of the first stand behind those of the second, and so in order
+(Stockham: W. T. Cochran et al., "What is the fast Fourier transform?", 1967), with no transpose
+at the end. Lengths up to `_SMALL` are one product with the matrix of the transform. Of real
+numbers, `rfft` computes half of the sums in each step and joins the conjugates of the others at
+the end. A prime length beyond `_SMALL` is a convolution with a chirp (L. I. Bluestein, 1970), by
+transforms of a power of two. All are ordinary ops, so they have gradients and batches of their
+own and fuse with what stands around them.
 """
 
 from __future__ import annotations
@@ -73,7 +76,7 @@ def _first_step(x: Any, a: int, found: int, sign: int) -> Any:
     n = x.shape[0]
     b = n // a
     parts = np.reshape(x, (a, b, *x.shape[1:]))
-    first = np.tensordot(_constant(_roots(n // b, found, a, sign), x), parts, 1)
+    first = np.tensordot(_constant(_roots(a, found, a, sign), x), parts, 1)
     return np.swapaxes(first * _beside(_constant(_roots(n, found, b, sign), x), first), 0, 1)
 
 
