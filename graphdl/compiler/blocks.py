@@ -29,7 +29,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from msgspec import Struct, field
 
-from graphdl.compiler.contract import roles
+from graphdl.compiler.constants import constant, repeated
+from graphdl.compiler.contract import roles, transposed
 from graphdl.compiler.fuse import is_generator
 from graphdl.compiler.loop_results import result
 from graphdl.graph import Graph, Node, users
@@ -518,7 +519,7 @@ def _looped(
         ending = computed(given, rest)
 
     trace = Trace("in_blocks")
-    inner = {node: new_placeholder(node.type, trace).node for node in (*whole, *sums, *region.cut)}
+    inner = {node: new_placeholder(node.type, trace).node for node in (*whole, *sums)}
     carries = [inner[node] for node in sums]
     for node in region.cut:
         shape = _with(node.shape, region.axes[node], region.part(node, rows))
@@ -538,7 +539,7 @@ def _looped(
         sources=lines,
     )
     operands = [outer[node] for node in whole]
-    operands += [ending[node] if rest else _zeros(node.type) for node in sums]
+    operands += [ending[node] if rest else _zeros(node) for node in sums]
     operands += [
         _split(outer[node], region.axes[node], steps, region.part(node, rows))
         for node in region.cut
@@ -561,9 +562,8 @@ def _with(shape: Shape, axis: int, size: int) -> Shape:
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
-def _zeros(type: TensorType) -> Node:
-    zero = node_of(movement.constant, (), movement.literal(np.zeros((), type.dtype)))
-    return node_of(movement.broadcast, (zero,), {"shape": type.shape, "dims": ()})
+def _zeros(like: Node) -> Node:
+    return repeated(constant(np.zeros((), like.dtype)), like.shape)
 
 
 def _sliced(node: Node, axis: int, start: int, size: int) -> Node:
@@ -580,14 +580,14 @@ def _split(node: Node, axis: int, steps: int, size: int) -> Node:
     shape = (*node.shape[:axis], steps, size, *node.shape[axis + 1 :])
     apart = node_of(movement.reshape, (node,), {"shape": shape})
     order = (axis, *(place for place in range(len(shape)) if place != axis))
-    return apart if axis == 0 else node_of(movement.transpose, (apart,), {"perm": order})
+    return transposed(apart, order)
 
 
 def _joined(stacked: Node, axis: int) -> Node:
     """The value of which the parts along an axis are stacked."""
     rest = range(1, stacked.type.ndim)
     order = (*rest[:axis], 0, *rest[axis:])
-    apart = stacked if axis == 0 else node_of(movement.transpose, (stacked,), {"perm": order})
+    apart = transposed(stacked, order)
     shape = apart.shape
     joined = (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
     return node_of(movement.reshape, (apart,), {"shape": joined})

@@ -10,9 +10,8 @@ from msgspec import Struct
 
 from graphdl.graph import Graph, Node, rebuild
 from graphdl.ops import contraction, movement, pointwise, reduction
+from graphdl.ops.contraction import Labels
 from graphdl.ops.op import node_of, rebuilt
-
-Labels = tuple[int, ...]
 
 
 class Roles(Struct, frozen=True):
@@ -61,17 +60,18 @@ def _normal(node: Node) -> Node:
     )
     order = (*role.batch, *role.m, *role.n)
     full = node_of(movement.reshape, (product,), {"shape": tuple(sizes[x] for x in order)})
-    return _transposed(full, tuple(order.index(label) for label in node["lo"]))
+    return transposed(full, tuple(order.index(label) for label in node["lo"]))
 
 
 def _merged(x: Node, own: Labels, parts: Sequence[Labels], sizes: dict[int, int]) -> Node:
     order = tuple(label for part in parts for label in part)
-    moved = _transposed(x, tuple(own.index(label) for label in order))
+    moved = transposed(x, tuple(own.index(label) for label in order))
     shape = tuple(math.prod(sizes[label] for label in part) for part in parts)
     return moved if moved.shape == shape else node_of(movement.reshape, (moved,), {"shape": shape})
 
 
-def _transposed(x: Node, perm: tuple[int, ...]) -> Node:
+def transposed(x: Node, perm: tuple[int, ...]) -> Node:
+    """x with its axes in another order; x itself where that is the same one."""
     if perm == tuple(range(len(perm))):
         return x
     return node_of(movement.transpose, (x,), {"perm": perm})
@@ -98,7 +98,7 @@ def _summed(node: Node, role: Roles) -> Node:
     spread = []
     for x, own in ((a, node["la"]), (b, node["lb"])):
         kept = tuple(label for label in order if label in own)
-        moved = _transposed(x, tuple(own.index(label) for label in kept))
+        moved = transposed(x, tuple(own.index(label) for label in kept))
         dims = tuple(order.index(label) for label in kept)
         if moved.shape != shape:
             moved = node_of(movement.broadcast, (moved,), {"shape": shape, "dims": dims})

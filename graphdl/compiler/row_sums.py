@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from graphdl.compiler.contract import transposed
 from graphdl.graph import Graph, Node, rebuild
-from graphdl.ops import contraction, movement, pointwise, reduction
+from graphdl.ops import contraction, pointwise, reduction
+from graphdl.ops.contraction import Labels
 from graphdl.ops.op import node_of, rebuilt
-
-Labels = tuple[int, ...]
 
 
 class _Sum(Struct, frozen=True):
@@ -50,17 +50,11 @@ class _Sum(Struct, frozen=True):
 
 def _ordered(x: Node, labels: Labels, wanted: Labels) -> Node:
     """x, whose axes have these labels, with its axes in the wanted order."""
-    if labels == wanted:
-        return x
-    perm = tuple(labels.index(label) for label in wanted)
-    return node_of(movement.transpose, (x,), {"perm": perm})
+    return transposed(x, tuple(labels.index(label) for label in wanted))
 
 
 def _product(a: Node, b: Node, la: Labels, lb: Labels, lo: Labels) -> Node:
-    """A contraction, its axes numbered in order of appearance as by `contraction.product`."""
-    number = {label: i for i, label in enumerate(dict.fromkeys((*la, *lb)))}
-    labels = (tuple(number[label] for label in own) for own in (la, lb, lo))
-    return node_of(contraction.contract, (a, b), dict(zip(("la", "lb", "lo"), labels, strict=True)))
+    return node_of(contraction.contract, (a, b), contraction.numbered(la, lb, lo))
 
 
 def row_sums(graph: Graph) -> Graph:

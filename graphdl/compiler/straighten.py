@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from graphdl.compiler.materialise import copy
+from graphdl.compiler.small_axes import is_pointwise
 from graphdl.compiler.view import is_movement, view_of
 from graphdl.graph import Graph, Node, rebuild, users
-from graphdl.ops import indexing, movement
+from graphdl.ops import movement
 from graphdl.ops.op import node_of, rebuilt
 
 #: Bytes from which on an array is copied: what is smaller stays in the first-level cache.
@@ -51,14 +52,10 @@ def _regions(graph: Graph) -> Iterator[set[Node]]:
     for node in graph.operations:
         if node.op.family == "reduction" and 1 < node.type.size < node.inputs[0].type.size:
             start = node.inputs[0]
-            if _is_pointwise(start) and start not in seen:
+            if is_pointwise(start) and start not in seen:
                 region = _around(start, readers)
                 seen |= region
                 yield region
-
-
-def _is_pointwise(node: Node) -> bool:
-    return node.op.family == "pointwise" and node.op is not indexing.position
 
 
 def _around(start: Node, readers: Mapping[Node, Sequence[Node]]) -> set[Node]:
@@ -66,7 +63,7 @@ def _around(start: Node, readers: Mapping[Node, Sequence[Node]]) -> set[Node]:
     pending = [start]
     while pending:
         node = pending.pop()
-        if node in found or not _is_pointwise(node) or node.shape != start.shape:
+        if node in found or not is_pointwise(node) or node.shape != start.shape:
             continue
         found.add(node)
         pending += node.inputs

@@ -263,11 +263,8 @@ _SEARCH = """def kernel(table, lo, hi):
 
 def _search_source(dtype: Dtype, side: str) -> KernelSource:
     """Halving without branches: `first` elements are known to stand before the value."""
-    filled = {
-        "suffix": SUFFIX[dtype], "size": dtype.itemsize, "block": SEARCHED,
-        "before": _before(dtype, side),
-    }  # fmt: skip
-    return KernelSource("searchsorted", _SEARCH.format(**filled))
+    filled = _SEARCH.format(suffix=SUFFIX[dtype], block=SEARCHED, before=_before(dtype, side))
+    return KernelSource("searchsorted", filled)
 
 
 def _before(dtype: Dtype, side: str) -> str:

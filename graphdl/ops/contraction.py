@@ -59,7 +59,12 @@ contract = Op(
 
 
 def product(a: Any, b: Any, la: Labels, lb: Labels, lo: Labels) -> Any:
-    """`contract` with its axes numbered in order of appearance, so that equal products are one."""
+    """`contract` with its axes `numbered`."""
+    return contract(a, b, **numbered(la, lb, lo))
+
+
+def numbered(la: Labels, lb: Labels, lo: Labels) -> dict[str, Labels]:
+    """The attributes of a contraction: axes in order of appearance, so that equal ones are one."""
     number = {label: i for i, label in enumerate(dict.fromkeys((*la, *lb)))}
-    la, lb, lo = (tuple(number[label] for label in labels) for labels in (la, lb, lo))
-    return contract(a, b, la=la, lb=lb, lo=lo)
+    labels = {"la": la, "lb": lb, "lo": lo}
+    return {name: tuple(number[label] for label in own) for name, own in labels.items()}
