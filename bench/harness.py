@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeVar
 
 from bench.cases import Case
 from bench.peers import CONTESTANTS, FLOOR, environment
@@ -143,13 +143,29 @@ class Worker:
             self.process.wait()
 
 
-def race(benchmark: str, cases: Sequence[Case], options: Options) -> Report:
-    """Run every case of a benchmark and report on it."""
-    every, cases = cases, [case for case in cases if options.asks(case.name)]
-    if not cases:
+class Named(Protocol):
+    """What `--cases` chooses among."""
+
+    @property
+    def name(self) -> str: ...
+
+
+AnyNamed = TypeVar("AnyNamed", bound=Named)
+
+
+def chosen(benchmark: str, every: Sequence[AnyNamed], options: Options) -> list[AnyNamed]:
+    """The cases that the options ask for. Raises SystemExit, with all there are, if none is."""
+    found = [case for case in every if options.asks(case.name)]
+    if not found:
         there = "\n  ".join(case.name for case in every)
         words = options.only_cases
         raise SystemExit(f"no case of {benchmark} has all words of {words!r}; it has\n  {there}")
+    return found
+
+
+def race(benchmark: str, cases: Sequence[Case], options: Options) -> Report:
+    """Run every case of a benchmark and report on it."""
+    cases = chosen(benchmark, cases, options)
     names = [name for name in competing(cases) if options.chooses(name)]
     with ExitStack() as stack:
         workers = {

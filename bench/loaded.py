@@ -126,7 +126,7 @@ def spent(worker: Worker, seconds: float) -> Spent:
 
 def run(options: Options) -> report.Report:
     """Measure every contestant of every case, alone and beside busy processes, in turns."""
-    chosen = [case for case in cases(options.size) if options.asks(case.name)]
+    chosen = harness.chosen("loaded", cases(options.size), options)
     found: list[report.CaseReport] = []
     table = [["", "contestant", "alone", "loaded", "processor time alone", "loaded"]]
     with Load(machine.usable_cores()[: options.threads]) as load:

@@ -120,7 +120,7 @@ def in_a_process(subject: Subject, contestant: str, options: harness.Options, ca
 
 def run(options: harness.Options) -> report.Report:
     """Measure every contestant of every subject, once if quick, else three times."""
-    chosen = [subject for subject in subjects(options.size) if options.asks(subject.name)]
+    chosen = harness.chosen("memory", subjects(options.size), options)
     cases, rows = [], []
     for subject in chosen:
         outcomes = []

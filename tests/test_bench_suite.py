@@ -8,7 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import attention, harness, matmul, memory, recurrent, reduce, report, rows, stencil
+from bench import (
+    attention,
+    harness,
+    loaded,
+    matmul,
+    memory,
+    recurrent,
+    reduce,
+    report,
+    rows,
+    stencil,
+)
 from bench.cases import Case
 
 #: Contestants that are there at once; the others are compared before they are timed, at every run.
@@ -142,3 +153,6 @@ def test_cases_are_chosen_by_words() -> None:
 def test_words_that_no_case_has_are_told():
     with pytest.raises(SystemExit, match=r"no case of reduce has all words of 'sum nowhere'"):
         harness.race("reduce", reduce.cases("tiny"), harness.Options(only_cases="sum nowhere"))
+    for module in (memory, loaded):
+        with pytest.raises(SystemExit, match="has all words of 'nowhere'"):
+            module.run(harness.Options(only_cases="nowhere", size="tiny"))
