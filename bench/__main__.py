@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -74,7 +73,8 @@ def main(argv: list[str] | None = None) -> None:
     size = "tiny" if chosen.tiny else "full"
     options = Options(chosen.threads, only, chosen.quick, size, chosen.cases, chosen.target)
     if chosen.target != "cpu":
-        run_on_gpu(chosen, options)
+        with placement.targeting(options.target):
+            run_on_gpu(chosen, options)
         return
     found: report.Report = import_module(f"bench.{chosen.name}").run(options)
     print(report.text(found))
@@ -86,7 +86,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def run_on_gpu(chosen: argparse.Namespace, options: Options) -> None:
     """One benchmark or all of them on a GPU; a suite cut short leaves what it had."""
-    os.environ[placement.VARIABLE] = options.target
     rates = gpu.rates(gpu.opened(options.target))
     print(gpu.rate_lines(rates) + "\n", flush=True)
     names = [name for name in NAMES if name not in gpu.OF_THE_CPU]

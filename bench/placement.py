@@ -7,7 +7,8 @@ asks of it is here, so that a question is written once for both.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,20 @@ VARIABLE = "BENCH_TARGET"
 def target() -> str:
     """ "cpu", or "cuda" or "cuda:1" for a GPU."""
     return os.environ.get(VARIABLE, "cpu")
+
+
+@contextmanager
+def targeting(name: str) -> Iterator[None]:
+    """For a while the target is `name`, here and for workers started meanwhile."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
 
 
 def on_gpu() -> bool:

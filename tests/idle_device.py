@@ -80,7 +80,7 @@ def idle_device(library: bool) -> Iterator[IdleDevice]:
     with (
         mock.patch.object(devices, "device_of", return_value=device),
         mock.patch.object(devices, "library_of", return_value=None),
-        mock.patch.dict("os.environ", {placement.VARIABLE: "cuda"}),
+        placement.targeting("cuda"),
     ):
         yield device
 

@@ -21,6 +21,7 @@ def test_without_a_gpu_nothing_is_measured():
         pytest.skip("this machine has a driver")
     with pytest.raises(SystemExit, match="nothing was measured: no NVIDIA driver found"):
         command.main(["--target", "cuda"])
+    assert not placement.on_gpu(), "what runs next is for the CPU, as before"
 
 
 def test_benchmarks_of_processes_stay_on_the_cpu(capsys):
@@ -74,7 +75,6 @@ def test_shares_of_the_rates_are_printed(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(gpu, "opened", lambda target: None)
     rates = {"device": "a GPU", "capability": "9.0", "copy_bandwidth": 4e12, "product_rate": "no"}
     monkeypatch.setattr(gpu, "rates", lambda device: rates)
-    monkeypatch.setenv(placement.VARIABLE, "cpu")
     path = tmp_path / "run.json"
     command.main(["rows", "--target", "cuda", "--json", str(path)])
     printed = capsys.readouterr().out
@@ -82,6 +82,7 @@ def test_shares_of_the_rates_are_printed(monkeypatch, tmp_path, capsys):
     written = json.loads(path.read_text())
     assert written["copy_bandwidth"] == 4e12
     assert written["benchmarks"][0]["target"] == "cuda"
+    assert not placement.on_gpu()
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch):

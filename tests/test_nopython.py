@@ -280,7 +280,8 @@ def test_the_address_is_a_c_function(slope):
 
 
 def test_the_address_reports_failures_by_a_code():
-    f = c_function(made(lambda x, i: x[i], np.arange(5.0), 2))
+    picks = made(lambda x, i: x[i], np.arange(5.0), 2)  # the address is good while it lives
+    f = c_function(picks)
     x, i, out = np.arange(5.0), np.array(9), np.zeros(())
     assert f(pointers([x, i]), pointers([out])) == 1
     i[...] = 3
