@@ -15,6 +15,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from graphdl.kernels.cpu import external
+from graphdl.kernels.cpu.ahead import with_prefetches
 
 _lock = threading.RLock()
 _library_number = count()
@@ -67,7 +68,9 @@ def optimised(text: str) -> Any:
         options.slp_vectorization = True
         builder = llvm.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
-        return module
+        made = str(module)
+        ahead = with_prefetches(made)
+        return module if ahead is made else llvm.parse_assembly(ahead)
 
 
 def object_code(text: str) -> bytes:
