@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from msgspec.structs import replace
 
+from graphdl.kernels import integer_division
 from graphdl.kernels.scalar import ResultRule, Scalar, same
 
 if TYPE_CHECKING:
@@ -78,43 +79,20 @@ def reciprocal(x: Value) -> Value:
     return own.select(x, (x == 0).select(x.literal(zero), 0))
 
 
-def safe_divisor(x: Value, y: Value) -> Value:
-    """y, or 1 where x / y is undefined: by 0, and the smallest integer by -1."""
-    undefined = y == 0
-    if x.is_signed:
-        undefined = undefined | ((x == smallest(x)) & (y == -1))
-    return undefined.select(1, y)
-
-
-def differ_in_sign(x: Value, y: Value) -> Value:
-    return (x ^ y) < 0
-
-
 def floor_divide(x: Value, y: Value) -> Value:
-    if x.is_float:
-        return float_divmod(x, y, exact_rest(x, y))[0]
-    divisor = safe_divisor(x, y)
-    quotient = x.quotient(divisor)
-    if x.is_signed:
-        below = (x != quotient * divisor) & differ_in_sign(x, divisor)
-        quotient = below.select(quotient - 1, quotient)
-    return (y == 0).select(0, quotient)
+    if not x.is_float:
+        return integer_division.floor_divide(x, y)
+    return float_divmod(x, y, exact_rest(x, y))[0]
 
 
 def remainder(x: Value, y: Value) -> Value:
-    if x.is_float:
-        return float_divmod(x, y, exact_rest(x, y))[1]
-    divisor = safe_divisor(x, y)
-    rest = x.rest(divisor)
-    if x.is_signed:
-        rest = ((rest != 0) & differ_in_sign(rest, divisor)).select(rest + divisor, rest)
-    return (y == 0).select(0, rest)
+    if not x.is_float:
+        return integer_division.remainder(x, y)
+    return float_divmod(x, y, exact_rest(x, y))[1]
 
 
 def fmod(x: Value, y: Value) -> Value:
-    if x.is_float:
-        return exact_rest(x, y)
-    return (y == 0).select(0, x.rest(safe_divisor(x, y)))
+    return exact_rest(x, y) if x.is_float else integer_division.fmod(x, y)
 
 
 def exact_rest(x: Value, y: Value) -> Value:

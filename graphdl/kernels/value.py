@@ -10,7 +10,7 @@ says; `fma` is always fused.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 from llvmlite import ir
@@ -37,6 +37,8 @@ class Value:
 
     __slots__ = ("builder", "dtype", "handle")
     __hash__ = None  # type: ignore[assignment]  # `==` emits an instruction
+    #: Whether dividing integers by the instruction is about as fast as dividing floats, in a loop.
+    divides_integers: ClassVar[bool] = False
 
     def __init__(self, builder: ir.IRBuilder, handle: ir.Value, dtype: str) -> None:
         self.builder = builder

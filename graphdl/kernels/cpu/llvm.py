@@ -17,6 +17,13 @@ import llvmlite.binding as llvm
 from graphdl.kernels.cpu import external
 from graphdl.kernels.cpu.ahead import with_prefetches
 
+#: Processors whose gathers microcode slows down against Gather Data Sampling, an attack on their
+#: results (Intel-SA-00828): elements loaded one by one are faster there.
+_SLOW_GATHERS = frozenset(
+    "skylake skylake-avx512 cascadelake cooperlake cannonlake icelake-client icelake-server "
+    "tigerlake rocketlake".split()
+)
+
 _lock = threading.RLock()
 _library_number = count()
 _loaded: list[Any] = []  # what is loaded stays loaded: addresses are handed out for good
@@ -34,7 +41,10 @@ def host() -> tuple[str, str, str]:
     text = features.flatten()
     if features.get("avx512f"):
         text += ",-prefer-256-bit"
-    return llvm.get_process_triple(), llvm.get_host_cpu_name(), text
+    name = llvm.get_host_cpu_name()
+    if name in _SLOW_GATHERS:
+        text += ",+prefer-no-gather"
+    return llvm.get_process_triple(), name, text
 
 
 @cache

@@ -41,6 +41,7 @@ class DeviceValue(Value):
 
     __slots__ = ()
     __hash__ = None
+    divides_integers = True  # a few dozen instructions, as of floats; float64 is slow on most
 
     def _new(self, handle: ir.Value, dtype: str | None = None) -> Value:
         return DeviceValue(self.builder, handle, dtype or self.dtype)
