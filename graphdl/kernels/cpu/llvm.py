@@ -19,10 +19,10 @@ from graphdl.kernels.cpu.ahead import with_prefetches
 
 #: Processors whose gathers microcode slows down against Gather Data Sampling, an attack on their
 #: results (Intel-SA-00828): elements loaded one by one are faster there.
-_SLOW_GATHERS = frozenset(
-    "skylake skylake-avx512 cascadelake cooperlake cannonlake icelake-client icelake-server "
-    "tigerlake rocketlake".split()
-)
+_SLOW_GATHERS = (
+    "skylake", "skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake-client",
+    "icelake-server", "tigerlake", "rocketlake",
+)  # fmt: skip
 
 _lock = threading.RLock()
 _library_number = count()
