@@ -15,6 +15,7 @@ import graphdl as gd
 from graphdl import shell
 from graphdl.compiler import fuse, pipeline, record
 from graphdl.compiler.fuse import borders
+from graphdl.compiler.origins import origins
 from graphdl.explain import __main__ as command
 from graphdl.explain import steps
 
@@ -119,7 +120,7 @@ def test_borders_are_those_of_the_kernels_that_run() -> None:
             for i, group in enumerate(groups)
             for node in group.members
             for operand in node.inputs
-            for origin in fuse.origins(operand)
+            for origin in origins(operand)
             if number.get(origin, i) != i
         }
         assert {(border.before, border.after) for border in found} == flows

@@ -11,6 +11,7 @@ import pytest
 
 import graphdl as gd
 from graphdl.compiler import fuse, pipeline
+from graphdl.compiler.origins import origins
 from graphdl.kernels.cpu import native
 from graphdl.numpy_functions import gelu
 from tests.programs import check_compiled, program_of
@@ -150,7 +151,7 @@ def test_every_node_has_one_group():
     for group in groups:
         for node in group.members:
             for operand in node.inputs:
-                for origin in fuse.origins(operand):
+                for origin in origins(operand):
                     if origin in set(members) - set(group.members):
                         assert origin in computed, "a group reads what is not there yet"
                         assert origin in kept

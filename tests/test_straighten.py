@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import graphdl as gd
-from graphdl.compiler.fuse import STRAIGHTENED, borders, is_apart
+from graphdl.compiler.fuse import STRAIGHTENED, borders
+from graphdl.compiler.origins import is_apart
 from graphdl.compiler.straighten import straighten
 from tests.helpers import trace
 from tests.programs import check_compiled

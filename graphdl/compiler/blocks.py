@@ -31,8 +31,8 @@ from msgspec import Struct, field
 
 from graphdl.compiler.constants import constant, repeated
 from graphdl.compiler.contract import roles, transposed
-from graphdl.compiler.fuse import is_generator
 from graphdl.compiler.loop_results import result
+from graphdl.compiler.origins import is_generator
 from graphdl.graph import Graph, Node, users
 from graphdl.ops import contraction, control, movement, pointwise, reduction
 from graphdl.ops.op import node_of

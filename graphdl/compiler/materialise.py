@@ -6,7 +6,7 @@ output of the graph is computed by a kernel and by no other output.
 
 from __future__ import annotations
 
-from graphdl.compiler.fuse import is_scalar, spoils
+from graphdl.compiler.origins import is_scalar, spoils
 from graphdl.compiler.view import is_movement, view_of
 from graphdl.graph import Graph, Node, rebuild
 from graphdl.ops import control, movement

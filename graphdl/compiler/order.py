@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphdl import machine
-from graphdl.compiler.fuse import Group, awaited, origins, stored
+from graphdl.compiler.fuse import Group, stored
+from graphdl.compiler.origins import awaited, origins
 from graphdl.graph import Graph, Node
 
 

@@ -7,7 +7,7 @@ one number it is computed in its place, and only the border is written besides.
 from __future__ import annotations
 
 from graphdl.compiler.constants import repeated
-from graphdl.compiler.fuse import is_number
+from graphdl.compiler.origins import is_number
 from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node, rebuild, users
 from graphdl.ops import movement

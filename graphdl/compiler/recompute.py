@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from graphdl import machine
 from graphdl.compiler.costs import work
-from graphdl.compiler.fuse import CHECKS, is_apart, is_generator, origins
+from graphdl.compiler.origins import CHECKS, is_apart, is_generator, origins
 from graphdl.compiler.rematerialise import Repetition, Schedule, again
 from graphdl.compiler.rows import ROOTS
 from graphdl.graph import Graph, Node

@@ -19,16 +19,9 @@ from msgspec import Struct
 
 from graphdl import machine
 from graphdl.compiler.costs import work
-from graphdl.compiler.fuse import (
-    CHECKS,
-    Group,
-    fuse,
-    is_generator,
-    is_scalar,
-    origins,
-    stored,
-)
+from graphdl.compiler.fuse import Group, fuse, stored
 from graphdl.compiler.order import ordered
+from graphdl.compiler.origins import CHECKS, is_generator, is_scalar, origins
 from graphdl.compiler.rows import ROOTS
 from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from graphdl.compiler.constants import repeated
 from graphdl.compiler.costs import cost_of
-from graphdl.compiler.fuse import CHECKS
+from graphdl.compiler.origins import CHECKS
 from graphdl.compiler.rewrite import credit
 from graphdl.compiler.small_axes import COMBINED, is_pointwise
 from graphdl.compiler.view import is_result, view_of

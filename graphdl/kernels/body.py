@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.compiler.fuse import is_number
 from graphdl.compiler.materialise import copy
+from graphdl.compiler.origins import is_number
 from graphdl.compiler.view import is_movement
 from graphdl.errors import GraphError
 from graphdl.graph import Node

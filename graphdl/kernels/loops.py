@@ -14,19 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from graphdl.compiler.costs import cost_of
-from graphdl.compiler.fuse import (
-    ALL,
-    COLUMN,
-    ROW,
-    STRIP,
-    Axes,
-    Group,
-    changed_view,
-    counts,
-    is_generator,
-    is_scalar,
-    through,
-)
+from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group
+from graphdl.compiler.origins import Axes, changed_view, counts, is_generator, is_scalar, through
 from graphdl.compiler.view import view_of
 from graphdl.errors import GraphError
 from graphdl.graph import Node

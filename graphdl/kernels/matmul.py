@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from graphdl import machine
 from graphdl.compiler.contract import roles
 from graphdl.compiler.costs import work
-from graphdl.compiler.fuse import Group, is_scalar, through
+from graphdl.compiler.fuse import Group
+from graphdl.compiler.origins import is_scalar, through
 from graphdl.compiler.rows import ROOTS, Strides, along, is_depthwise, walk
 from graphdl.compiler.view import View, view_of
 from graphdl.graph import Node

@@ -20,7 +20,8 @@ from contextlib import contextmanager
 import numpy as np
 from msgspec import Struct, field
 
-from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, counts, is_scalar, through
+from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP
+from graphdl.compiler.origins import counts, is_scalar, through
 from graphdl.compiler.view import is_movement, view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import (

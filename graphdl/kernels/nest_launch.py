@@ -9,7 +9,8 @@ import numpy as np
 
 from graphdl import machine
 from graphdl.compiler.costs import cost_of, work
-from graphdl.compiler.fuse import ALL, COLUMN, ROW, Group, origins
+from graphdl.compiler.fuse import ALL, COLUMN, ROW, Group
+from graphdl.compiler.origins import origins
 from graphdl.compiler.view import view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import COMBINE, SUFFIX, identity

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from graphdl.compiler.fuse import overwritten
+from graphdl.compiler.origins import overwritten
 from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX
 from graphdl.kernels.copying import copy_launch, place_of

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphdl.compiler.fuse import ALL, COLUMN, ROW, counts
+from graphdl.compiler.fuse import ALL, COLUMN, ROW
+from graphdl.compiler.origins import counts
 from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX, identity
 from graphdl.kernels.loops import Access, Loops

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from graphdl.compiler.fuse import overwritten
+from graphdl.compiler.origins import overwritten
 from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX
 from graphdl.kernels.copying import place_of

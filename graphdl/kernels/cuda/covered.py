@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphdl.compiler.fuse import is_generator
+from graphdl.compiler.origins import is_generator
 from graphdl.compiler.rows import ROOTS
 from graphdl.compiler.view import is_movement, is_result
 from graphdl.errors import UnsupportedError

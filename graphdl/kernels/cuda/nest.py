@@ -24,7 +24,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from graphdl.compiler.costs import cost_of
-from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group, counts
+from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group
+from graphdl.compiler.origins import counts
 from graphdl.graph import Node
 from graphdl.kernels.body import COMBINE, SUFFIX, constant_of
 from graphdl.kernels.cuda import teams
