@@ -11,7 +11,7 @@ import optree
 import pytest
 
 import graphdl as gd
-from graphdl.compiler import blocks
+from graphdl.compiler import regions
 from graphdl.compiler.pipeline import DEVICE_PASSES, optimise
 from graphdl.graph import Graph, Node
 from graphdl.kernels.cpu import pool
@@ -24,9 +24,9 @@ Function = Callable[..., Any]
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products of a few thousand numbers count as large."""
-    monkeypatch.setattr(blocks, "LARGE", 8 << 10)
-    monkeypatch.setattr(blocks, "BLOCK", 2 << 10)
-    monkeypatch.setattr(blocks, "ROWS", 4)
+    monkeypatch.setattr(regions, "LARGE", 8 << 10)
+    monkeypatch.setattr(regions, "BLOCK", 2 << 10)
+    monkeypatch.setattr(regions, "ROWS", 4)
 
 
 def normal(*shape: int, dtype: Any = F32) -> Any:
