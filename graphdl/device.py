@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from graphdl.api import Compiled
 from graphdl.compiler import pipeline
-from graphdl.compiler.fuse import Group
+from graphdl.compiling import Target
 from graphdl.errors import ArgumentError, DeviceError, UnsupportedError
 from graphdl.executable import Executable
 from graphdl.explain.parts import Explanation
@@ -31,7 +31,7 @@ from graphdl.kernels.cuda.cublaslt import PRODUCT_STEPS, library_of
 from graphdl.kernels.cuda.device import INSTALL, Device, device_of
 from graphdl.kernels.cuda.launch import DeviceLaunch
 from graphdl.kernels.cuda.run import Runner
-from graphdl.kernels.program import Launch, Program
+from graphdl.kernels.program import Launch
 from graphdl.profile import events
 from graphdl.profile.report import Report
 from graphdl.trees import flatten, leaves_of, unflatten
@@ -151,12 +151,9 @@ class DeviceExecutable(Executable):
         self._from_host: set[int] = set()
         super().__init__(graph, weak, args, donated, memory_budget=memory_budget)
 
-    def _emitted(self, graph: Graph, groups: Sequence[Group]) -> Program:
-        library = self.device.products
-        return emit.emit(graph, groups, library=library, precision=self._precision)
-
-    def _optimised(self) -> list[tuple[str, Graph]]:
-        return pipeline.optimise(self.graph, pipeline.DEVICE_PASSES)
+    def _target(self) -> Target:
+        made = partial(emit.emit, library=self.device.products, precision=self._precision)
+        return Target(pipeline.DEVICE_PASSES, made)
 
     def _start(self) -> Sequence[int | None]:
         steps = {**CONTROL_STEPS, **PRODUCT_STEPS}

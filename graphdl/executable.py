@@ -16,8 +16,6 @@ from msgspec import Struct
 
 from graphdl import visualize
 from graphdl.collecting import uncollected
-from graphdl.compiler import fuse, pipeline
-from graphdl.compiler.guards import guarded, settled
 from graphdl.errors import (
     GraphError,
     GraphIndexError,
@@ -26,7 +24,7 @@ from graphdl.errors import (
     UnsupportedError,
 )
 from graphdl.graph import Graph, Node
-from graphdl.kernels import budget, emit, memory
+from graphdl.kernels import memory
 from graphdl.kernels.callbacks import CALLBACKS, calls_python
 from graphdl.kernels.cpu import build, entry, plan
 from graphdl.kernels.cpu.native import Kernel
@@ -48,6 +46,8 @@ from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType, kind_of
 
 if TYPE_CHECKING:
+    from graphdl.compiler.fuse import Group
+    from graphdl.compiling import Made, Target
     from graphdl.explain import Explanation
     from graphdl.kernels.cpu.image import Image, LoadedImage
     from graphdl.native.signature import Signature
@@ -72,23 +72,6 @@ class KernelInfo(Struct, frozen=True):
     flops: int
     iterations: int
     parallel: bool
-
-
-class _Made(Struct, frozen=True, eq=False):
-    """What becomes of a graph: the graph after each pass, groups, the program and its memory.
-
-    unguarded: the last graph without what `checks` watch.
-    """
-
-    passes: list[tuple[str, Graph]]
-    unguarded: Graph
-    groups: Sequence[fuse.Group]
-    program: Program
-    memory: Memory
-
-
-#: What an executable does to the graph after the passes, where it is asked for.
-_LATER = ("rematerialise", "guards")
 
 
 class Executable:
@@ -140,30 +123,21 @@ class Executable:
         self._tree = _nested(args, iter(self._leaves), is_result=False)
         self._debug(_debug_level())
 
-    def _optimised(self) -> list[tuple[str, Graph]]:
-        """The graph after each pass, for the target."""
-        return pipeline.optimise(self.graph)
+    def _target(self) -> Target:
+        """What the program is made for.
 
-    def _emitted(self, graph: Graph, groups: Sequence[fuse.Group]) -> Program:
-        """The program of the groups, for the target."""
-        return emit.emit(graph, groups)
+        A program that the cache holds needs none of the compiler: its 50 modules would be a
+        fifteenth of the time from the start of a process to the first result.
+        """
+        from graphdl.compiling import CPU
+
+        return CPU
 
     @cached_property
-    def _made(self) -> _Made:
+    def _made(self) -> Made:
         """The passes, and what the last graph becomes."""
-        start = perf_counter()
-        passes = self._optimised()
-        if self._memory_budget is not None:
-            passes += self._kept_within(passes[-1][1], self._memory_budget)
-        unguarded = settled(passes[-1][1]) if self._checks else self.graph
-        if "nan" in self._checks:
-            passes.append(("guards", guarded(unguarded)))
-        last = passes[-1][1]
-        groups = fuse.fuse(last)
-        fused = perf_counter()
-        program = self._emitted(last, groups)
-        made = _Made(passes, unguarded, groups, program, memory.plan(program, self._donated))
-        self.seconds |= {"passes": fused - start, "emit": perf_counter() - fused}
+        made = self._target().made(self.graph, self._donated, self._checks, self._memory_budget)
+        self.seconds |= made.seconds
         return made
 
     @property
@@ -186,22 +160,12 @@ class Executable:
         return self._made.program
 
     @property
-    def _groups(self) -> Sequence[fuse.Group]:
+    def _groups(self) -> Sequence[Group]:
         return self._made.groups
 
     @property
     def _unguarded(self) -> Graph:
         return self._made.unguarded
-
-    def _kept_within(self, before: Graph, memory_budget: int) -> list[tuple[str, Graph]]:
-        """A graph that computes values twice, where the program would take more bytes than that."""
-
-        def size_of(graph: Graph) -> int:
-            program = self._emitted(graph, fuse.fuse(graph))
-            return memory.plan(program, self._donated).peak_bytes
-
-        after = budget.within(before, memory_budget, size_of)
-        return [("rematerialise", after)] if after is not before else []
 
     def _start(self) -> Sequence[int | None]:
         """Make the program something that runs; which argument each result is written over."""
@@ -678,8 +642,8 @@ class Executable:
         """
         from graphdl.explain import explained  # what is rarely used: 5 ms of start-up
 
-        later = [step for step in self.passes if step[0] in _LATER]
-        return explained(self.graph, self._program, self.memory, self.seconds, later)
+        made = self._made
+        return explained(self.graph, made.program, made.memory, self.seconds, made.later)
 
     def visualize(self, path: str | Path, **options: Any) -> Path:
         """Draw what runs: the graph after the passes, with a box around what runs as one kernel.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -169,6 +171,21 @@ def plans(folder: Any) -> list[Any]:
 
 def f(x: Any) -> Any:
     return np.tanh(x) * 2.0
+
+
+def test_another_process_imports_no_compiler(folder: Any) -> None:
+    program = """
+import sys, numpy as np, graphdl as gd
+print(gd.compile(gd.grad(lambda x: np.sum(x * x)))(np.arange(3.0)).tolist())
+print([name in sys.modules for name in ("numba", "graphdl.compiling", "graphdl.compiler.pipeline")])
+"""
+    found = [
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+        for _ in range(2)
+    ]
+    results, imported = zip(*(one.stdout.splitlines() for one in found), strict=True)
+    assert set(results) == {"[0.0, 2.0, 4.0]"}
+    assert imported == ("[True, True, True]", "[False, False, False]")
 
 
 def test_damage_costs_time_only(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from graphdl.kernels.cpu import external
-from graphdl.kernels.cpu.ahead import with_prefetches
 
 #: Processors whose gathers microcode slows down against Gather Data Sampling, an attack on their
 #: results (Intel-SA-00828): elements loaded one by one are faster there.
@@ -67,6 +66,8 @@ def _machine() -> Any:
 
 def optimised(text: str) -> Any:
     """The module that the LLVM IR `text` is, verified, optimised for this processor."""
+    from graphdl.kernels.cpu.ahead import with_prefetches  # where nothing is cached: 1 ms
+
     with _lock:
         machine = _machine()
         module = llvm.parse_assembly(text)
