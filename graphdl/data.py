@@ -1,5 +1,7 @@
 """Feeding a training loop: shuffled batches, and a small real data set."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
