@@ -32,11 +32,21 @@ COST: dict[str, float] = {
 #: The same of a function of the user's, of which nothing is known.
 USER_COST = 2.0
 
+#: That of any other op: additions, comparisons, choices.
+_PLAIN = 0.15
+
 
 def cost_of(node: Node) -> float:
     """Nanoseconds that one element of the node takes; the same on every machine."""
-    cost = USER_COST if node.op.symbol else COST.get(node.op.name, 0.15)
+    cost = USER_COST if node.op.symbol else COST.get(node.op.name, _PLAIN)
     return cost * (2.0 if node.dtype.itemsize == 8 else 1.0)
+
+
+def is_cheap(node: Node) -> bool:
+    """Whether a pointwise op is an operation or two of the processor: less than writing its result
+    and reading it again. The same on every machine.
+    """
+    return not node.op.symbol and COST.get(node.op.name, _PLAIN) <= _PLAIN
 
 
 def work(nodes: Iterable[Node]) -> float:

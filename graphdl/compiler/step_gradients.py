@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from graphdl.compiler.close import closed
+from graphdl.compiler.costs import is_cheap
+from graphdl.compiler.cut import smallest_cut
+from graphdl.compiler.fuse import CHECKS
+from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node, Source, topological
 from graphdl.ops import movement
 from graphdl.ops.op import node_of
@@ -98,6 +102,8 @@ def step_back(
     )
     part = dict(zip(sought, found, strict=True))
     saved = residuals([value.node for value in found], {seed.node for seed in seeds})
+    there = {*inputs[:consts], *inputs[consts + carries :]}
+    saved = fewest(saved, there, is_budgeted=trace.memory_budget is not None)
     new = {value: new_placeholder(value.type, trace).node for value in saved}
     fixed = [i for i in sought if i < consts]
     rows = [i for i in sought if i >= consts + carries]
@@ -133,6 +139,35 @@ def residuals(results: Sequence[Node], seeds: set[Node]) -> list[Node]:
         if node not in dependent and not _is_free(node):
             found.setdefault(node)
     return list(found)
+
+
+def fewest(saved: Sequence[Node], there: set[Node], *, is_budgeted: bool) -> list[Node]:
+    """Values of the fewest bytes from which the saved ones are computed again, cheaply.
+
+    `there`: values that every step back can read anyway. Under a budget of memory, what elementary
+    functions give is computed again as well.
+    """
+    free = _free(saved)
+
+    def cost(node: Node) -> int:
+        return 0 if node in there or node in free else node.type.nbytes
+
+    def may(node: Node) -> bool:
+        if is_movement(node):
+            return node.op is not movement.after
+        is_plain = node.op.family == "pointwise" and node.op not in CHECKS
+        return is_plain and (is_cheap(node) or (is_budgeted and not node.op.symbol))
+
+    return [node for node in smallest_cut(saved, cost, may) if node not in free]
+
+
+def _free(values: Iterable[Node]) -> set[Node]:
+    """The nodes behind these values that are made of constants alone."""
+    found: set[Node] = set()
+    for node in topological(values):
+        if node.op.family == "constant" or (node.inputs and found.issuperset(node.inputs)):
+            found.add(node)
+    return found
 
 
 def _is_free(node: Node) -> bool:
