@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from graphdl.graph import Node
 
@@ -96,7 +97,7 @@ class _Flow:
     def run(self) -> None:
         """Send along one shortest way after another what fits, until none is left."""
         while (way := self._way()) is not None:
-            ends = list(zip(way, way[1:], strict=False))
+            ends = list(pairwise(way))
             most = min(self._room(a, b) for a, b in ends)
             for a, b in ends:
                 self._send(a, b, most)
