@@ -9,7 +9,7 @@ from msgspec import Struct
 from graphdl.compiler.close import closed
 from graphdl.compiler.costs import is_cheap
 from graphdl.compiler.cut import smallest_cut
-from graphdl.compiler.fuse import CHECKS
+from graphdl.compiler.origins import CHECKS
 from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node, Source, topological
 from graphdl.ops import movement
