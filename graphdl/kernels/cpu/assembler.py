@@ -250,9 +250,12 @@ class Function:
         self.line(f"store {type_} {_name(value)}, ptr {self._pointer(address)}")
 
     def load_shared(self, address: Value) -> Value:
-        """Read what another thread may write: it sees all that thread wrote before."""
+        """Read what another thread may write: it sees all that thread wrote before.
+
+        Of such reads and of the exchanges and additions below there is one order for all threads.
+        """
         pointer = self._pointer(address)
-        return Value(self, self.emit(f"load atomic i64, ptr {pointer} acquire, align 8"))
+        return Value(self, self.emit(f"load atomic i64, ptr {pointer} seq_cst, align 8"))
 
     def store_shared(self, address: Value, value: Value | int) -> None:
         pointer = self._pointer(address)
@@ -267,6 +270,12 @@ class Function:
         """Write atomically; the value before."""
         pointer = self._pointer(address)
         return Value(self, self.emit(f"atomicrmw xchg ptr {pointer}, i64 {_name(value)} seq_cst"))
+
+    def compare_exchange(self, address: Value, expected: Value | int, value: Value | int) -> Value:
+        """Write atomically if what is there is as expected; the value before."""
+        words = f"i64 {_name(expected)}, i64 {_name(value)}"
+        pair = self.emit(f"cmpxchg ptr {self._pointer(address)}, {words} seq_cst seq_cst")
+        return Value(self, self.emit(f"extractvalue {{ i64, i1 }} {pair}, 0"))
 
     def pause(self) -> None:
         """Tell the processor that this is a loop that waits."""

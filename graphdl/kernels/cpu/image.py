@@ -24,7 +24,6 @@ from graphdl.kernels.cpu import (
     control_code,
     cores,
     entry_code,
-    pool,
     tape,
 )
 from graphdl.kernels.cpu.build import Native, constant_array, uses_blas
@@ -318,11 +317,7 @@ class LoadedImage(Struct, frozen=True, eq=False):
 
 
 def load(image: Image) -> LoadedImage:
-    """The image with the addresses of this process.
-
-    It shares its launches among the threads of the pool where that may be asked from any thread, as
-    TBB may; Numba's other pool ends the process when two threads ask at once.
-    """
+    """The image with the addresses of this process."""
     words = np.array(image.words, np.int64)
     for at, symbol in image.symbols:
         words[at] += _address_of(image, symbol)
@@ -352,7 +347,7 @@ def load(image: Image) -> LoadedImage:
         "status_count": len(status),
         "stacks": stacks.ctypes.data,
         "stack_count": len(stacks),
-        "run": _runner(),
+        "run": tape.native_functions()["run"],
         "enter": entry_code.functions()["enter_blas"] if holds else 0,
         "leave": entry_code.functions()["leave_blas"] if holds else 0,
         "blas": limit.ctypes.data,
@@ -360,11 +355,6 @@ def load(image: Image) -> LoadedImage:
     }
     described = np.array([values[name] for name in call_code.IMAGE], np.int64)
     return LoadedImage(image, described, (words, own, status, stacks, slots, limit))
-
-
-def _runner() -> int:
-    functions = tape.native_functions()
-    return functions["run" if pool.backend() == "tbb" else "run_serial"]
 
 
 def _address_of(image: Image, symbol: Symbol) -> int:
@@ -378,7 +368,7 @@ def _address_of(image: Image, symbol: Symbol) -> int:
         return blas.library().addresses[symbol.name]
     if symbol.kind == "constant":
         return int(image.constants[int(symbol.name)].ctypes.data)
-    return _runner() if symbol.name == "run" else tape.native_functions()[symbol.name]
+    return tape.native_functions()[symbol.name]
 
 
 __all__ = ["Check", "Image", "LoadedImage", "Symbol", "image_of", "load"]

@@ -1,45 +1,39 @@
-"""One thread pool: TBB, through the extension module that Numba ships, without importing Numba.
+"""The pool: threads that share launches, started once a process, asleep while there is nothing to do.
 
-`numba/np/ufunc/tbbpool*.so` hands out the address of
+They run a native function that never returns (`graphdl.kernels.cpu.team`). Python starts them, since
+it can on every system; they never hold its lock, and do not keep a process alive.
 
-    void parallel_for(void *fn, char **args, size_t *dims, size_t *steps, void *data,
-                      size_t inner_ndim, size_t array_count, int num_threads)
-
-which calls fn(args, dims, steps, data) for parts of range(dims[0]); args[j] is then
-base + steps[j] * (begin of the part) and dims[0] its length. With one array of base 0 and step 1,
-args[0] is the begin itself. Where TBB is missing Numba's `workqueue` module has the same function,
-and where that is missing too, or threads are not wanted, everything runs on the calling thread.
-
-Native code reads the words THREADS ... FORKS at `state_address()`: the number of threads, the
-address of `parallel_for`, the address of a C function that gives the processor away for a moment,
-and how many forks led from the process that loaded this module to this one. The number of threads
-is 1 until `start()`, and 1 again where the pool cannot be used, such as in a process forked from a
-thread other than the one that started it.
+Native code reads the words THREADS, TEAM and FORKS at `state_address()`: the number of threads that
+a program may use, the address of the team, and how many forks led from the process that loaded this
+module to this one. The number of threads is 1 until `start()`, and where no thread can be started.
 """
 
 from __future__ import annotations
 
+import _thread
 import ctypes
-import glob
 import os
-import sys
 import threading
-from collections.abc import Iterator
-from importlib.machinery import ExtensionFileLoader
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from itertools import chain
-from types import ModuleType
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from graphdl.kernels.cpu import assembler, team
 
 #: Words of the state.
-THREADS, PARALLEL_FOR, YIELD, FORKS = range(4)
+THREADS, TEAM, FORKS = range(3)
 
-_state = np.array([1, 0, 0, 0], np.int64)
+#: Bytes of a thread's stack: more than any kernel takes (`product.PANELS_BYTES`, `SUMS_BYTES`,
+#: `STRIPS_BYTES`), whatever the system's default is.
+_STACK = 4 << 20
+
+_state = np.array([1, 0, 0], np.int64)
 _lock = threading.Lock()
-_module: ModuleType | None = None
+_workers = 0
 _wanted: int | None = None  # by set_num_threads
-_tried = False
 
 
 def usable_cores() -> int:
@@ -84,156 +78,105 @@ def num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Let programs use `n` threads, the calling one included. Results do not depend on it.
-
-    More threads than the pool was started with (all usable cores, GRAPHDL_NUM_THREADS or
-    NUMBA_NUM_THREADS, whichever is the largest) are never used at once.
-    """
+    """Let programs use `n` threads, the calling one included. Results do not depend on it."""
     global _wanted
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
         raise TypeError(f"the number of threads must be an int, not {type(n).__name__}")
     if n < 1:
         raise ValueError(f"the number of threads must be at least 1, not {n}")
     _wanted = int(n)
-    if _state[PARALLEL_FOR]:
-        _state[THREADS] = _wanted
+    if _state[TEAM]:
+        with _lock:
+            _use(_wanted)
 
 
 def backend() -> str:
-    """What runs the parts: 'tbb', 'workqueue', or 'serial' (also before `start`)."""
-    if _module is None or not _state[PARALLEL_FOR]:
-        return "serial"
-    return "tbb" if _module.__name__.endswith("tbbpool") else "workqueue"
+    """What runs the parts: 'threads', or 'serial' where there is but one, and before `start`."""
+    return "threads" if _workers else "serial"
 
 
 def state_address() -> int:
-    """The address of int64[4], the words that native code reads."""
+    """The address of int64[3], the words that native code reads."""
     return int(_state.ctypes.data)
 
 
 def start() -> None:
     """Start the threads, once a process; the first program that can use them does."""
-    global _module, _tried
-    with _lock:
-        if _tried:
-            return
-        threads = num_threads()
-        _module = _load()
-        _tried = True
-        if _module is None:
-            return
-        _launch(_module)
-        _state[YIELD] = _yield_address()
-        _state[PARALLEL_FOR] = _module.parallel_for
-        _state[THREADS] = threads
-
-
-def _launch(module: ModuleType) -> None:
-    # The first launch in a process sizes the pool for good, for Numba's own loops too.
-    asked = os.environ.get("NUMBA_NUM_THREADS", "")
-    size = max(usable_cores(), num_threads(), int(asked) if asked.isdigit() else 1)
-    ctypes.CFUNCTYPE(None, ctypes.c_int)(module.launch_threads)(size)
-    _launched_by.append(threading.get_ident())
-
-
-_launched_by: list[int] = []
-
-
-def _load() -> ModuleType | None:
-    origin = getattr(find_spec("numba"), "origin", None)  # finds the package, does not run it
-    if not origin:
-        return None
-    folder = os.path.join(os.path.dirname(origin), "np", "ufunc")
-    if _preload_tbb():
-        module = _extension("numba.np.ufunc.tbbpool", folder)
-        if module is not None:
-            return module
-    return _extension("numba.np.ufunc.workqueue", folder)
-
-
-def _extension(name: str, folder: str) -> ModuleType | None:
-    """The extension module of that name, without its package.
-
-    It carries its real name, so that a later `import numba` finds the same loaded library, whose
-    threads exist already. But it does not stay in `sys.modules` as a module without a parent.
-    """
-    known = sys.modules.get(name)
-    if known is not None:
-        return known
-    stem = name.rpartition(".")[2]
-    for path in glob.glob(os.path.join(glob.escape(folder), stem + ".*")):
-        loader = ExtensionFileLoader(name, path)
-        spec = spec_from_file_location(name, path, loader=loader)
-        if spec is None:
-            continue
-        try:
-            module = module_from_spec(spec)
-            loader.exec_module(module)
-        except ImportError:
-            continue
-        finally:
-            sys.modules.pop(name, None)
-        return module
-    return None
-
-
-def _preload_tbb() -> bool:
-    """Load TBB's library, which the wheel of PyPI puts where the system's loader does not look."""
-    if sys.platform.startswith("win"):
-        name, folder = "tbb12.dll", os.path.join(sys.prefix, "Library", "bin")
-    elif sys.platform == "darwin":
-        name, folder = "libtbb.12.dylib", os.path.join(sys.prefix, "lib")
-    else:
-        name, folder = "libtbb.so.12", os.path.join(sys.prefix, "lib")
-    for path in chain((os.path.join(folder, name), name), _distributed(name)):
-        try:
-            library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-        except OSError:
-            continue
-        # Numba's module needs 2021 update 6, which calls itself 12060.
-        return int(library.TBB_runtime_interface_version()) >= 12060
-    return False
-
-
-def _distributed(name: str) -> Iterator[str]:
-    """Where the installed distribution `tbb` says that its file of that name is."""
-    from importlib.metadata import PackageNotFoundError, files  # 15 ms, rarely needed
-
-    try:
-        listed = files("tbb") or []
-    except PackageNotFoundError:
+    if _state[TEAM]:
         return
-    yield from (str(file.locate()) for file in listed if file.name == name)
+    threads = num_threads()
+    with _lock:
+        if not _state[TEAM]:
+            _state[TEAM] = _new_team()
+            _use(threads)
 
 
-def _yield_address() -> int:
+def _use(threads: int) -> None:
+    """Let programs use so many threads, as far as the system gives them."""
+    global _workers
+    threads = min(threads, team.MOST)
+    size = _thread.stack_size(_STACK)
     try:
-        if sys.platform.startswith("win"):
-            function = ctypes.CDLL("kernel32").SwitchToThread
-        else:
-            function = ctypes.CDLL(None).sched_yield
-    except (OSError, AttributeError):
-        return 0
+        while _workers < threads - 1:
+            _give_lock(int(_state[TEAM]), _workers + 1)
+            _thread.start_new_thread(_work(), (int(_state[TEAM]), _workers + 1))
+            _workers += 1
+    except RuntimeError:
+        pass  # the system gives no more
+    finally:
+        _thread.stack_size(size)
+    _state[THREADS] = min(threads, _workers + 1)
+
+
+def _new_team() -> int:
+    """The address of a team without workers. It lives as long as the process."""
+    words = np.zeros(team.SIZE + team.LINE, np.uint8)
+    _teams.append(words)
+    address = -(-int(words.ctypes.data) // team.LINE) * team.LINE
+    _write(address + team.EPOCH, team.FINISHED)
+    _write(address + team.ACQUIRE, _address(ctypes.pythonapi.PyThread_acquire_lock))
+    _write(address + team.RELEASE, _address(ctypes.pythonapi.PyThread_release_lock))
+    _give_lock(address, 0)
+    return address
+
+
+def _give_lock(address: int, participant: int) -> None:
+    """A lock for a participant to sleep on: it is taken, and who wakes it releases it."""
+    python = ctypes.pythonapi
+    lock = ctypes.CFUNCTYPE(ctypes.c_void_p)(_address(python.PyThread_allocate_lock))()
+    ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(
+        _address(python.PyThread_acquire_lock)
+    )(lock, 1)
+    _write(address + team.place(participant) + team.LOCK, lock)
+
+
+def _address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def _after_fork() -> None:
-    """In a child: threads do not survive a fork.
+def _write(address: int, value: int) -> None:
+    ctypes.c_int64.from_address(address).value = value
 
-    Numba's TBB module stops the threads before a fork and starts them anew after it, but only if
-    the forking thread is the one that launched them; otherwise TBB must not be touched again. The
-    workqueue forgets its threads, so that they are launched again.
-    """
-    global _lock
+
+_teams: list[NDArray[np.uint8]] = []
+
+
+@cache
+def _work() -> Callable[[int, int], None]:
+    """What a thread runs, as a C function: ctypes lets go of the interpreter's lock around it."""
+    address = assembler.load("graphdl_team", ["work"], team.define)["work"]
+    return ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(address)
+
+
+def _after_fork() -> None:
+    """In a child: threads do not survive a fork, and a launch may have been under way in another."""
+    global _lock, _workers
     _lock = threading.Lock()
     _state[FORKS] += 1
-    if _module is None:
-        return
-    if backend() == "workqueue":
-        _launched_by.clear()
-        _launch(_module)
-    elif threading.get_ident() not in _launched_by:
-        _state[THREADS], _state[PARALLEL_FOR] = 1, 0
+    if _state[TEAM]:
+        _workers = 0
+        _state[TEAM] = _new_team()
+        _use(num_threads())
 
 
 if hasattr(os, "register_at_fork"):

@@ -13,14 +13,11 @@ the part of its iterations [0, n) to do. Any cut of [0, n) into parts gives bitw
   (kernel, table, start, n), and its iterations are theirs in a row. So the updates of 200 small
   tensors are one launch, cut in parts that need not end where a tensor ends.
 
-TBB needs 3 to 4 us to start a parallel loop, and a little less each time would not do: a training
-step of a small network has dozens. So one parallel loop serves a whole stretch of the tape. Its
-participants take parts from queues, one queue for each participant (so that it meets the same rows
-again, in its cache) and others' queues when its own is empty; whoever ends the last part of a
-launch begins the next. It ends before a launch of no parts, which starts parallel loops of its own:
-participants that waited for it would be missing there. Nobody waits for a participant that has not
-started: a thread that comes late finds less to do, and a launch ends when its parts are done. Then
-a launch costs about 0.2 us.
+Waking a thread takes some microseconds, and a training step of a small network has dozens of
+launches. So threads come together once for a whole stretch of the tape and share its launches one
+after the other (`graphdl.kernels.cpu.team`); then a launch costs about 0.2 us. A stretch ends
+before a launch of no parts, which has stretches of its own. One tape at a time has the threads: one
+that finds them taken runs its parts on the calling thread.
 
 A profile runs the same tape by a second runner, written from the same text with a `Stopwatch` in
 it: it adds the time of each launch to a word that lies before the tape, and that of each kernel of
@@ -39,23 +36,12 @@ from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from graphdl.kernels.cpu import assembler, clock, pool
+from graphdl.kernels.cpu import team as teams
 from graphdl.kernels.cpu.assembler import Function, Module, Value
 
 #: Words of a row.
 KERNEL, TABLE, COUNT, PARTS = (8 * i for i in range(4))
 _ROW = 32
-
-#: What participants share, each word that is written on a cache line of its own (128 bytes, since
-#: processors fetch lines in pairs), then a queue for each participant.
-_TAPE, _END, _THREADS, _EPOCH, _DONE, _QUEUES = 0, 8, 16, 128, 256, 384
-_QUEUE = 128
-
-#: A participant without work looks so often, about 40 ns each, before it offers its processor to
-#: others each time it looks.
-_PATIENCE = 1000
-
-_FINISHED = -1
-
 
 class Watch:
     """What a runner does beside running: nothing."""
@@ -67,7 +53,7 @@ class Watch:
         """A launch has ended, and the next has not begun."""
 
     def joined(self, f: Function, tape: Value) -> None:
-        """The threads of a parallel loop have come back."""
+        """All parts of a stretch are done, and the calling thread goes on."""
 
     @contextmanager
     def within(self, f: Function, total: Value) -> Iterator[None]:
@@ -133,93 +119,54 @@ def _run_rows(f: Function, watch: Watch, tape: Value, start: Value, stop: Value)
         watch.ended(f, tape, i)
 
 
-def _define_share(module: Module) -> None:
-    """share(shared, queue, row): the first part of the queue in the launch of that row."""
-    with module.function("share", 3) as (f, (shared, queue, row)):
-        parts = f.load(f.load(shared + _TAPE) + row * _ROW + PARTS)
-        f.leave(queue * parts // f.load(shared + _THREADS))
+def _share(f: Function, team: Value, queue: Value, parts: Value) -> Value:
+    """The first part of a queue."""
+    return queue * parts // f.load(team + teams.THREADS)
 
 
 def _define_advance(module: Module, watch: Watch) -> None:
-    """advance(shared, row): run rows of one part; publish the next that has more, or the end."""
-    with module.function("advance", 2) as (f, (shared, first)):
-        row = f.variable(first)
+    """advance(team, row): run rows of one part; publish the next that has more, or the end."""
+    with module.function("advance", 2) as (f, (team, first)):
+        row, tape = f.variable(first), f.load(team + teams.TAPE)
         with f.forever() as loop:
-            with f.when(row.get().equals(f.load(shared + _END))):
-                f.store_shared(shared + _EPOCH, _FINISHED)
+            with f.when(row.get().equals(f.load(team + teams.END))):
+                teams.publish(f, team, finished=True)
                 f.leave()
-            launch = f.load(shared + _TAPE) + row.get() * _ROW
+            launch = tape + row.get() * _ROW
             loop.stop_when(f.load(launch + PARTS) > 1)
             _call_kernel(
                 f, f.load(launch + KERNEL), f.load(launch + TABLE), 0, f.load(launch + COUNT)
             )
-            watch.ended(f, f.load(shared + _TAPE), row.get())
+            watch.ended(f, tape, row.get())
             row.set(row.get() + 1)
-        f.store_shared(shared + _DONE, 0)
-        with f.count(0, f.load(shared + _THREADS)) as queue:
-            f.store_shared(shared + _QUEUES + queue * _QUEUE, row.get() << 32)
-        f.store_shared(shared + _EPOCH, row.get())
+        parts = f.load(tape + row.get() * _ROW + PARTS)
+        f.store_shared(team + teams.DONE, 0)
+        with f.count(0, f.load(team + teams.THREADS)) as queue:
+            size = _share(f, team, queue + 1, parts) - _share(f, team, queue, parts)
+            teams.fill(f, team, queue, row.get(), size)
+        teams.publish(f, team, finished=False)
 
 
-def _define_take(module: Module, watch: Watch) -> None:
-    """take(shared, queue): run parts from the queue until none is left; how many were run.
+def _define_run_part(module: Module, watch: Watch) -> None:
+    """run_part(team, queue, row, left): the part of a queue that was taken when so many were left.
 
-    A queue is one word: the row of the launch, and in the low half the next part to take, counted
-    from the queue's first. Whatever row the word turns out to hold when a part is taken is the row
-    that the part belongs to.
+    Whoever ends the last part of a launch begins the next launch.
     """
-    with module.function("take", 2) as (f, (shared, queue)):
-        word = shared + _QUEUES + queue * _QUEUE
-        taken = f.variable(0)
-        with f.forever():
-            seen = f.load_shared(word)
-            row = seen >> 32
-            size = f.call("share", shared, queue + 1, row) - f.call("share", shared, queue, row)
-            with f.when((seen & 0xFFFFFFFF) >= size):
-                f.leave(taken.get())
-            ticket = f.fetch_add(word, 1)
-            row = ticket >> 32
-            first = f.call("share", shared, queue, row)
-            part = first + (ticket & 0xFFFFFFFF)
-            with f.when(part < f.call("share", shared, queue + 1, row)):
-                launch = f.load(shared + _TAPE) + row * _ROW
-                n, parts = f.load(launch + COUNT), f.load(launch + PARTS)
-                _call_kernel(
-                    f,
-                    f.load(launch + KERNEL),
-                    f.load(launch + TABLE),
-                    part * n // parts,
-                    (part + 1) * n // parts,
-                )
-                taken.set(taken.get() + 1)
-                with f.when((f.fetch_add(shared + _DONE, 1) + 1).equals(parts)):
-                    watch.ended(f, f.load(shared + _TAPE), row)
-                    f.call("advance", shared, row + 1)
-
-
-def _define_participate(module: Module) -> None:
-    """participate(args, dims, steps, shared): what each thread of the parallel loop does.
-
-    TBB may hand one thread the numbers of several participants; it then acts as the first of them.
-    """
-    with module.function("participate", 4) as (f, (args, _dims, _steps, shared)):
-        me, threads = f.load(args), f.load(shared + _THREADS)
-        give_way = f.load(f.load(f.address_of("process")) + 8 * pool.YIELD)
-        with f.forever() as loop:
-            epoch = f.load_shared(shared + _EPOCH)
-            with f.when(epoch.equals(_FINISHED)):
-                f.leave()
-            taken = f.variable(0)
-            with f.count(0, threads) as k:
-                taken.set(taken.get() + f.call("take", shared, (me + k) % threads))
-            loop.again_when(taken.get() > 0)
-            looked = f.variable(0)
-            with f.forever() as wait:
-                wait.stop_when(f.load_shared(shared + _EPOCH).differs(epoch))
-                f.pause()
-                looked.set(looked.get() + 1)
-                with f.when((looked.get() > _PATIENCE) & give_way.differs(0)):
-                    f.call(give_way, returns="void")
+    with module.function("run_part", 4) as (f, (team, queue, row, left)):
+        tape = f.load(team + teams.TAPE)
+        launch = tape + row * _ROW
+        n, parts = f.load(launch + COUNT), f.load(launch + PARTS)
+        part = _share(f, team, queue + 1, parts) - left
+        _call_kernel(
+            f,
+            f.load(launch + KERNEL),
+            f.load(launch + TABLE),
+            part * n // parts,
+            (part + 1) * n // parts,
+        )
+        with f.when((f.fetch_add(team + teams.DONE, 1) + 1).equals(parts)):
+            watch.ended(f, tape, row)
+            f.call("advance", team, row + 1)
 
 
 def _define_run(module: Module, watch: Watch) -> None:
@@ -230,9 +177,7 @@ def _define_run(module: Module, watch: Watch) -> None:
         state = f.load(f.address_of("process"))
         threads = f.load(state + 8 * pool.THREADS)
         with f.when((threads > 1) & rows.differs(0)):
-            f.leave(
-                f.call("run_parallel", tape, rows, threads, f.load(state + 8 * pool.PARALLEL_FOR))
-            )
+            f.leave(f.call("run_parallel", tape, rows, threads, f.load(state + 8 * pool.TEAM)))
         _run_rows(f, watch, tape, f.constant(0), rows)
 
 
@@ -244,14 +189,12 @@ def _define_run_serial(module: Module) -> None:
 
 
 def _define_run_parallel(module: Module, watch: Watch) -> None:
-    """run_parallel(tape, row count, threads, parallel_for): the tape without its patches.
+    """run_parallel(tape, row count, threads, team): the tape without its patches.
 
-    A parallel loop reaches from a launch of several parts to the last one before the end, or before
-    a launch of no parts.
+    A stretch reaches from a launch of several parts to the last one before the end, or before a
+    launch of no parts.
     """
-    with module.function("run_parallel", 4) as (f, (tape, rows, threads, parallel_for)):
-        shared = f.stack(threads * _QUEUE + _QUEUES, align=128)
-        loop_arguments = f.stack(24)  # args[0], dims[0], steps[0] of `parallel_for`
+    with module.function("run_parallel", 4) as (f, (tape, rows, threads, team)):
         first = f.variable(0)
         with f.forever() as launches:
             launches.stop_when(first.get().equals(rows))
@@ -261,7 +204,7 @@ def _define_run_parallel(module: Module, watch: Watch) -> None:
                 watch.ended(f, tape, first.get())
                 first.set(first.get() + 1)
                 launches.again_when(f.constant(0).equals(0))
-            end, next_row = f.variable(first.get()), f.variable(first.get())
+            end, next_row, most = f.variable(0), f.variable(first.get()), f.variable(0)
             with f.forever() as stretch:
                 stretch.stop_when(next_row.get().equals(rows))
                 parts = f.load(tape + next_row.get() * _ROW + PARTS)
@@ -269,27 +212,20 @@ def _define_run_parallel(module: Module, watch: Watch) -> None:
                 next_row.set(next_row.get() + 1)
                 with f.when(parts > 1):
                     end.set(next_row.get())
-            f.store(shared + _TAPE, tape)
-            f.store(shared + _END, end.get())
-            f.store(shared + _THREADS, threads)
-            f.call("advance", shared, first.get())
-            f.store(loop_arguments, 0)
-            f.store(loop_arguments + 8, threads)
-            f.store(loop_arguments + 16, 1)
-            f.call(
-                parallel_for,
-                f.address_of("participate"),
-                loop_arguments,
-                loop_arguments + 8,
-                loop_arguments + 16,
-                shared,
-                0,
-                1,
-                f.narrow(threads),
-                returns="void",
-            )
-            watch.joined(f, tape)
+                    most.set(f.larger(most.get(), parts))
+            start = first.get()
             first.set(end.get())
+            with f.when(f.exchange(team + teams.OWNED, 1).differs(0)):
+                _run_rows(f, watch, tape, start, end.get())
+                launches.again_when(f.constant(0).equals(0))
+            f.store(team + teams.TAPE, tape)
+            f.store(team + teams.END, end.get())
+            f.store(team + teams.THREADS, f.smaller(threads, most.get()))
+            f.store(team + teams.RUN_PART, f.address_of("run_part"))
+            f.call("advance", team, start)
+            f.call("work", team, 0)
+            f.store_shared(team + teams.OWNED, 0)
+            watch.joined(f, tape)
 
 
 def _define_multi(module: Module, watch: Watch) -> None:
@@ -320,10 +256,9 @@ def write_serial(module: Module) -> None:
 
 
 def _write(module: Module, watch: Watch) -> None:
-    _define_share(module)
+    teams.define(module)
     _define_advance(module, watch)
-    _define_take(module, watch)
-    _define_participate(module)
+    _define_run_part(module, watch)
     _define_run(module, watch)
     _define_run_parallel(module, watch)
     _define_multi(module, watch)
