@@ -24,7 +24,6 @@ PACKAGES = (
     "scipy",
     "numba",
     "llvmlite",
-    "tbb",
     "networkx",
     "optree",
     "opt_einsum",
@@ -237,7 +236,8 @@ def _threads() -> str:
     pool.start()
     chosen = os.environ.get("GRAPHDL_NUM_THREADS")
     origin = f"GRAPHDL_NUM_THREADS={chosen}" if chosen else f"{pool.usable_cores()} usable cores"
-    return f"{pool.num_threads()} ({origin}), by {pool.backend()}"
+    wanted, found = pool.num_threads(), pool.running()
+    return f"{wanted} ({origin})" + (f", of which there are {found}" if found < wanted else "")
 
 
 def cuda_packages() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import pytest
 from native_kernels import in_new_process
@@ -26,7 +25,7 @@ def right():
     return bool((counts == 20).all())
 """
 
-#: A parallel loop of Numba's; print whether it was right, and its threading layer.
+#: A parallel loop of Numba's; keep whether it was right.
 NUMBA = """
 import numba
 @numba.njit(parallel=True)
@@ -73,64 +72,144 @@ def test_starts_with_the_first_parallel_tape_and_without_numba() -> None:
     code = (
         RUN
         + """
-before = pool.backend()
+before = pool.running()
 assert right()
-print(before, pool.backend(), [name for name in sys.modules if name.startswith("numba")])
+print(before, pool.running(), [name for name in sys.modules if name.startswith("numba")])
 """
     )
-    before, backend, modules = in_new_process(code).split(maxsplit=2)
-    assert (before, modules) == ("serial", "[]")
-    assert backend in ("tbb", "workqueue")
-    if sys.platform == "linux" and os.path.exists(os.path.join(sys.prefix, "lib/libtbb.so.12")):
-        assert backend == "tbb"
+    assert in_new_process(code, GRAPHDL_NUM_THREADS="3") == "1 3 []"
 
 
-@pytest.mark.parametrize("first", ["graphdl", "numba", "numba with TBB"])
+@pytest.mark.parametrize("first", ["graphdl", "numba"])
 def test_shares_a_process_with_numba(first: str) -> None:
     ours = "assert right()\n"
-    order = {
-        "graphdl": ours + NUMBA,
-        "numba": NUMBA + ours,  # its own choice where TBB is not on the loader's path
-        "numba with TBB": "pool._preload_tbb()\n" + NUMBA + ours,
-    }[first]
     code = (
         RUN
-        + order
+        + (ours + NUMBA if first == "graphdl" else NUMBA + ours)
         + ours
         + """
 halves(x)
 assert (x == 0.25).all() and right()
-print(numba_right, numba.threading_layer(), pool.backend(), numba.get_num_threads())
+print(numba_right, pool.running(), numba.get_num_threads())
 """
     )
-    right, layer, backend, threads = in_new_process(code, NUMBA_NUM_THREADS="2").split()
-    assert (right, threads) == ("True", "2")
-    assert first == "numba" or layer == backend
+    threads = {"NUMBA_NUM_THREADS": "2", "GRAPHDL_NUM_THREADS": "3"}
+    assert in_new_process(code, **threads) == "True 3 2"
 
 
-@pytest.mark.parametrize("missing", ["tbb", "numba"])
-def test_goes_on_without(missing: str) -> None:
-    hide = {
-        "tbb": "pool._preload_tbb = lambda: False",
-        "numba": "pool.find_spec = lambda name: None",
-    }[missing]
-    code = RUN + hide + "\nassert right() and right()\nprint(pool.backend())"
-    assert in_new_process(code) == {"tbb": "workqueue", "numba": "serial"}[missing]
+#: Python's own way to start a thread is replaced; `threads` is how many the pool says there are.
+START = """
+import _thread
+begin, started = _thread.start_new_thread, []
+
+def start(function, arguments):
+    if len(started) == {most}:
+        raise RuntimeError("can't start new thread")
+    started.append(arguments)
+    if {alive}:
+        begin(function, arguments)
+
+_thread.start_new_thread = start
+print(right() and right(), pool.running())
+"""
+
+
+@pytest.mark.parametrize("most", [0, 2])
+def test_goes_on_with_the_threads_that_the_system_gives(most: int) -> None:
+    code = RUN + START.format(most=most, alive=True)
+    assert in_new_process(code, GRAPHDL_NUM_THREADS="5") == f"True {most + 1}"
+
+
+def test_a_thread_that_never_comes_is_not_waited_for() -> None:
+    """As if the system had stopped it between two parts, for good."""
+    code = RUN + START.format(most=9, alive=False)
+    assert in_new_process(code, GRAPHDL_NUM_THREADS="4") == "True 4"
+
+
+def test_threads_sleep_when_nothing_is_to_do_and_wake() -> None:
+    code = (
+        RUN
+        + """
+import ctypes, threading, time
+from graphdl.kernels.cpu import team
+from native_kernels import address_of, callback
+
+def asleep():
+    return ctypes.c_int64.from_address(int(pool._state[pool.TEAM]) + team.SLEEPERS).value
+
+def sleep():
+    deadline = time.monotonic() + 60
+    while asleep() < 3 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return asleep()
+
+meeting = threading.Barrier(4)
+kernel = callback(lambda table, lo, hi: meeting.wait(60))
+parts = tape.Tape(np.array([[address_of(kernel), 0, 4, 4]] * 10))
+for _ in range(5):
+    found = sleep()
+    tape.run(parts)  # each part waits for the other three
+print(found, meeting.broken, sleep())
+"""
+    )
+    assert in_new_process(code, GRAPHDL_NUM_THREADS="4") == "3 False 3"
+
+
+def test_threads_wake_each_other_in_the_midst_of_a_tape() -> None:
+    """Launches with one part that sleeps, so that all others fall asleep, in all orders."""
+    code = (
+        RUN
+        + """
+import time
+from native_kernels import address_of, callback
+
+def part(table, lo, hi):
+    done.append(lo)
+    if lo == table % 5:
+        time.sleep(0.0005)
+
+kernel, done = callback(part), []
+rows = [[address_of(kernel), i, 5, 5 if i % 3 else 1] for i in range(60)]
+tape.run(tape.Tape(np.array(rows)))
+print(len(done), sum(done))
+"""
+    )
+    assert in_new_process(code, GRAPHDL_NUM_THREADS="3") == "220 400"
+
+
+def test_a_tape_within_a_part_of_another_runs_on_its_thread() -> None:
+    code = (
+        RUN
+        + """
+import threading
+from native_kernels import address_of, callback
+
+found, threads = [], set()
+inner = callback(lambda table, lo, hi: threads.add((table, threading.get_ident())))
+
+def part(table, lo, hi):
+    found.append(right())
+    tape.run(tape.Tape(np.array([[address_of(inner), lo, 8, 8]])))
+
+kernel = callback(part)
+tape.run(tape.Tape(np.array([[address_of(kernel), 0, 6, 6]])))
+print(found.count(True), len(threads))
+"""
+    )
+    assert in_new_process(code, GRAPHDL_NUM_THREADS="3") == "6 6"
 
 
 @can_fork
-@pytest.mark.parametrize("hide", ["", "pool._preload_tbb = lambda: False"])
-def test_fork_of_the_main_thread_can_use_the_pool(hide: str) -> None:
+def test_fork_of_the_main_thread_can_use_the_pool() -> None:
     code = (
         RUN
-        + hide
         + """
 import multiprocessing
 pool.set_num_threads(2)
 assert right()
 
 def child(results):
-    results.put((right(), pool.backend()))
+    results.put((right(), pool.running()))
 
 fork = multiprocessing.get_context("fork")
 results = fork.Queue()
@@ -141,25 +220,26 @@ found = [results.get(timeout=60) for _ in processes]
 for process in processes:
     process.join(60)
 assert right()
-print(found[0] == found[1] == (True, pool.backend()), [p.exitcode for p in processes])
+print(found[0] == found[1] == (True, 2), [p.exitcode for p in processes])
 """
     )
     assert in_new_process(code) == "True [0, 0]"
 
 
 @can_fork
-def test_fork_of_another_thread_runs_serially() -> None:
+def test_fork_of_another_thread_can_use_it_too() -> None:
     code = (
         RUN
         + """
 import threading
+pool.set_num_threads(2)
 assert right()
 exits = []
 
 def fork():
     child = os.fork()
     if child == 0:
-        os._exit(0 if right() and pool.backend() != "tbb" or pool.backend() == "workqueue" else 3)
+        os._exit(0 if right() and pool.running() == 2 else 3)
     exits.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 thread = threading.Thread(target=fork)
@@ -212,7 +292,7 @@ def test_number_of_threads_can_change_at_any_time() -> None:
         + """
 for n in (1, 2, 5, 1, 3):
     pool.set_num_threads(n)
-    assert right() and pool.num_threads() == n
+    assert right() and pool.num_threads() == pool.running() == n
 print("right")
 """
     )

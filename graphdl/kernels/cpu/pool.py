@@ -1,7 +1,7 @@
-"""The pool: threads that share launches, started once a process, asleep while there is nothing to do.
+"""The pool: threads that share launches, started once a process, asleep when nothing is to do.
 
-They run a native function that never returns (`graphdl.kernels.cpu.team`). Python starts them, since
-it can on every system; they never hold its lock, and do not keep a process alive.
+They run a native function that never returns (`graphdl.kernels.cpu.team`). Python starts them, as
+it can on every system. They never hold its lock, and do not keep a process alive.
 
 Native code reads the words THREADS, TEAM and FORKS at `state_address()`: the number of threads that
 a program may use, the address of the team, and how many forks led from the process that loaded this
@@ -90,9 +90,9 @@ def set_num_threads(n: int) -> None:
             _use(_wanted)
 
 
-def backend() -> str:
-    """What runs the parts: 'threads', or 'serial' where there is but one, and before `start`."""
-    return "threads" if _workers else "serial"
+def running() -> int:
+    """How many threads share launches: 1 before `start`, fewer than wanted if there are no more."""
+    return int(_state[THREADS])
 
 
 def state_address() -> int:
@@ -169,7 +169,7 @@ def _work() -> Callable[[int, int], None]:
 
 
 def _after_fork() -> None:
-    """In a child: threads do not survive a fork, and a launch may have been under way in another."""
+    """In a child: threads do not survive a fork, and one of them may have owned the team."""
     global _lock, _workers
     _lock = threading.Lock()
     _state[FORKS] += 1

@@ -31,8 +31,8 @@ from graphdl.kernels.source import KernelSource
 
 #: Bytes on the stack of the thread that runs a core: packed panels of b, sums of c that are kept
 #: while k is cut into steps, and strips of a that are packed too. A small product touches only what
-#: it needs. TBB gives its threads 4 MiB; the least that a main thread has is 1 MiB, on Windows. The
-#: more sums there are, the more rows of a a panel serves before it is packed again.
+#: it needs. A thread of the pool has 4 MiB, the least that a main thread has is 1 MiB, on Windows.
+#: The more sums there are, the more rows of a a panel serves before it is packed again.
 PANELS_BYTES = 384 << 10
 SUMS_BYTES = (256 << 10) if os.name == "nt" else (1 << 20)
 STRIPS_BYTES = 120 << 10

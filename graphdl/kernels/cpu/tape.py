@@ -43,6 +43,7 @@ from graphdl.kernels.cpu.assembler import Function, Module, Value
 KERNEL, TABLE, COUNT, PARTS = (8 * i for i in range(4))
 _ROW = 32
 
+
 class Watch:
     """What a runner does beside running: nothing."""
 

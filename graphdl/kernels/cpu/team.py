@@ -119,13 +119,11 @@ def _define_wait(module: Module) -> None:
         here = _place(team, me)
         f.fetch_add(team + SLEEPERS, 1)
         f.exchange(here + ASLEEP, 1)
-        with f.when(f.load_shared(team + EPOCH).differs(seen)):
-            with f.when(f.exchange(here + ASLEEP, 0).differs(0)):
-                f.fetch_add(team + SLEEPERS, -1)
-                f.leave()
-        f.call(
-            f.load(team + ACQUIRE), f.load(here + LOCK), f.narrow(f.constant(1)), returns="i32"
-        )
+        late = f.load_shared(team + EPOCH).differs(seen)
+        with f.when(late), f.when(f.exchange(here + ASLEEP, 0).differs(0)):
+            f.fetch_add(team + SLEEPERS, -1)
+            f.leave()
+        f.call(f.load(team + ACQUIRE), f.load(here + LOCK), f.narrow(f.constant(1)), returns="i32")
 
 
 def _define_take(module: Module) -> None:
