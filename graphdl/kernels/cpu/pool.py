@@ -19,7 +19,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graphdl.kernels.cpu import assembler, team
 
@@ -129,9 +128,12 @@ def _use(threads: int) -> None:
 
 
 def _new_team() -> int:
-    """The address of a team without workers. It lives as long as the process."""
+    """The address of a team without workers.
+
+    It lives as long as the process: a thread may look at it while the interpreter is torn down.
+    """
     words = np.zeros(team.SIZE + team.LINE, np.uint8)
-    _teams.append(words)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))
     address = -(-int(words.ctypes.data) // team.LINE) * team.LINE
     _write(address + team.EPOCH, team.FINISHED)
     _write(address + team.ACQUIRE, _address(ctypes.pythonapi.PyThread_acquire_lock))
@@ -156,9 +158,6 @@ def _address(function: Any) -> int:
 
 def _write(address: int, value: int) -> None:
     ctypes.c_int64.from_address(address).value = value
-
-
-_teams: list[NDArray[np.uint8]] = []
 
 
 @cache
