@@ -72,3 +72,13 @@ def test_a_reduction_is_numpys(name, dtype):
             got = gd.trace(lambda x, kw=kwargs: f(x, **kw), x).evaluate(x)
             assert (got.dtype, got.shape) == (want.dtype, want.shape), text
             np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6, err_msg=text)
+
+
+@pytest.mark.parametrize("length", [64, 1000, 1024, 40_000])
+@pytest.mark.parametrize("step", [1, 2, 3, 7])
+def test_sums_of_floats_that_lie_apart_are_as_accurate(length, step):
+    """No long chain of additions to the whole sum, where LLVM cannot read the last elements."""
+    x = np.random.default_rng(length).random((20, length * step), np.float32)
+    for f in (lambda x: x[:, ::step].sum(1), lambda x: (x[:, ::-step] * x[:, ::step]).mean(1)):
+        want = f(x.astype(np.float64))
+        np.testing.assert_allclose(gd.compile(f)(x), want, rtol=2e-7 if step > 1 else 3e-7)

@@ -92,6 +92,7 @@ class NestText:
         self.unrounded: dict[str, str] = {}
         self.scalar_names: dict[object, str] = {}
         self.parted: list[Node] = []  # see `_parted`
+        self.exact: list[str] = []  # sums of the pass that are kept as float64
         self.count = 0
 
     def name(self, prefix: str = "v") -> str:
@@ -297,12 +298,16 @@ class NestText:
         last = nest.inner[-1] if nest.inner else -1
         short = nest.has_rows and nest.size.get(last, 1) <= FEW
         is_longer = nest.size.get(last, 1) > LONG
-        wide = [name for node, name in rows.items() if is_longer and is_widened(node)]
+        sums = [name for node, name in rows.items() if is_widened(node)]
+        self.exact = sums if sums and self._reads_apart() else []
+        wide = sums if is_longer and not self.exact else []
         for node, name in rows.items():
             if node.op.name in ("argmax", "argmin"):
                 operand = node.inputs[0]
                 out.add(f"best_{name} = {identity(node.op.name, operand.dtype)}")
                 out.add(f"{name} = i64(0)")
+            elif name in self.exact:
+                out.add(f"{name} = f64(0.0)")
             elif name in wide:
                 out.add(f"all_{name} = f64(0.0)")
             else:
@@ -364,11 +369,22 @@ class NestText:
         for node in self.parted:
             self._add_part(node, outer)
         out.depth -= bool(self.parted)
+        for name in self.exact:
+            out.add(f"{name} = to_float32({name})")
         for name in wide:
             out.add(f"{name} = to_float32(all_{name})")
         for node, name in rows.items():
             self.row_names[node] = name
             self._store_row(node, {d: i for d, i in index.items() if d in nest.outer})
+
+    def _reads_apart(self) -> bool:
+        """Whether elements that the last loop reads lie apart.
+
+        LLVM reads the gaps too, and leaves up to 64 elements at the end, which it may not read
+        beyond: they would be added to the whole sum one by one, so that is kept as float64.
+        """
+        nest = self.nest
+        return any(abs(access.strides[nest.lane]) > 1 for access in nest.plain_accesses())
 
     def _stage_members(
         self, stage: int, index: dict[int, str], local: dict[object, str], rows: dict[Node, str]
@@ -379,6 +395,8 @@ class NestText:
             kind = self.group.reductions.get(node)
             if node in rows:
                 value = self._operand(node, 0, index, local, 2)
+                if rows[node] in self.exact:
+                    value = f"to_float64({value})"
                 self._accumulate(node, rows[node], value)
             elif nest.stage[node] != stage:
                 continue
