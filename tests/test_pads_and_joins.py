@@ -46,6 +46,26 @@ def test_pads_of_every_side_and_with_other_numbers(width: Any) -> None:
     check_compiled(f, normal(30, 20), ulps=64, separate=False)
 
 
+@pytest.mark.parametrize("scale", [lambda x: 0.25 * x, lambda x: -x, lambda x: x * -3])
+def test_what_is_scaled_within_zeros_is_one_kernel(scale: Any) -> None:
+    def f(u: Any) -> Any:
+        for _ in range(2):
+            u = np.pad(scale(u[:-2, 1:-1] + u[2:, 1:-1]), 1)
+        return u
+
+    found = check_compiled(f, normal(90, 70), separate=False).kernels
+    assert [kernel.name.split("_")[-1] for kernel in found].count("update") == 2
+    assert not any("pad" in kernel.name for kernel in found)
+
+
+def test_zeros_times_infinity_are_nan() -> None:
+    def f(u: Any) -> Any:
+        return np.pad(u[:-2] + u[2:], 1) * np.inf, np.pad(u + 1, 1) * np.nan
+
+    with np.errstate(invalid="ignore"):
+        check_compiled(f, normal(40, 30), separate=False)
+
+
 def test_a_pad_of_what_is_used_otherwise_keeps_it() -> None:
     def f(x: Any) -> Any:
         y = np.exp(x)

@@ -6,11 +6,13 @@ one number it is computed in its place, and only the border is written besides.
 
 from __future__ import annotations
 
-from graphdl.compiler.constants import repeated
+import numpy as np
+
+from graphdl.compiler.constants import constant, is_zero, repeated, uniform
 from graphdl.compiler.origins import is_number
 from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node, rebuild, users
-from graphdl.ops import movement
+from graphdl.ops import movement, pointwise
 from graphdl.ops.op import node_of, rebuilt
 from graphdl.ops.update import update
 
@@ -24,6 +26,7 @@ def place_pads(graph: Graph) -> Graph:
 
     What else reads the inside reads that part of the padded array.
     """
+    graph = _scaled_inside(graph)
     pads = _chosen(graph)
     if not pads:
         return graph
@@ -67,3 +70,49 @@ def _chosen(graph: Graph) -> dict[Node, Node]:
         ):
             chosen.setdefault(inside, pad)
     return chosen
+
+
+def _scaled_inside(graph: Graph) -> Graph:
+    """The graph with -x and c * x before zeros around them, where they were after.
+
+    `simplify` takes them outside, for gradients that read x as it lies. What lies in memory once
+    it is padded is better computed whole inside.
+    """
+    readers = users(graph.operations)
+    outputs = set(graph.outputs)
+
+    def is_scaled(node: Node) -> bool:
+        if node.op is not pointwise.negative and node.op is not pointwise.multiply:
+            return False
+        pad, *factors = node.inputs
+        return (
+            pad.op is movement.pad
+            and readers[pad] == [node]
+            and pad not in outputs
+            and is_zero(pad.inputs[1])
+            and pad.inputs[0].op.family == "pointwise"
+            and readers[pad.inputs[0]] == [pad]
+            and pad.inputs[0] not in outputs
+            and all(_is_finite(factor) for factor in factors)
+            and (node in outputs or any(map(is_movement, readers[node])))
+        )
+
+    scaled = {node for node in graph.operations if is_scaled(node)}
+    if not scaled:
+        return graph
+
+    def inside(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if node not in scaled:
+            return rebuilt(node, inputs)
+        pad, *factors = inputs
+        x, fill = pad.inputs
+        numbers = [repeated(constant(uniform(factor)), x.shape) for factor in factors]
+        return rebuilt(pad, (node_of(node.op, (x, *numbers)), fill))
+
+    return rebuild(graph, inside)
+
+
+def _is_finite(node: Node) -> bool:
+    """Whether a node is one finite number everywhere: zeros times that are zeros."""
+    value = uniform(node)
+    return value is not None and bool(np.isfinite(value))
