@@ -187,6 +187,19 @@ def test_epilogue_with_operands(m, n, k):
     np.testing.assert_allclose(w, expected, rtol=1e-4, atol=1e-4 * k**0.5)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [1, 3, 7, 33])
+def test_rows_of_few_columns_are_masked_vectors(dtype, columns):
+    """More columns than a vector holds are slower so, and as right."""
+    rng = np.random.default_rng(columns)
+    a, b = rng.normal(size=(45, 20)), rng.normal(size=(20, columns))
+    out = np.full((45, columns + 2), 7.0, DTYPES[dtype])
+    few = Epilogue((OUT[dtype],), ("out[j] = c + c",), few=True)
+    launch(dtype, a.astype(DTYPES[dtype]), b.astype(DTYPES[dtype]), few, [out[:, :columns]])
+    np.testing.assert_allclose(out[:, :columns], 2 * (a @ b), rtol=1e-4, atol=1e-4)
+    assert (out[:, columns:] == 7).all()
+
+
 def test_epilogue_knows_its_place():
     out = np.zeros((2, 3, 40, 530), np.int64)
     lines = ("out[j] = ((z * 10 + y) * 1000 + i) * 1000 + j0 + j",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from graphdl import machine
@@ -14,7 +15,7 @@ from graphdl.compiler.view import View, view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX, constant_of, expression, plain
 from graphdl.kernels.cpu import convolution as dense
-from graphdl.kernels.cpu import depthwise, patches, product
+from graphdl.kernels.cpu import depthwise, patches, product, tiles
 from graphdl.kernels.program import Address, Entry, Launch, Word
 from graphdl.kernels.source import KernelSource
 from graphdl.ops import contraction, convolution, movement, pointwise
@@ -164,7 +165,12 @@ class _Epilogue:
                     strides[axis] = stride
             element = self.output(node, tuple(strides))
             self.lines.append(f"{element} = {self.names[node]}")
-        return product.Epilogue(tuple(self.operands), tuple(self.lines), tuple(self.numbers))
+        columns = math.prod(self.root.shape[axis] for axis in self.walk.column)
+        if self.walk.groups > 1 and not is_depthwise(self.root):  # whose rows are all groups'
+            columns //= self.walk.groups
+        few = columns < tiles.host_registers(SUFFIX[self.root.dtype]).lanes
+        lines, numbers = tuple(self.lines), tuple(self.numbers)
+        return product.Epilogue(tuple(self.operands), lines, numbers, few)
 
 
 def product_launch(group: Group, stored: set[Node]) -> Launch:

@@ -445,7 +445,8 @@ class Epilogue(Struct, frozen=True):
     They use `c` (a scalar of the product's dtype), the `element` of each operand, and, if they
     need them, the indices z, y, i and j0 + j. They store the outputs. `numbers` are lines that run
     once, before the first row, and use operands along "number" only: LLVM would not take them out
-    of the loop, as it cannot know that no output overwrites what they read.
+    of the loop, as it cannot know that no output overwrites what they read. `few` says that c has
+    fewer columns than a vector has lanes: each row is one vector, of which a part is masked.
 
     >>> out, bias = Operand("out", "f32"), Operand("bias", "f32")
     >>> Epilogue((out, bias), (f"{out.element} = c + {bias.element}",)).lines
@@ -455,6 +456,7 @@ class Epilogue(Struct, frozen=True):
     operands: tuple[Operand, ...]
     lines: tuple[str, ...]
     numbers: tuple[str, ...] = ()
+    few: bool = False
 
     def only_stores(self, dtype: str) -> bool:
         """Whether c becomes rows of the one operand as it is, so that tiles may write it there."""
@@ -497,7 +499,8 @@ def epilogue_source(dtype: str, epilogue: Epilogue, name: str = "epilogue") -> K
         lines.append(f"        {operand.name}_row = {operand.name}_at + i * {operand.name}_i")
         if operand.along != "any":
             lines.append(f"        {operand.name} = {operand.dtype}_at({operand.name}_row)")
-    lines += ["        for j in lanes(0, columns):", "            c = sums[j]"]
+    loop = "few_lanes" if epilogue.few else "lanes"
+    lines += [f"        for j in {loop}(0, columns):", "            c = sums[j]"]
     lines += ["            " + line for line in epilogue.lines]
     return KernelSource(name, "\n".join(lines) + "\n")
 
