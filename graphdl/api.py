@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Collection, Sequence
 from time import perf_counter
 from typing import Any, overload
@@ -150,6 +151,20 @@ class Compiled:
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """By its name where a decorator has put it there, as functions are; else by its function.
+
+        A process that unpickles it finds the kernels in the cache.
+        """
+        name = str(getattr(self, "__qualname__", ""))
+        found: Any = sys.modules.get(self.__module__)
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is self:
+            return name
+        made_of = (self._f, self.target, self.donate, self.memory_budget, self.checks)
+        return _compiled, (*made_of, self.matmul_precision)
 
     def __repr__(self) -> str:
         name = transforms.name_of(self._f)

@@ -126,5 +126,9 @@ class UnrolledLoopWarning(UserWarning):
     """A Python loop on traced values has put its body into the graph very many times."""
 
 
+class RandomConstantWarning(UserWarning):
+    """A traced function has drawn random numbers from a hidden state: they become constants."""
+
+
 class VerificationError(GraphError, AssertionError):
     """A compiler pass broke a graph: a defect of graphdl, please report it."""

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from msgspec import Struct
@@ -478,6 +478,16 @@ class Executable:
         return exported.export(self._image, self._c_signature, folder, name)
 
     # --- in a file --------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: object) -> Executable:
+        return self  # calls of it share nothing
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedError(
+            "an executable is native code, which cannot be pickled. Write executable.save(path) "
+            "and gd.load(path); the function that gd.compile returns can be pickled where it is a name "
+            "of its module"
+        )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the executable to a file, from which `gd.load` makes it anew, in any process.

@@ -8,14 +8,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
 import optree
 from msgspec import Struct, field
 
-from graphdl.errors import GraphError, ShapeError
+from graphdl.errors import GraphError, ShapeError, UnsupportedError
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType, as_dtype, is_half
 
@@ -106,6 +106,16 @@ class Node:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Node is immutable; cannot set {name!r}")
+
+    def __deepcopy__(self, memo: object) -> Node:
+        return self  # equal nodes are the same object
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedError(
+            "a graph refers to functions, which cannot be pickled. Write executable.save(path) and "
+            "gd.load(path); a function compiled by gd.compile can be pickled where it is a name of "
+            "its module"
+        )
 
     def __getitem__(self, name: str) -> Any:
         """The attribute called `name`."""
@@ -255,6 +265,9 @@ class Graph(Struct, frozen=True, eq=False, dict=True, weakref=True):
         """The nodes that are not inputs."""
         arguments = set(self.inputs)
         return tuple(node for node in self.nodes if node not in arguments)
+
+    def __deepcopy__(self, memo: object) -> Graph:
+        return self  # nothing in it changes
 
     def __repr__(self) -> str:
         return f"<graph of {len(self.nodes)} nodes>"

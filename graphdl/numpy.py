@@ -25,25 +25,29 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as _np
 
 from graphdl.errors import ConcreteValueError, GraphError
+from graphdl.likeness import Like, like
+from graphdl.listing import listing, of_module
 from graphdl.numpy_functions.assignment import value_of
 from graphdl.tracing import (
     HANDLERS,
     TracedArray,
     as_traced,
     as_traced_results,
-    broadcast_to,
     cast,
     current_trace,
     locate,
 )
+from graphdl.tracing import broadcast_to as _repeated  # np.broadcast_to is another one
 from graphdl.trees import flatten, unflatten
 from graphdl.types import as_dtype
+from graphdl.vectorizing import INSTANCES as INSTANCES
+from graphdl.vectorizing import vectorize as vectorize
 
 #: NumPy's functions whose results are arrays to write into.
 _CREATING = (
@@ -127,6 +131,7 @@ def _nested(a: Any) -> list[Any]:
     return flatten(a)[0] if isinstance(a, (list, tuple)) else [a]
 
 
+@listing
 def full(shape: Any, fill_value: Any, dtype: Any = None, order: Any = "C", **kwargs: Any) -> Any:
     """np.full; the value may be traced.
 
@@ -139,11 +144,12 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, order: Any = "C", **kwa
         return _creating(_np.full)(shape, fill_value, dtype, order, **kwargs)
     sizes = _np.empty(shape, _np.int8).shape
     kind = fill_value.dtype if dtype is None else as_dtype(dtype)
-    result = broadcast_to(value_of(fill_value, kind, fill_value), sizes).fresh()
+    result = _repeated(value_of(fill_value, kind, fill_value), sizes).fresh()
     result.is_array = True
     return result
 
 
+@listing
 def roll(a: Any, shift: Any, axis: Any = None) -> Any:
     """np.roll; the shift may be traced where the array is not.
 
@@ -170,6 +176,25 @@ def fromfunction(
     return function(*_creating(_np.indices)(shape, dtype=dtype), **kwargs)
 
 
+class ndenumerate:
+    """np.ndenumerate: pairs of an index and an element, which is traced in a traced array.
+
+    >>> import graphdl.numpy as np
+    >>> list(np.ndenumerate([[1, 2]])) == [((0, 0), 1), ((0, 1), 2)]
+    True
+    """
+
+    def __init__(self, arr: Any) -> None:
+        array = _converting(_np.asarray)(arr)
+        self._pairs = ((index, array[index]) for index in _np.ndindex(array.shape))
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, ...], Any]]:
+        return self._pairs
+
+    def __next__(self) -> tuple[tuple[int, ...], Any]:
+        return next(self._pairs)
+
+
 class _Grid:
     """np.mgrid, np.ogrid, np.r_ and np.c_: arrays made by an index."""
 
@@ -187,27 +212,6 @@ class _Grid:
         return as_traced_results(self._original[index], trace)
 
 
-class _Like(type):
-    """A class whose instances are those of NumPy's class, and traced arrays where `traced`."""
-
-    original: type
-    traced: bool
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, cls.original) or (
-            cls.traced and isinstance(instance, TracedArray)
-        )
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, cls.original)
-
-    def __eq__(cls, other: object) -> bool:
-        return other is cls or cls.original == other
-
-    def __hash__(cls) -> int:
-        return hash(cls.original)
-
-
 def _scalar(original: type) -> type:
     """np.float64 and the like: a cast of traced values; else NumPy's type."""
 
@@ -216,11 +220,11 @@ def _scalar(original: type) -> type:
             x = _converting(_np.array)(x)
         return x.astype(original) if isinstance(x, TracedArray) else original(x, *args, **kwargs)
 
-    namespace = {"__new__": new, "original": original, "traced": False, "__doc__": original.__doc__}
-    return _Like(original.__name__, (original,), namespace)
+    made: type = like(original, new, lambda instance: False)
+    return made
 
 
-class ndarray(_np.ndarray, metaclass=_Like):
+class ndarray(_np.ndarray, metaclass=Like):
     """np.ndarray, of which traced arrays count as instances.
 
     >>> import numpy, graphdl.numpy as np
@@ -229,7 +233,7 @@ class ndarray(_np.ndarray, metaclass=_Like):
     """
 
     original = _np.ndarray
-    traced = True
+    takes = staticmethod(lambda instance: isinstance(instance, TracedArray))
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return _creating(_np.ndarray)(*args, **kwargs)
@@ -237,7 +241,8 @@ class ndarray(_np.ndarray, metaclass=_Like):
 
 def __getattr__(name: str) -> Any:
     # Not kept as a name of this module: NumPy's `any`, `max` and `sum` would hide Python's here.
-    return getattr(_np, name)
+    found = _LISTING.get(name)
+    return getattr(_np, name) if found is None else found
 
 
 def __dir__() -> list[str]:
@@ -246,10 +251,11 @@ def __dir__() -> list[str]:
 
 def _fill(module: dict[str, Any]) -> list[str]:
     """Put the functions of NumPy that know of traces into this module; their names."""
-    for names, make in ((_CREATING, _creating), (_CONVERTING, _converting)):
-        for name in names:
-            if name not in module:
-                module[name] = make(getattr(_np, name))
+    for name in _CREATING:
+        if name not in module:
+            module[name] = listing(_creating(getattr(_np, name)))
+    for name in _CONVERTING:
+        module[name] = _converting(getattr(_np, name))
     for name in ("mgrid", "ogrid", "r_", "c_"):
         module[name] = _Grid(getattr(_np, name))
     types: dict[type, type] = {}
@@ -262,6 +268,8 @@ def _fill(module: dict[str, Any]) -> list[str]:
         *_SCALARS,
         "roll",
         "fromfunction",
+        "ndenumerate",
+        "vectorize",
         "mgrid",
         "ogrid",
         "r_",
@@ -269,4 +277,7 @@ def _fill(module: dict[str, Any]) -> list[str]:
     ]
 
 
-__all__ = [*_fill(sys.modules[__name__].__dict__), "ndarray"]
+_OWN = [*_fill(sys.modules[__name__].__dict__), "ndarray"]
+#: All other functions that can be traced.
+_LISTING = {name: listing(f) for name, f in of_module(_np).items() if name not in _OWN}
+__all__ = [*_OWN, *_LISTING]

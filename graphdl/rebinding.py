@@ -1,4 +1,4 @@
-"""Copies of the user's functions in which `numpy` is graphdl.numpy, and `min` takes traced numbers.
+"""Copies of the user's functions in which `numpy` is graphdl.numpy, and `float` takes traced ones.
 
 NumPy is never patched: tracing runs a copy of the function, and of the Python functions that it
 reaches, in which the names bound to a module of `STAND_INS`, or to a function of it, are bound to
@@ -42,9 +42,13 @@ from graphdl.tracing import Trace, TracedArray
 #: when a trace first meets a process that has the module.
 STAND_INS = {
     "numpy": "graphdl.numpy",
+    "numpy.linalg": "graphdl.numpy_linalg",
+    "numpy.random": "graphdl.numpy_random",
+    "random": "graphdl.python_random",
     "scipy.special": "graphdl.special",
     "scipy.linalg": "graphdl.linalg",
-    "builtins": "graphdl.extremes",
+    "builtins": "graphdl.builtins",
+    "math": "graphdl.math",
 }
 
 _LEFT_ALONE = frozenset(
@@ -108,6 +112,7 @@ class _Copies:
         self.containers: list[tuple[Any, Any, list[Any]]] = []
         #: The shadows of classes.
         self.classes: dict[type, type] = {}
+        self.instances = dict(_replaced_instances())
         own = vars(builtins)
         instead = {name: self.replaced[id(own[name])][1] for name in _BUILTINS}
         self.builtins = {**own, **instead, "__import__": self._import}
@@ -134,6 +139,8 @@ class _Copies:
 
     def _copy(self, value: Any) -> Any:
         made: Any
+        if type(value) in self.instances:
+            return self.instances[type(value)](value)
         if isinstance(value, types.FunctionType):
             return self._dispatch(value) if _dispatches(value) else self._function(value)
         if isinstance(value, type):
@@ -273,6 +280,8 @@ class _Copies:
             if id(at) in seen or id(at) in self.plain:
                 continue
             seen.add(id(at))
+            if type(at) in self.instances:
+                return True
             if isinstance(at, types.ModuleType):
                 if self._is_users_module(at):
                     return True
@@ -425,7 +434,7 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 #: Those of Python's own names that have a stand-in.
-_BUILTINS = frozenset({"max", "min"})
+_BUILTINS = frozenset({"all", "any", "float", "int", "max", "min", "sorted"})
 
 
 @functools.lru_cache(1024)
@@ -481,11 +490,16 @@ def _replaced_objects() -> Mapping[int, tuple[Any, Any]]:
         module = sys.modules.get(name)
         if module is None:
             continue
-        key = (name, id(module))
-        if key not in _TABLES:
-            _TABLES[key] = dict(_replacements(module, import_module(stand_in)))
-        found.update(_TABLES[key])
+        found.update(_table(module, stand_in))
     return found
+
+
+def _table(module: types.ModuleType, stand_in: str) -> dict[int, tuple[Any, Any]]:
+    """What a module's stand-in replaces, by the id of the original."""
+    key = (module.__name__, id(module))
+    if key not in _TABLES:
+        _TABLES[key] = dict(_replacements(module, import_module(stand_in)))
+    return _TABLES[key]
 
 
 #: What a module's stand-in replaces, found once.
@@ -500,5 +514,18 @@ def _replacements(
         original, instead = getattr(module, name), getattr(stand_in, name)
         if original is not instead:
             yield id(original), (original, instead)
-    view = _View(module, lambda name: getattr(stand_in if name in names else module, name))
-    yield id(module), (module, view)
+
+    def find(name: str) -> Any:
+        value = getattr(stand_in if name in names else module, name)
+        if isinstance(value, types.ModuleType) and value.__name__ in STAND_INS:
+            return _table(value, STAND_INS[value.__name__])[id(value)][1]  # numpy.linalg
+        return value
+
+    yield id(module), (module, _View(module, find))
+
+
+def _replaced_instances() -> Iterator[tuple[type, Callable[[Any], Any]]]:
+    """The classes of NumPy whose objects something else stands for, and what makes that of them."""
+    for name, stand_in in STAND_INS.items():
+        if name in sys.modules:
+            yield from getattr(import_module(stand_in), "INSTANCES", {}).items()

@@ -59,16 +59,22 @@ _is_internal: dict[str, bool] = {}
 
 
 def _belongs(file: str) -> bool:
-    """Whether a file is one of graphdl, NumPy or optree."""
+    """Whether a file is one of graphdl, NumPy, SciPy or optree."""
     internal = _is_internal.get(file)
     if internal is None:
-        internal = file.startswith(_INTERNAL) and not file.startswith(_USERS)
+        internal = (file.startswith(_INTERNAL) and not file.startswith(_USERS)) or _is_scipys(file)
         _is_internal[file] = internal
     return internal
 
 
+def _is_scipys(file: str) -> bool:
+    scipy = sys.modules.get("scipy")  # nothing of it runs before it is imported
+    place = getattr(scipy, "__file__", None)
+    return place is not None and file.startswith(os.path.dirname(place) + os.sep)
+
+
 def user_source(scopes: tuple[Scope, ...] = ()) -> Source | None:
-    """The innermost line of code that belongs neither to graphdl nor to NumPy nor to optree."""
+    """The innermost line of code that is none of graphdl, NumPy, SciPy and optree."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
@@ -594,6 +600,9 @@ class TracedArray:
         return self.view_by(node, op, attrs) if is_view else TracedArray(node, trace)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        for value in inputs:  # x[mask] knows what to do with a traced array, not the reverse
+            if getattr(value, "__array_priority__", 0.0) > self.__array_priority__:
+                return NotImplemented
         try:
             return _call_ufunc_method(ufunc, method, inputs, kwargs)
         except GraphError as error:
@@ -653,12 +662,7 @@ class TracedArray:
         value = self.known()
         if value is not None:
             return bool(value)
-        self._needs_value(
-            "`if`, `while`, `and`, `or` or `not`",
-            "Write np.where(condition, a, b) to choose between values, gd.cond(condition, f, g, x) "
-            "to run one of two functions, gd.while_loop to repeat, `&`, `|`, `~` to combine "
-            "conditions, or decide outside of the traced function.",
-        )
+        self._needs_value(*_decided_by(user_source()))
 
     def __float__(self) -> float:
         value = self.known()
@@ -704,12 +708,38 @@ class TracedArray:
                 "np.where(c, a, b) instead of `if`; or write gd.vmap(f)(x), or "
                 "gd.op(numba.njit(f))(x) for a function of numbers with branches and loops.",
             )
+        library = _library_that_asks(sys._getframe(1))
+        if library is not None:
+            self._needs_value(
+                f"{library}, which computes with NumPy's arrays only,",
+                "Write what it does with NumPy's functions, or with those of scipy.special and "
+                "scipy.linalg that docs/coverage.md lists; or call it outside of the traced "
+                "function and pass its result as an argument.",
+            )
         self._needs_value(
             "Conversion to a plain NumPy array (np.array, np.asarray, assignment into an array)",
             "Use np.stack or np.concatenate to build arrays of traced values; to index a plain "
             "array by a traced one, make the plain array an argument of the function. An array "
             f"that is assigned into: {CREATE_TRACED[0].lower()}{CREATE_TRACED[1:]}.",
         )
+
+    def __round__(self, digits: int | None = None) -> Any:
+        if self.shape:
+            raise TypeError(f"round() takes a number, not {self.type}; write np.round(x)")
+        return self._whole(np.rint) if digits is None else _numpy.round(self, digits)
+
+    def __floor__(self) -> Any:
+        return self._whole(np.floor)
+
+    def __ceil__(self) -> Any:
+        return self._whole(np.ceil)
+
+    def __trunc__(self) -> Any:
+        return self._whole(np.trunc)
+
+    def _whole(self, ufunc: np.ufunc) -> TracedArray:
+        """Rounded to a Python integer."""
+        return TracedArray(cast(ufunc(self), np.dtype(np.int64)).node, self.owner, weak=True)
 
     def item(self, *args: Any) -> Any:
         value = self.known()
@@ -728,7 +758,11 @@ class TracedArray:
             value = self.known()
             if value is not None:
                 return format(value[()], spec)
-            self._needs_value(f"Formatting with {spec!r}", "Return the value and print it outside.")
+            self._needs_value(
+                f"Formatting with {spec!r}",
+                'Write gd.debug.print("x = {}", x), which prints when the compiled function runs, '
+                "or return the value and print it outside.",
+            )
         return repr(self)
 
     # --- methods and attributes of an array ---------------------------------------------------
@@ -800,6 +834,34 @@ class TracedArray:
         result.is_array = self.is_array
         return result
 
+    def __copy__(self) -> TracedArray:
+        return self.fresh()
+
+    def __deepcopy__(self, memo: Any) -> TracedArray:
+        return self.fresh()
+
+    def view(self, *args: Any, **kwargs: Any) -> Any:
+        """This array under another name, which writes through to it."""
+        if args or kwargs:
+            raise locate(
+                UnsupportedError(
+                    "x.view(dtype) reads the bytes of an array anew, which is not traced; write "
+                    "x.astype(dtype) to convert the values, x.real and x.imag for the parts of "
+                    "complex numbers"
+                )
+            )
+        return _numpy.reshape(self, self.shape) if self.shape == () else self[...]
+
+    def __getattr__(self, name: str) -> Any:
+        # what no array has stays Python's AttributeError, as `hasattr` wants it
+        text = f"{type(self).__name__!r} object has no attribute {name!r}"
+        if name in _OF_ARRAYS:
+            text = (
+                f"x.{name} of a traced array: {self.type} has no values, bytes or addresses while "
+                f"it is being traced{where_text(user_source())}"
+            )
+        raise AttributeError(text)
+
     def flatten(self, order: str = "C") -> Any:
         return _numpy.ravel(self, order=order).fresh()
 
@@ -828,6 +890,10 @@ class TracedArray:
         return complex_numbers.conjugate(self) if self.type.is_complex else self
 
     conjugate = conj
+
+
+#: Attributes of NumPy's arrays. Not those by which libraries ask what kind of an array it is.
+_OF_ARRAYS = frozenset(name for name in dir(np.ndarray) if not name.startswith("_"))
 
 
 def _check_complex(op: Op, node: Node) -> None:
@@ -957,6 +1023,34 @@ def _asks_for_vectorize(frame: FrameType) -> bool:
             return True
         at = at.f_back
     return False
+
+
+def _library_that_asks(frame: FrameType) -> str | None:
+    """The package of SciPy whose code the user's line calls, seen from a conversion."""
+    at: FrameType | None = frame
+    found = None
+    while at is not None and _belongs(at.f_code.co_filename):
+        module = str(at.f_globals.get("__name__"))
+        if module.startswith("scipy."):
+            found = ".".join(module.split(".")[:2])
+        at = at.f_back
+    return found
+
+
+def _decided_by(source: Source | None) -> tuple[str, str]:
+    """What asks whether a traced value is true, and what to write instead."""
+    code = "" if source is None else linecache.getline(source.file, source.line).strip()
+    if code.startswith("assert "):
+        return "`assert`", (
+            "Shapes and dtypes are known here, values only when the compiled function runs: return "
+            "the condition as a result and assert outside, or find NaN and infinities by "
+            'gd.compile(f, checks="nan").'
+        )
+    return "`if`, `while`, `and`, `or` or `not`", (
+        "Write np.where(condition, a, b) to choose between values, gd.cond(condition, f, g, x) "
+        "to run one of two functions, gd.while_loop to repeat, `&`, `|`, `~` to combine "
+        "conditions, or decide outside of the traced function."
+    )
 
 
 def unsupported(name: str) -> str:
@@ -1089,6 +1183,10 @@ def _call_ufunc_method(
     ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """What NumPy asks through `__array_ufunc__`: a call, or reduce, accumulate, outer, at."""
+    inputs = tuple(
+        _without_list(x) if type(x) in (list, tuple) and (method != "at" or i == 2) else x
+        for i, x in enumerate(inputs)  # not the index of np.add.at, which may be a tuple
+    )
     out = kwargs.pop("out", None) or (None,)
     if any(place is not None for place in out):
         where = kwargs.pop("where", True) if method == "__call__" else True
@@ -1099,6 +1197,13 @@ def _call_ufunc_method(
         name = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         return write_out(name, out[0] if len(out) == 1 else out, result, where)
     return _call_without_out(ufunc, method, inputs, kwargs)
+
+
+def _without_list(value: list[Any] | tuple[Any, ...]) -> Any:
+    """A list with traced values in it as a traced array; any other as it is."""
+    if any(isinstance(leaf, TracedArray) for leaf in flatten(value)[0]):
+        return HANDLERS[np.array](value)
+    return value
 
 
 def _cast_to(result: Any, out: tuple[Any, ...]) -> Any:

@@ -406,6 +406,16 @@ def test_any_sequence_on_any_views_is_what_numpy_does(seed):
             np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
 
 
+def of_selected(x, power):
+    """Functions without a value or a slope at the elements that the mask leaves out."""
+    positive = x > 0
+    y = np.zeros_like(x)
+    y[positive] = np.log(x[positive] / power) + power * np.sqrt(x[positive])
+    y[~positive] -= np.exp(x[~positive])
+    y[positive] += x[positive] ** power
+    return y.sum() + power * np.mean(1 / x[positive])
+
+
 GRADIENTS = [
     lambda x, v: x.__setitem__((slice(1, -1),), x[:-2] * x[2:]) or x,
     lambda x, v: [x.__setitem__(n, x[n - 1] * np.sin(x[n])) for n in range(1, 4)] and x,
@@ -425,6 +435,23 @@ def test_gradients_through_changes(change):
         return np.sum(np.sin(change(y, v)) * y)
 
     gd.check_grads(loss, VALUES["x"], VALUES["v"])
+
+
+def test_masked_elements_have_no_part_in_gradients():
+    x, power = np.array([0.0, 1.0, 2.0, -1.0, 0.5]), 2.5
+    selected = x[x > 0]
+    expected = 1 / selected + power / (2 * np.sqrt(selected)) + power * selected ** (power - 1)
+    slope = np.zeros(5)
+    slope[x > 0] = expected - power / 3 / selected**2
+    slope[x <= 0] = -np.exp(x[x <= 0])
+    by_power = (np.sqrt(selected) + selected**power * np.log(selected)).sum() - 3 / power
+    found = gd.grad(of_selected, argnums=(0, 1))(x, power)
+    np.testing.assert_allclose(found[0], slope)
+    np.testing.assert_allclose(found[1], by_power + np.mean(1 / selected))
+    assert float(gd.compile(of_selected)(x, power)) == pytest.approx(of_selected(x, power))
+    gd.check_grads(lambda p: gd.grad(of_selected)(x, p)[1:3], power)
+    along = gd.jvp(of_selected, (x, power), (np.ones(5), 0.0))[1]
+    assert float(along) == pytest.approx(slope.sum())
 
 
 def test_transformed_functions_do_not_change_their_arguments():

@@ -14,8 +14,17 @@ from typing import Any, NoReturn
 import numpy as np
 
 from graphdl.errors import ConcreteValueError, GraphError, GraphIndexError, ShapeError
-from graphdl.ops import movement
-from graphdl.tracing import TracedArray, cast, is_weak, locate, shape_of, user_source, where_text
+from graphdl.ops import movement, pointwise
+from graphdl.tracing import (
+    TracedArray,
+    broadcast_to,
+    cast,
+    is_weak,
+    locate,
+    shape_of,
+    user_source,
+    where_text,
+)
 from graphdl.types import Shape, kind_of
 
 
@@ -64,6 +73,19 @@ class Selection(np.lib.mixins.NDArrayOperatorsMixin):
             return value
         return spread(value, self.axis, self.mask, self.array.ndim)
 
+    def _gated(self, value: Any) -> Any:
+        """The same value, which only the selected elements give a gradient.
+
+        An operation on all elements meets some that the mask is there to leave out: log at 0 has
+        the slope inf, and 0 * inf is NaN. What comes back from those stops here.
+        """
+        if not isinstance(value, TracedArray) or not value.type.is_inexact:
+            return value
+        mask = self.whole_mask()
+        shape = np.broadcast_shapes(value.shape, self.array.shape)
+        whole = broadcast_to(value, shape)
+        return pointwise.select(broadcast_to(mask, shape), whole, pointwise.stop_gradient(whole))
+
     def _needs_shape(self, what: str = "x[mask] as an array") -> NoReturn:
         raise locate(
             ConcreteValueError(
@@ -77,7 +99,7 @@ class Selection(np.lib.mixins.NDArrayOperatorsMixin):
         if method != "__call__" or kwargs or ufunc.nout != 1 or ufunc.signature:
             self._needs_shape(f"np.{ufunc.__name__}")
         try:
-            result = ufunc(*(self.operand(value) for value in inputs))
+            result = ufunc(*(self._gated(self.operand(value)) for value in inputs))
         except GraphError as error:
             raise locate(error) from error.__cause__
         if out is not None:  # x[mask] += 1

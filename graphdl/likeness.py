@@ -1,0 +1,37 @@
+"""Classes that stand in for others while tracing: NumPy's, and Python's own numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Like(type):
+    """A class whose instances are those of `original`, and the traced values that `takes` names.
+
+    To `isinstance`, `==` and dicts it is `original`, and calling it makes what `new` returns.
+    """
+
+    original: type
+    takes: Callable[[Any], bool]
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, cls.original) or cls.takes(instance)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.original)
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or cls.original == other
+
+    def __hash__(cls) -> int:
+        return hash(cls.original)
+
+
+def like(original: type, new: Callable[..., Any], takes: Callable[[Any], bool], **more: Any) -> Any:
+    """The class that stands in for `original`; `more` are attributes of it."""
+    namespace = {"__new__": new, "original": original, "takes": staticmethod(takes), **more}
+    return Like(original.__name__, (original,), {**namespace, "__doc__": original.__doc__})
+
+
+__all__ = ["Like", "like"]
