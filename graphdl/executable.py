@@ -485,8 +485,8 @@ class Executable:
     def __reduce__(self) -> NoReturn:
         raise UnsupportedError(
             "an executable is native code, which cannot be pickled. Write executable.save(path) "
-            "and gd.load(path); the function that gd.compile returns can be pickled where it is a name "
-            "of its module"
+            "and gd.load(path); what gd.compile returns can be pickled where it is a name of its "
+            "module"
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
