@@ -155,9 +155,13 @@ def test_repeated_elements_of_a_view(dtype):
     check_compiled(lambda x, y: np.repeat(x, 2, 0) | np.repeat(y, 2, 0), x > 3, x[:, 0:1] > 7)
 
 
-def test_a_short_loop_that_repeats_runs_around_the_longer_one():
+def test_an_element_that_repeats_is_written_side_by_side():
     repeat = lower(lambda x: np.repeat(x[:, :20], 4, 1), np.zeros((5, 30))).kernels[0].source
-    assert "[j * 4] = " in repeat
+    assert all(f"[{place}] = " in repeat for place in ("j * 4", "j * 4 + 1", "j * 4 + 3"))
+    alone = lower(lambda x: np.repeat(x, 7), np.zeros(2000)).kernels[0].source
+    assert "[j * 7 + 6] = " in alone
+    across = lower(lambda x: np.repeat(x, 4, 0).T + 1, np.zeros((20, 5))).kernels[0].source
+    assert " + 3] = " not in across
     wide = lower(lambda x: np.repeat(x[:, :20], 9, 1), np.zeros((5, 30))).kernels[0].source
     assert "[j] = " in wide
 

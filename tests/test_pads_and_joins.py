@@ -114,3 +114,24 @@ def test_joins_that_are_needed_in_memory_stay() -> None:
         return np.sin(r), r @ u, np.concatenate([u[3:], u[:3], u[1:2]]) + 1
 
     check_compiled(f, normal(70, 70), ulps=64, separate=False)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_join_of_mostly_one_computed_part_is_made_in_its_place(axis: int) -> None:
+    def f(x: Any) -> Any:
+        ends = x.take([0], axis), x.take([-1], axis)
+        return np.concatenate([ends[0] * 2, np.tanh(x), ends[1], x.take([3], axis)], axis)
+
+    found = names(check_compiled(f, normal(40, 30), separate=False))
+    assert "update" in found
+    assert "concatenate" not in found
+    check_compiled(lambda x: np.gradient(x, axis=axis), normal(40, 30))
+    gd.check_grads(lambda x: np.sum(f(x) ** 2), normal(9, 12))
+
+
+def test_a_join_of_a_part_that_is_read_elsewhere_copies_it() -> None:
+    def f(x: Any) -> Any:
+        inside = np.exp(x)
+        return np.concatenate([inside, x[:1]]), inside
+
+    assert "concatenate" in names(check_compiled(f, normal(40, 30)))

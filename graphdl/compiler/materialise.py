@@ -6,10 +6,10 @@ output of the graph is computed by a kernel and by no other output.
 
 from __future__ import annotations
 
-from graphdl.compiler.origins import is_scalar, spoils
+from graphdl.compiler.origins import is_number, is_scalar, spoils
 from graphdl.compiler.view import is_movement, view_of
 from graphdl.graph import Graph, Node, rebuild
-from graphdl.ops import control, movement
+from graphdl.ops import control, indexing, movement
 from graphdl.ops.op import Op, node_of, rebuilt
 from graphdl.ops.update import scatter, update
 from graphdl.types import contiguous_strides
@@ -59,7 +59,9 @@ def materialise(graph: Graph) -> Graph:
     def prepared(node: Node, inputs: tuple[Node, ...]) -> Node:
         packs = node.op.family in ("control", "linalg", "user")
         if node.op.name in ROW_BY_ROW:
-            inputs = tuple(contiguous(operand) for operand in inputs)
+            # a number that is added everywhere, as in counts, is read where it is
+            first = node.op is indexing.scatter_add and is_number(_behind(inputs[0]))
+            inputs = (*inputs[:first], *(contiguous(operand) for operand in inputs[first:]))
         if node.op.family == "control":
             inputs = tuple(whole(operand) for operand in inputs)
         if node.op.family in ("linalg", "user"):

@@ -14,6 +14,7 @@ from graphdl.compiler.loop_gradients import merge_scans, merge_switches
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.narrow import narrow
 from graphdl.compiler.parts import read_parts
+from graphdl.compiler.place_joins import place_joins
 from graphdl.compiler.place_pads import place_pads
 from graphdl.compiler.prune_loops import prune
 from graphdl.compiler.read_joins import read_joins
@@ -53,6 +54,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("split small windows", split_small_windows),
     ("read joins", read_joins),
     ("place pads", place_pads),
+    ("place joins", place_joins),
     ("straighten", straighten),
     ("separate casts", separate),
     ("in blocks", in_blocks),

@@ -38,8 +38,10 @@ TILE_ROWS, TILE_COLUMNS = 16, 128
 NEAR = (1, -1, 2, 3, 4)
 
 #: A last loop of at most REPEATED iterations along which nothing that is read changes, as of
-#: np.repeat(x, 4, 1), leaves a vector empty: the loop before it runs last, if it fills vectors and
-#: what it reads and writes stays in the first-level cache until the short one goes on.
+#: np.repeat(x, 4, 1), leaves a vector empty: the loop before it runs last, if it fills vectors. Its
+#: iterations write all that the short one would, of which LLVM makes whole vectors; or, where that
+#: is not adjacent, the short loop runs around it, if what is read and written stays in the
+#: first-level cache until that goes on.
 REPEATED, FILLS, STAYS = 8, 16, 1024
 
 Level = int  # 0 the kernel, 1 the row, 2 within the row
@@ -164,7 +166,11 @@ class Loops:
             while len(inner) > 1 and self.size[inner[-1]] == 1 and inner[-1] not in pinned:
                 inner.pop()
         repeats = self._repeats(inner, accesses, pinned)
-        if repeats:
+        #: Elements that each iteration of the last loop writes side by side, all alike.
+        self.copies = 1
+        if repeats and self._lie_side_by_side(*inner[-2:]):
+            self.copies = self.size[inner.pop()]
+        elif repeats:
             inner[-2:] = inner[-1], inner[-2]
         outer = self._collapsed(outer, accesses, pinned)
         inner = self._collapsed(inner, accesses, pinned)
@@ -185,12 +191,18 @@ class Loops:
             return False
         before, last = loops[-2:]
         stores = {self.store_access(node) for node in self.stored}
+        most = math.inf if self._lie_side_by_side(before, last) else STAYS
         return (
             1 < self.size[last] <= REPEATED
-            and FILLS <= self.size[before] <= STAYS
+            and FILLS <= self.size[before] <= most
             and pinned.isdisjoint((before, last))
             and all(access in stores or access.strides[last] == 0 for access in accesses)
         )
+
+    def _lie_side_by_side(self, before: int, last: int) -> bool:
+        """Whether what is stored along `last` is adjacent, and in whole lines along `before`."""
+        stores = [self.store_access(node).strides for node in self.stored]
+        return all(steps[last] == 1 and steps[before] == self.size[last] for steps in stores)
 
     def _in_order_of_memory(self, loops: list[int], accesses: Sequence[Access]) -> list[int]:
         """The loops as the first stored member lies in memory, or else the first array read.
@@ -407,7 +419,7 @@ class Loops:
         value = access.strides[d]
         if value == 0:
             return "0"
-        if value in NEAR and d == self.lane:
+        if d == self.lane and (value in NEAR or value == self.copies):
             return str(value)
         return self.word(f"s{self.array(access)}_{d}", value)
 

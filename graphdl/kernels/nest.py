@@ -409,7 +409,7 @@ class NestText:
                 self._accumulate_in_memory(node, index, local)
             elif nest.level(node) == 2 and (node in nest.stored or node in nest.keeps):
                 value = self._value(node, index, local, stage)
-                stores.append(self._store(self._home(node), index, value))
+                stores += self._store(self._home(node), index, value)
         for line in stores:
             out.add(line)
 
@@ -418,9 +418,11 @@ class NestText:
         nest = self.nest
         return nest.store_access(node) if node in nest.stored else nest.row_access(node)
 
-    def _store(self, access: Access, index: dict[int, str], value: str) -> str:
-        """The line that writes an element in the last loop."""
-        return f"{self._element(access, index)} = {value}"
+    def _store(self, access: Access, index: dict[int, str], value: str) -> list[str]:
+        """The lines that write an element in the last loop, or its copies side by side."""
+        place = self._element(access, index)
+        further = [f"{place[:-1]} + {i}]" for i in range(1, self.nest.copies)]
+        return [f"{at} = {value}" for at in (place, *further)]
 
     def _accumulate(self, node: Node, total: str, value: str) -> None:
         out = self.out
@@ -736,7 +738,8 @@ class NestText:
         nest.reads.setdefault(view.base)
         at = nest.array(access)
         count = nest.word(f"count{at}", x.shape[0])
-        step = nest.word(f"step{at}", view.strides[0])
+        # a product of 64 bits is three instructions of vectors
+        step = "" if view.strides[0] == 1 else f" * {nest.word(f'step{at}', view.strides[0])}"
         place, name, size = self.name("at_"), self.name(), access.dtype.itemsize
         fixed = self._fixed(node, 1, index) if level == 2 else None
         where = fixed or self._operand(node, 1, index, local, level)
@@ -745,13 +748,13 @@ class NestText:
             # the last loop copies a row: LLVM makes whole vectors of it only if the place is known
             self.before.append(line)
             self.before += self._noted(f"{fixed} != {place}")
-            row, base = self.name("row_at"), f"at{at} + {place} * {step} * {size}"
+            row, base = self.name("row_at"), f"at{at} + {place}{step} * {size}"
             self.before.append(f"{row} = {self._pointer(access, index, base)}")
             out.add(f"{name} = {row}[{self._lane_place(access)}]")
             return name
         out.add(line)
         self._check(f"{where} != {place}", level)
-        terms = [f"{place} * {step}"]
+        terms = [f"{place}{step}"]
         for d, i in index.items():
             if d >= 0 and access.strides[d]:
                 terms.append(f"{i} * {self._any_stride(access, d)}")

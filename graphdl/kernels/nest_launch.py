@@ -67,7 +67,7 @@ def _nest(loops: Loops) -> Launch:
         sizes[buffer] = blocks * node.type.nbytes
     for buffer, nbytes in loops.scratch.items():
         sizes[buffer] = blocks * nbytes
-    elements = math.prod(loops.size[d] for d in (*loops.outer, *loops.inner))
+    elements = math.prod(loops.size[d] for d in (*loops.outer, *loops.inner)) * loops.copies
     return _launch(loops, source, blocks, elements, sizes)
 
 

@@ -189,8 +189,8 @@ class DeviceText(NestText):
         last = self._last()
         return "0" if last < 0 else self.nest.stride(access, last)
 
-    def _store(self, access: Access, index: dict[int, str], value: str) -> str:
-        return self._put(access, self._base(access), self._place(access, index), value)
+    def _store(self, access: Access, index: dict[int, str], value: str) -> list[str]:
+        return [self._put(access, self._base(access), self._place(access, index), value)]
 
     def _put(self, access: Access, pointer: str, place: str, value: str) -> str:
         if access in self.nest.across:
