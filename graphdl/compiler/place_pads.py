@@ -2,6 +2,9 @@
 
 `np.pad(f(x), 1)` would be computed, then copied into a larger array. As an update of an array of
 one number it is computed in its place, and only the border is written besides.
+
+What is spread in steps, as `np.diag(v)` and the gradients of `x[::2]` are, always lies in memory: a
+kernel that read it where it is needed would divide the place of each element by the step.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ def place_pads(graph: Graph) -> Graph:
     """
     graph = _scaled_inside(graph)
     pads = _chosen(graph)
-    if not pads:
+    if not pads and not any(map(_is_spread, graph.operations)):
         return graph
     made: dict[Node, Node] = {}
 
@@ -36,15 +39,32 @@ def place_pads(graph: Graph) -> Graph:
         if node in made:
             return made[node]
         value = rebuilt(node, inputs)
+        if _is_spread(value):
+            return _updated(value, value.inputs[0])
         if node not in pads:
             return value
         pad = pads[node]
+        made[pad] = whole = _updated(pad, value)
         window = {"starts": pad["starts"], "steps": pad["steps"]}
-        whole = node_of(update, (repeated(pad.inputs[1], pad.shape), value), window)
-        made[pad] = whole
         return node_of(movement.slice_, (whole,), {**window, "sizes": value.shape})
 
     return rebuild(graph, placed)
+
+
+def _updated(pad: Node, inside: Node) -> Node:
+    """An array of the fill with what is inside where the pad has it."""
+    window = {"starts": pad["starts"], "steps": pad["steps"]}
+    return node_of(update, (repeated(pad.inputs[1], pad.shape), inside), window)
+
+
+def _is_spread(node: Node) -> bool:
+    """Whether a node is a pad in steps."""
+    return (
+        node.op is movement.pad
+        and is_number(node.inputs[1])
+        and any(step != 1 for step in node["steps"])
+        and node.inputs[0].type.size > 0
+    )
 
 
 def _chosen(graph: Graph) -> dict[Node, Node]:

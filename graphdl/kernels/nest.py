@@ -861,11 +861,10 @@ class NestText:
                 jump = nest.word(f"jump{window}_{i}", step)
                 place = f"({index[axis]} - {low})"
                 quotient = self.name("quotient")
-                line = f"{quotient} = {place} // {jump}"
                 if in_lanes or level != 2:
-                    out.add(line)
+                    out.add(f"{quotient} = floor_divide({place}, {jump})")
                 else:
-                    self._before(line)
+                    self._before(f"{quotient} = {place} // {jump}")
                 tests.append(f"({quotient} * {jump} == {place})")
                 tests += [f"({quotient} >= 0)", f"({quotient} < {size})"]
                 if view.strides[i]:
