@@ -623,7 +623,7 @@ class Executable:
             text = f"# {label}: {node.type} = {node.op.name}({operands})"
             lines.append(text + (f"   {source}" if source else ""))
         texts = [launch.source.text]
-        for i, body in enumerate(launch.bodies):
+        for i, body in enumerate(launch.programs):
             texts.append(f"# body {i}")
             texts += [inner.source.text for inner in body.program.launches]
         return "\n".join([*lines, *texts])

@@ -119,7 +119,7 @@ def _launches(program: Program) -> Iterator[tuple[tuple[_Step, ...], Launch]]:
         for number, launch in enumerate(inner.launches):
             here = (*path, (number, inner, launch.source.name))
             yield here, launch
-            pending += [(here, body.program) for body in launch.bodies]
+            pending += [(here, body.program) for body in launch.programs]
 
 
 def _is_same(node: Node, graph: Graph, other: Node, its_graph: Graph) -> bool:

@@ -14,16 +14,17 @@ EFFECT = "callback_"
 
 def quiet(node: Node) -> Node:
     """A loop, branch or checkpoint whose bodies compute the same, and do nothing beside it."""
-    if not any(map(_has_effects, control.bodies_of(node))):
+    if not any(map(has_effects, control.bodies_of(node))):
         return node
     attrs = {name: control.map_bodies(value, _without_effects) for name, value in node.attrs}
     return node_of(node.op, node.inputs, attrs)
 
 
-def _has_effects(graph: Graph) -> bool:
+def has_effects(graph: Graph) -> bool:
+    """Whether a graph, or a body in it, calls Python for what that does."""
     return any(
         node.op.symbol.startswith(EFFECT)
-        or (node.op.family == "control" and any(map(_has_effects, control.bodies_of(node))))
+        or (node.op.family == "control" and any(map(has_effects, control.bodies_of(node))))
         for node in graph.operations
     )
 

@@ -167,7 +167,7 @@ def _bodies(running: Sequence[Launch]) -> tuple[BodyPart, ...]:
             names = ["condition", "body", *(f"sweep {k}" for k in range(1, len(graphs) - 1))]
         elif node.op is control.scan:
             names = ["body"]
-        for name, graph, body in zip(names, graphs, launch.bodies, strict=True):
+        for name, graph, body in zip(names, graphs, launch.programs, strict=True):
             found.append(BodyPart(number, name, explained(graph, body.program, body.memory)))
     return tuple(found)
 

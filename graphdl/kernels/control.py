@@ -1,9 +1,19 @@
-"""Control flow as launches: the tables of the functions in graphdl.kernels.cpu.control_code."""
+"""Control flow as launches: the tables of the functions in graphdl.kernels.cpu.control_code.
+
+The steps of a loop follow one another, and threads share the kernels of each. Where no step needs
+another one, as for the heads of attention, threads take whole steps instead, if there are enough of
+them: each keeps what it computes in its own caches, and waits for others at the end of the loop
+only, not at the end of each kernel.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from msgspec.structs import replace
+
+from graphdl import machine
+from graphdl.compiler.quiet import has_effects
 from graphdl.compiler.view import view_of
 from graphdl.graph import Graph, Node
 from graphdl.kernels.memory import is_idle, plan, updated
@@ -28,19 +38,27 @@ from graphdl.types import TensorType
 Compile = Callable[[Graph], Program]
 #: Words that name a body in a table.
 _FIELDS = 6
+#: Steps that run side by side are at least so many for each thread, so that one which is late
+#: holds up little, and hold at most so many bytes each: what needs more has kernels to share.
+_TURNS, _LARGEST = 2, 16 << 20
 
 
 def control_launch(members: Sequence[Node], compile: Compile, status: Buffer) -> Launch:
     """The launch of a loop or a branch: the node, and those of its results that are read."""
+    node = members[0]
+    return _LAUNCHES[node.op.name](node, _results(members), compile, status)
+
+
+def _results(members: Sequence[Node]) -> list[Value]:
+    """All results of a node, of which the other members are those that are read."""
     node, *read = members
     types = control.result_types(node)
     places = control.offsets(types)
     known = {places.index(result["offset"]): result for result in read}
-    results = [
+    return [
         known.get(k) or Buffer(type.nbytes, None, "a result that nothing reads")
         for k, type in enumerate(types)
     ]
-    return _LAUNCHES[node.op.name](node, results, compile, status)
 
 
 def _body(graph: Graph, compile: Compile) -> Body:
@@ -121,11 +139,56 @@ def _stacked(type: TensorType, length: int, reverse: bool) -> tuple[int, int]:
     return 0, type.nbytes
 
 
+def side_by_side_launch(
+    members: Sequence[Node], compile: Compile, status: Buffer, threads: int
+) -> Launch | None:
+    """The launch of a loop of which so many threads take whole steps, each in memory of its own.
+
+    None where steps need one another, have effects, whose order is kept, or where that does not
+    pay. `compile` makes programs of which a thread runs all.
+    """
+    node, results = members[0], _results(members)
+    if threads < 2 or node.op is not control.scan or node["carries"]:
+        return None
+    graph: Graph = node["body"]
+    consts, length = node["consts"], node["length"]
+    if length < _TURNS * threads or has_effects(graph):
+        return None
+    program = compile(graph)
+    body = Body(program, plan(program))
+    cost = length * _cost(program)
+    if cost < machine.current().share or body.memory.own_bytes > _LARGEST:
+        return None
+    reads, writes = len(graph.inputs), len(graph.outputs)
+    words: list[Word] = [length, consts, reads + writes - consts, threads, 0, 0]
+    for number in range(threads):
+        words += _words_of(number)
+    for leaf in range(consts):
+        words += [leaf, _address(node.inputs[leaf])]
+    words += _stream_rows(body, node, results, consts, 0)
+    made = _launch(node, words, [body], cost, results, [], status, length)
+    source = KernelSource("scan_side_by_side", "")
+    return replace(made, source=source, iterations=threads, bodies=(body,) * threads)
+
+
+def _stream_rows(
+    body: Body, node: Node, results: Sequence[Value], first: int, carries: int
+) -> list[Word]:
+    """What each step reads of its own, from operand `first` on, and what it writes."""
+    graph, length, reverse = body.program.graph, node["length"], node["reverse"]
+    words: list[Word] = []
+    for leaf in range(first, len(graph.inputs)):
+        start, step = _stacked(graph.inputs[leaf].type, length, reverse)
+        words += [leaf, _address(node.inputs[leaf], start), step]
+    for k in range(carries, len(graph.outputs)):
+        start, step = _stacked(graph.outputs[k].type, length, reverse)
+        words += [_leaf(body, k) or 0, Address(results[k], start), step]
+    return words
+
+
 def _scan(node: Node, results: Sequence[Value], compile: Compile, status: Buffer) -> Launch:
     graph: Graph = node["body"]
-    consts, carries, length, reverse = (
-        node[name] for name in ("consts", "carries", "length", "reverse")
-    )
+    consts, carries, length = (node[name] for name in ("consts", "carries", "length"))
     body = _step_body(graph, consts, carries, compile)
     words: list[Word] = [length, consts]
     words += [len(graph.inputs) + len(graph.outputs) - consts - 2 * carries]
@@ -138,12 +201,7 @@ def _scan(node: Node, results: Sequence[Value], compile: Compile, status: Buffer
     words += [len(moving), len(settled), *_words_of(0)]
     for leaf in range(consts):
         words += [leaf, _address(node.inputs[leaf])]
-    for leaf in range(consts + carries, len(graph.inputs)):
-        start, step = _stacked(graph.inputs[leaf].type, length, reverse)
-        words += [leaf, _address(node.inputs[leaf], start), step]
-    for k in range(carries, len(graph.outputs)):
-        start, step = _stacked(graph.outputs[k].type, length, reverse)
-        words += [_leaf(body, k) or 0, Address(results[k], start), step]
+    words += _stream_rows(body, node, results, consts + carries, carries)
     words += [word for row in (*moving, *settled) for word in row]
     cost = length * _cost(body.program)
     heirs = {consts + k: k for k in range(carries) if _leaf(body, k) is None}

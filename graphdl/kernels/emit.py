@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from graphdl.compiler.fuse import Group, fuse, stored
 from graphdl.compiler.order import ordered
@@ -10,7 +11,8 @@ from graphdl.compiler.pipeline import optimise
 from graphdl.graph import Graph, Node
 from graphdl.kernels import user
 from graphdl.kernels.callbacks import CALLBACKS
-from graphdl.kernels.control import control_launch
+from graphdl.kernels.control import control_launch, side_by_side_launch
+from graphdl.kernels.cpu.product import cores
 from graphdl.kernels.linalg import LINALG
 from graphdl.kernels.matmul import product_launch
 from graphdl.kernels.nest_launch import nest_launches
@@ -35,14 +37,25 @@ def array_entry(
     return user_code.array_entry(user.FUNCTIONS[symbol], operands, results)
 
 
-def compiled(graph: Graph) -> Program:
+def compiled(graph: Graph, threads: int) -> Program:
     """The program of a graph, through all passes."""
     optimised = optimise(graph)[-1][1]
-    return emit(optimised, fuse(optimised))
+    return emit(optimised, fuse(optimised), threads)
 
 
-def emit(graph: Graph, groups: Sequence[Group]) -> Program:
-    """The program that computes the outputs of a graph, group by group."""
+def _control(members: Sequence[Node], status: Buffer, threads: int) -> Launch:
+    """The launch of a loop or a branch: its steps side by side, or their kernels shared."""
+    alone, shared = partial(compiled, threads=1), partial(compiled, threads=threads)
+    found = side_by_side_launch(members, alone, status, threads)
+    return control_launch(members, shared, status) if found is None else found
+
+
+def emit(graph: Graph, groups: Sequence[Group], threads: int | None = None) -> Program:
+    """The program that computes the outputs of a graph, group by group.
+
+    At most so many `threads`, or as many as there are cores, take whole steps of a loop.
+    """
+    threads = cores() if threads is None else threads
     groups = ordered(graph, groups)
     kept = stored(graph, groups)
     status = Buffer(8, None, "whether a kernel has failed, and which")
@@ -56,7 +69,7 @@ def emit(graph: Graph, groups: Sequence[Group]) -> Program:
         else:
             node = group.members[0]
             if node.op.family == "control":
-                launches.append(control_launch(group.members, compiled, status))
+                launches.append(_control(group.members, status, threads))
             elif node.op.family == "linalg":
                 launches += _MATRICES[group.kind](node, Check(status, FAILED + len(checks)))
                 checks.append(node)

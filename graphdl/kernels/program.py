@@ -57,7 +57,8 @@ class Launch(Struct, frozen=True, eq=False):
     """One kernel run: `iterations` of `source` over a table of `words`.
 
     `core` names the core of a matrix product or a convolution: then `source` is its epilogue.
-    `bodies` are the programs that a control-flow launch runs: then `source` only names it.
+    `bodies` are the programs that a control-flow launch runs: then `source` only names it. Where
+    the steps of a loop run side by side, they are one program, once for each of its iterations.
     `cost` estimates the work in nanoseconds on one core: it decides whether threads share it.
     `reads`, `writes`: values and buffers, for lifetimes; `in_place`: pairs (written, read) of the
     same size, of which each element is read before it is written. `moves`: it only copies what it
@@ -80,6 +81,16 @@ class Launch(Struct, frozen=True, eq=False):
     bodies: tuple[Body, ...] = ()
     spare: tuple[KernelSource, ...] = ()
     moves: bool = False
+
+    @property
+    def programs(self) -> tuple[Body, ...]:
+        """The bodies, each once."""
+        return tuple(dict.fromkeys(self.bodies))
+
+    @property
+    def is_side_by_side(self) -> bool:
+        """Whether it is a loop whose steps run side by side, on one thread each."""
+        return len(self.bodies) > 1 and self.iterations == len(self.bodies)
 
 
 Value = Node | Buffer

@@ -186,14 +186,43 @@ def _launches(made: Native, words: _Words, shares: _Shares, runs: int) -> tuple[
         _Sample(
             max(0.0, own - reading * sum(map(_readings, inner))),
             runs,
-            tuple(
-                _launches(body, below, usual, int(below.times[0]))
-                for body, below, usual in zip(bodies, inner, usuals, strict=True)
+            _by_program(
+                launch,
+                own,
+                tuple(
+                    _launches(body, below, usual, int(below.times[0]))
+                    for body, below, usual in zip(bodies, inner, usuals, strict=True)
+                ),
             ),
         )
-        for own, bodies, inner, usuals in zip(
-            seconds, made.bodies, words.bodies, shares.bodies, strict=True
+        for launch, own, bodies, inner, usuals in zip(
+            made.program.launches, seconds, made.bodies, words.bodies, shares.bodies, strict=True
         )
+    )
+
+
+def _by_program(
+    launch: Launch, seconds: float, bodies: tuple[tuple[_Sample, ...], ...]
+) -> tuple[tuple[_Sample, ...], ...]:
+    """The launches of each of the programs that a launch runs.
+
+    What steps took side by side adds up to the time of all threads: it is said as shares of the
+    `seconds` of the loop.
+    """
+    if not launch.is_side_by_side:
+        return bodies
+    total = sum(sample.seconds for body in bodies for sample in body)
+    scale = min(1.0, seconds / total) if total else 1.0
+    return (tuple(_added(samples, scale) for samples in zip(*bodies, strict=True)),)
+
+
+def _added(samples: Sequence[_Sample], scale: float) -> _Sample:
+    """One launch in several bodies that are the same program."""
+    inner = zip(*(sample.body for sample in samples), strict=True)
+    return _Sample(
+        scale * sum(sample.seconds for sample in samples),
+        sum(sample.runs for sample in samples),
+        tuple(tuple(_added(own, scale) for own in zip(*body, strict=True)) for body in inner),
     )
 
 
@@ -229,7 +258,7 @@ def _kernel(
 def _inner(number: int, launch: Launch, program: Program, samples: Sequence[_Sample]) -> KernelTime:
     """A launch as it was where its bodies were timed too."""
     body: list[KernelTime] = []
-    for k, inner in enumerate(launch.bodies):
+    for k, inner in enumerate(launch.programs):
         for i, own in _running(inner.program, inner.memory):
             parts = [sample.body[k][i] for sample in samples]
             body.append(_inner(len(body), own, inner.program, parts))

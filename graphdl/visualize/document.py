@@ -549,7 +549,7 @@ def _text_of_box(item: Item, node: Node | None, table: _Table) -> Document:
 def _text_of(launch: Launch) -> str:
     """The Python text of a kernel, and of the kernels in the bodies that it runs."""
     texts = [launch.source.text]
-    for i, body in enumerate(launch.bodies):
+    for i, body in enumerate(launch.programs):
         texts.append(f"# body {i}")
         texts += [_text_of(inner) for inner in body.program.launches]
     return "\n".join(texts)

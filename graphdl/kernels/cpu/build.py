@@ -136,7 +136,11 @@ def build(
     kernels = [next(made) if made_here else None for made_here in generated]
     shared.join()
     below = inner or functions
-    bodies = [[_Inner.of(body, below) for body in launch.bodies] for launch in program.launches]
+    alone = {**below, "run": below["run_serial"]}
+    bodies = [
+        [_Inner.of(body, alone if launch.is_side_by_side else below) for body in launch.bodies]
+        for launch in program.launches
+    ]
     arena = np.zeros(memory.arena_bytes + ALIGNMENT, np.uint8)
     arena_at = -(-arena.ctypes.data // ALIGNMENT) * ALIGNMENT
     constants = [constant_array(node) for node in program.constants]
@@ -236,6 +240,7 @@ def _rows(
     """The rows of the tape, level by level; a level that is worth sharing is one launch.
 
     A loop whose steps are worth sharing is a launch of no parts: see `graphdl.kernels.cpu.tape`.
+    One whose steps run side by side is a launch of its own, of as many parts as iterations.
     """
     rows: list[Row] = []
 
@@ -249,8 +254,11 @@ def _rows(
             for i in level
             if program.launches[i].iterations and not is_idle(program.launches[i], memory)
         ]
-        loops = [i for i in running if _shares_itself(program.launches[i])]
-        others = [i for i in running if i not in loops]
+        side_by_side = [i for i in running if program.launches[i].is_side_by_side]
+        loops = [
+            i for i in running if i not in side_by_side and _shares_itself(program.launches[i])
+        ]
+        others = [i for i in running if i not in loops and i not in side_by_side]
         cost = sum(program.launches[i].cost for i in others)
         if is_worth_sharing(cost) and len(others) > 1:
             table, count = multi_table(map(words, others))
@@ -261,6 +269,7 @@ def _rows(
             for i in others:
                 launch = words(i)
                 rows.append(Row((*launch, min(launch[2], parts)), (i,)))
+        rows += [Row((*words(i), program.launches[i].iterations), (i,)) for i in side_by_side]
         rows += [Row((*words(i), 0), (i,)) for i in loops]
     return rows
 

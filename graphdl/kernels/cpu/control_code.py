@@ -17,7 +17,7 @@ from graphdl.kernels.program import OUT_OF_MEMORY
 BODY_WORDS = 6
 
 #: The kernels, by the names of their ops.
-FUNCTIONS = ("scan", "while", "switch")
+FUNCTIONS = ("scan", "scan_side_by_side", "while", "switch")
 
 
 def _run(f: Function, body: Value) -> None:
@@ -99,6 +99,36 @@ def _define_scan(module: Module) -> None:
                 row = moving + i * _STREAM
                 at = bases + f.load(row) * 8
                 f.store(at, f.load(at) + f.load(row + 16))
+
+
+def _define_side_by_side(module: Module) -> None:
+    """scan_side_by_side: [length, consts, streams, bodies, begun, ended, bodies x (body...),
+    consts, streams].
+
+    A scan without carries. Each iteration of the kernel has a body of its own, whose memory is its
+    own, and takes steps that no other has begun until none is left: `begun` of them, in order. The
+    last of all iterations to end, of which there are as many as bodies, sets both words back.
+    """
+    with module.function("scan_side_by_side", 3) as (f, (table, lo, hi)):
+        length, consts, streams, bodies = (f.load(table + 8 * i) for i in range(4))
+        begun, ended = table + 32, table + 40
+        first = table + 48
+        fixed = first + bodies * (8 * BODY_WORDS)
+        moving = fixed + consts * _CONST
+        with f.count(lo, hi) as number:
+            body = first + number * (8 * BODY_WORDS)
+            bases = f.load(body)
+            _set_bases(f, bases, fixed, consts)
+            with f.forever() as steps:
+                t = f.fetch_add(begun, 1)
+                steps.stop_when(t >= length)
+                with f.count(0, streams) as i:
+                    row = moving + i * _STREAM
+                    f.store(bases + f.load(row) * 8, f.load(row + 8) + t * f.load(row + 16))
+                _run(f, body)
+            with f.when((f.fetch_add(ended, 1) + 1).equals(bodies)):
+                f.store(begun, 0)
+                f.store(ended, 0)
 
 
 #: Words of a sweep's record, each the offset in bytes; the body's are in between.
@@ -274,6 +304,7 @@ def write(module: Module) -> None:
     """Write the functions of control flow; the module's process words are `growing.MEMORY`."""
     for define in (
         _define_scan,
+        _define_side_by_side,
         _define_reserve,
         _define_enough,
         _define_begin,

@@ -44,7 +44,7 @@ class Symbol(Struct, frozen=True):
     """Something with an address of its own, outside of instances.
 
     kind: "kernel" (named by its symbol in object code), "core", "control", "routine" of BLAS or
-    LAPACK, "runtime" ("run" and "multi" of graphdl.kernels.cpu.tape), or "constant" (its number).
+    LAPACK, "runtime" (a function of graphdl.kernels.cpu.tape), or "constant" (its number).
     """
 
     kind: str
@@ -168,9 +168,13 @@ def image_of(native: Native) -> Image:
     )
 
 
-def _program(out: _Writer, native: Native) -> _Placed:
+def _program(out: _Writer, native: Native, runner: str = "run") -> _Placed:
+    """Write a program whose bodies that function of the runtime runs."""
     program, memory = native.program, native.memory
-    bodies = [[_body(out, body) for body in inner] for inner in native.bodies]
+    bodies = [
+        [_body(out, body, "run_serial" if launch.is_side_by_side else runner) for body in inner]
+        for launch, inner in zip(program.launches, native.bodies, strict=True)
+    ]
     arena = out.arena(memory.arena_bytes, program.alignment)
     patches: list[tuple[int, int, int]] = []
     stacks: dict[Stack, int] = {}
@@ -279,19 +283,20 @@ def _multi(out: _Writer, table: NDArray[np.int64], launches: Sequence[tuple[Symb
 class _PlacedBody(Struct, frozen=True):
     bases: int
     placed: _Placed
+    runner: str
 
 
-def _body(out: _Writer, native: Native) -> _PlacedBody:
+def _body(out: _Writer, native: Native, runner: str) -> _PlacedBody:
     graph = native.program.graph
-    placed = _program(out, native)
-    return _PlacedBody(out.reserve(len(graph.inputs) + len(graph.outputs)), placed)
+    placed = _program(out, native, runner)
+    return _PlacedBody(out.reserve(len(graph.inputs) + len(graph.outputs)), placed, runner)
 
 
 def _body_word(out: _Writer, at: int, body: _PlacedBody, field: int) -> None:
     """One of the words that name a body: see `control_code.BODY_WORDS`."""
     placed = body.placed
     if field == 5:
-        out.symbol(at, Symbol("runtime", "run"))
+        out.symbol(at, Symbol("runtime", body.runner))
     elif field in (2, 4):
         out.words[at] = {2: placed.patch_count, 4: placed.rows}[field]
     else:

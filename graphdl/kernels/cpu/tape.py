@@ -182,11 +182,12 @@ def _define_run(module: Module, watch: Watch) -> None:
         _run_rows(f, watch, tape, f.constant(0), rows)
 
 
-def _define_run_serial(module: Module) -> None:
+def _define_run_serial(module: Module, watch: Watch) -> None:
     """run_serial(bases, patches, patch count, tape, row count): all on the calling thread."""
     with module.function("run_serial", 5) as (f, (bases, patches, patch_count, tape, rows)):
         _patch(f, bases, patches, patch_count)
-        _run_rows(f, Watch(), tape, f.constant(0), rows)
+        watch.begin(f, tape)
+        _run_rows(f, watch, tape, f.constant(0), rows)
 
 
 def _define_run_parallel(module: Module, watch: Watch) -> None:
@@ -252,7 +253,7 @@ def _define_multi(module: Module, watch: Watch) -> None:
 
 def write_serial(module: Module) -> None:
     """Write run_serial and multi, which need nothing of the process."""
-    _define_run_serial(module)
+    _define_run_serial(module, Watch())
     _define_multi(module, Watch())
 
 
@@ -262,12 +263,12 @@ def _write(module: Module, watch: Watch) -> None:
     _define_run_part(module, watch)
     _define_run(module, watch)
     _define_run_parallel(module, watch)
+    _define_run_serial(module, watch)
     _define_multi(module, watch)
 
 
 def _write_plain(module: Module) -> None:
     _write(module, Watch())
-    _define_run_serial(module)
 
 
 def _write_timed(module: Module) -> None:
@@ -292,12 +293,13 @@ def native_functions() -> Mapping[str, int]:
 
 @cache
 def timed_functions() -> Mapping[str, int]:
-    """`run` and `multi` with a stopwatch, for tapes and tables that have room for the times.
+    """The same with a stopwatch, for tapes and tables that have room for the times.
 
     And `nothing`, a kernel that does nothing.
     """
+    names = ["run", "run_serial", "multi", "nothing"]
     process = [pool.state_address(), clock.address()]
-    return assembler.load("graphdl_tape_timed", ["run", "multi", "nothing"], _write_timed, process)
+    return assembler.load("graphdl_tape_timed", names, _write_timed, process)
 
 
 @cache
