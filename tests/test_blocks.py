@@ -14,7 +14,7 @@ import graphdl as gd
 from graphdl.compiler import regions
 from graphdl.compiler.pipeline import DEVICE_PASSES, optimise
 from graphdl.graph import Graph, Node
-from graphdl.kernels.cpu import pool
+from graphdl.kernels.cpu import pool, product
 from tests.programs import program_of, run_in_python
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -248,7 +248,9 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 
 
 @pytest.mark.parametrize("f", [attention, gradient(attention)])
-def test_memory_is_linear_in_the_tokens(f: Function) -> None:
+def test_memory_is_linear_in_the_tokens(f: Function, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one core: each that takes blocks of its own keeps what a block takes."""
+    monkeypatch.setattr(product, "cores", lambda: 1)
     bytes_ = [
         gd.compile(f).lower(*(gd.spec((1, n, 64), "float32"),) * 3).memory.peak_bytes
         for n in (2048, 4096, 8192)

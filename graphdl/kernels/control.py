@@ -39,8 +39,9 @@ Compile = Callable[[Graph], Program]
 #: Words that name a body in a table.
 _FIELDS = 6
 #: Steps that run side by side are at least so many for each thread, so that one which is late
-#: holds up little, and hold at most so many bytes each: what needs more has kernels to share.
-_TURNS, _LARGEST = 2, 16 << 20
+#: holds up little, and each holds at most so many times what the cache of its core does: more would
+#: come from memory, and kernels that take it are worth sharing.
+_TURNS, _CACHES = 2, 4
 
 
 def control_launch(members: Sequence[Node], compile: Compile, status: Buffer) -> Launch:
@@ -157,7 +158,8 @@ def side_by_side_launch(
     program = compile(graph)
     body = Body(program, plan(program))
     cost = length * _cost(program)
-    if cost < machine.current().share or body.memory.own_bytes > _LARGEST:
+    known = machine.current()
+    if cost < known.share or body.memory.own_bytes > _CACHES * known.second_level:
         return None
     reads, writes = len(graph.inputs), len(graph.outputs)
     words: list[Word] = [length, consts, reads + writes - consts, threads, 0, 0]

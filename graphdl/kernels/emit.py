@@ -12,7 +12,7 @@ from graphdl.graph import Graph, Node
 from graphdl.kernels import user
 from graphdl.kernels.callbacks import CALLBACKS
 from graphdl.kernels.control import control_launch, side_by_side_launch
-from graphdl.kernels.cpu.product import cores
+from graphdl.kernels.cpu import product
 from graphdl.kernels.linalg import LINALG
 from graphdl.kernels.matmul import product_launch
 from graphdl.kernels.nest_launch import nest_launches
@@ -55,7 +55,7 @@ def emit(graph: Graph, groups: Sequence[Group], threads: int | None = None) -> P
 
     At most so many `threads`, or as many as there are cores, take whole steps of a loop.
     """
-    threads = cores() if threads is None else threads
+    threads = product.cores() if threads is None else threads
     groups = ordered(graph, groups)
     kept = stored(graph, groups)
     status = Buffer(8, None, "whether a kernel has failed, and which")
