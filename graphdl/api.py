@@ -773,9 +773,10 @@ def switch(index: Any, branches: Sequence[Function], *args: Any) -> Any:
 
 
 def map(f: Function, xs: Any) -> Any:
-    """f for each row of xs, one after the other, stacked: a `scan` without a carry.
+    """f for each row of xs, stacked: a `scan` without a carry.
 
-    `xs` are arrays of one first axis, or a tree of them (otherwise ShapeError); results have that
+    On a CPU threads take whole rows, where there are enough of them; a GPU, and effects such as
+    `gd.debug.print`, take one after the other. `xs` are arrays of one first axis, or a tree of them (otherwise ShapeError); results have that
     axis too. `vmap` computes the same for all rows at once, in more memory.
 
     >>> import numpy as np, graphdl as gd

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numba
 import numpy as np
 import optree
 import pytest
@@ -204,7 +203,7 @@ def pointer(array: Any) -> Any:
 
 
 def test_other_ways_to_call_it(heads: Any, tmp_path: Any) -> None:
-    """From a file, from a plan of another process, from Numba, and by a pointer."""
+    """From a file, from a plan of another process, and by a pointer, as from Numba."""
     executable, (xs, w), want = heads
     gd.set_num_threads(CORES)
     executable.save(tmp_path / "heads")
@@ -212,13 +211,6 @@ def test_other_ways_to_call_it(heads: Any, tmp_path: Any) -> None:
     again = gd.compile(lambda xs, w: of_rows(xs, w)).lower(xs, w)
     assert "plan" in again.seconds
     np.testing.assert_array_equal(again(xs, w), want)
-    inner = executable.njit
-
-    @numba.njit
-    def twice(xs: Any, w: Any) -> Any:
-        return inner(xs, w) + inner(xs, w)
-
-    np.testing.assert_array_equal(twice(xs, w), 2 * want)
     out = np.empty_like(want)
     call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(executable.address)
     assert call((ctypes.c_void_p * 2)(xs.ctypes.data, w.ctypes.data), pointer(out)) == 0

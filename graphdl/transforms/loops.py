@@ -305,5 +305,5 @@ def cond(pred: Any, true: Function, false: Function, *args: Any) -> Any:
 
 
 def map(f: Function, xs: Any) -> Any:
-    """f for each row of xs, one after the other: see gd.map."""
+    """f for each row of xs: see gd.map."""
     return _scan("map", functools.wraps(f)(lambda carry, x: (carry, called(f, x))), (), xs)[1]
