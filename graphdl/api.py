@@ -776,8 +776,9 @@ def map(f: Function, xs: Any) -> Any:
     """f for each row of xs, stacked: a `scan` without a carry.
 
     On a CPU threads take whole rows, where there are enough of them; a GPU, and effects such as
-    `gd.debug.print`, take one after the other. `xs` are arrays of one first axis, or a tree of them (otherwise ShapeError); results have that
-    axis too. `vmap` computes the same for all rows at once, in more memory.
+    `gd.debug.print`, take one after the other. `xs` are arrays of one first axis, or a tree of them
+    (otherwise ShapeError); results have that axis too. `vmap` computes the same for all rows at
+    once, in more memory.
 
     >>> import numpy as np, graphdl as gd
     >>> gd.compile(lambda x: gd.map(np.sum, x))(np.ones((2, 3)))
