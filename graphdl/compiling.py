@@ -73,10 +73,10 @@ class Target(Struct, frozen=True):
     ) -> list[tuple[str, Graph]]:
         """A graph that computes values twice, where the program would take more bytes than that."""
 
-        def size_of(graph: Graph) -> int:
-            return memory.plan(self.emit(graph, fuse(graph)), donated).peak_bytes
+        def memory_of(graph: Graph) -> Memory:
+            return memory.plan(self.emit(graph, fuse(graph)), donated)
 
-        after = budget.within(before, memory_budget, size_of)
+        after = budget.within(before, memory_budget, memory_of)
         return [("rematerialise", after)] if after is not before else []
 
 

@@ -12,7 +12,8 @@ import graphdl as gd
 from graphdl import machine
 from graphdl.compiler import fuse
 from graphdl.compiler.recompute import recompute
-from graphdl.compiler.rematerialise import Schedule, again, repetitions
+from graphdl.compiler.rematerialise import Schedule, again
+from graphdl.compiler.savings import alone, chosen
 from graphdl.machine import Machine
 
 RNG = np.random.default_rng(5)
@@ -219,13 +220,86 @@ def test_products_and_reductions_are_computed_again() -> None:
     graph = gd.compile(gd.grad(loss, argnums=(0, 1))).lower(w, v, x).optimized
     schedule = Schedule.of(graph)
     wanted = graph.evaluate(w, v, x)
-    found = repetitions(schedule)
+    found = alone(schedule)
     assert found
     for made in found:
         other = again(schedule, [made])
         assert len(other.nodes) > len(graph.nodes)
         for a, b in zip(other.evaluate(w, v, x), wanted, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def wandering(seed: int) -> tuple[Any, list[Any]]:
+    """A gradient of a random mixture of products, activations and normalisations of one size."""
+    rng = np.random.default_rng(seed)
+    steps = rng.integers(0, 4, size=12)
+    far = rng.integers(0, 12, size=12)
+
+    def f(x: Any, *weights: Any) -> Any:
+        values = [x]
+        for i, (kind, other) in enumerate(zip(steps, far, strict=True)):
+            y = values[-1]
+            if kind == 0:
+                y = np.tanh(y @ weights[i % len(weights)])
+            elif kind == 1:
+                y = (y - np.mean(y, axis=1, keepdims=True)) * np.exp(-y * y)
+            elif kind == 2:
+                y = np.maximum(y, 0.1 * y) + values[other % len(values)]
+            else:
+                y = np.sin(y) * values[other % len(values)]
+            values.append(y)
+        return np.mean(values[-1] ** 2)
+
+    arrays = [rng.normal(size=(96, 64)), *(rng.normal(size=(64, 64)) / 8 for _ in range(3))]
+    return gd.grad(f, argnums=(0, 1, 2, 3)), arrays
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_programs_take_less_and_compute_the_same_numbers(seed: int) -> None:
+    f, arrays = wandering(seed)
+    graph = gd.compile(f).lower(*arrays).optimized
+    wanted = graph.evaluate(*arrays)
+    schedule = Schedule.of(graph)
+    most = max(schedule.sizes())
+    for target in (3 * most // 4, 0):
+        found, expected = chosen(schedule, target)
+        assert found
+        assert expected < most
+        other = again(schedule, found)
+        for a, b in zip(other.evaluate(*arrays), wanted, strict=True):
+            np.testing.assert_array_equal(a, b)  # the same arithmetic, bit by bit
+    if seed == 0:
+        free = gd.compile(f).lower(*arrays).memory
+        budget = free.peak_bytes - free.arena_bytes // 4
+        tight = gd.compile(f, memory_budget=budget)
+        assert tight.lower(*arrays).memory.peak_bytes <= budget
+        for a, b in zip(tight(*arrays), wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13)
+
+
+def test_a_segment_is_computed_again_from_what_was_there_before_it() -> None:
+    def f(x: Any) -> Any:
+        for _ in range(16):  # no x lies in memory, only what the gradient reads: 16 of tanh
+            x = np.tanh(x - np.mean(x, axis=0)) + 0.1 * x
+        return np.sum(x * x)
+
+    x = RNG.normal(size=(300, 100))
+    free = gd.compile(gd.grad(f)).lower(x).memory
+    tight = gd.compile(gd.grad(f), memory_budget=free.result_bytes + free.arena_bytes // 3)
+    executable = tight.lower(x)
+    assert executable.memory.arena_bytes <= free.arena_bytes // 3
+    tanhs = [node for node in executable.optimized.nodes if node.op.name == "tanh"]
+    assert len(tanhs) <= 3 * 16  # each at most twice more: not again and again from the start
+    np.testing.assert_allclose(tight(x), gd.grad(f)(x), rtol=1e-10, atol=1e-12)
+
+
+def test_what_is_written_over_is_not_read_again() -> None:
+    """A product computed again after its weights are updated would need the old ones kept."""
+    parameters, x, y = given("float32")
+    free = gd.compile(step, donate=0).lower(parameters, x, y).memory
+    least = gd.compile(step, donate=0, memory_budget=1).lower(parameters, x, y).memory
+    assert least.result_bytes == free.result_bytes
+    assert least.arena_bytes < 0.75 * free.arena_bytes
 
 
 def test_recomputing_is_idempotent(use: Any) -> None:

@@ -17,12 +17,9 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from graphdl import machine
-from graphdl.compiler.costs import work
 from graphdl.compiler.fuse import Group, fuse, stored
 from graphdl.compiler.order import ordered
-from graphdl.compiler.origins import CHECKS, is_generator, is_scalar, origins
-from graphdl.compiler.rows import ROOTS
+from graphdl.compiler.origins import is_generator, is_scalar, origins
 from graphdl.compiler.view import is_movement
 from graphdl.graph import Graph, Node
 from graphdl.ops import contraction, convolution, movement
@@ -100,97 +97,7 @@ class Repetition(Struct, frozen=True, eq=False):
     nanoseconds: float
 
 
-def repetitions(schedule: Schedule) -> list[Repetition]:
-    """What could be computed again so that less is in memory at the fullest moment; best first."""
-    sizes = schedule.sizes()
-    if not sizes:
-        return []
-    fullest = max(range(len(sizes)), key=sizes.__getitem__)
-    found = []
-    for value in schedule.temporaries():
-        late = [number for number in schedule.readers[value] if number > fullest]
-        if late and schedule.maker[value] < fullest and fullest not in schedule.readers[value]:
-            made = repetition(schedule, value, late[0], fullest)
-            if made is not None and made.freed > 0:
-                found.append(made)
-    return sorted(found, key=lambda made: made.nanoseconds / made.freed)
-
-
-def repetition(schedule: Schedule, value: Node, first: int, moment: int) -> Repetition | None:
-    """How a value is computed again for the kernels from `first` on; None where it cannot be.
-
-    It is made from what lies in memory after kernel `moment`, which then stays there until `first`.
-    """
-    earlier = [number for number in schedule.readers[value] if number < first]
-    maker = schedule.maker[value]
-    after = _late_value(schedule, first, max([maker, *earlier]), maker)
-    if after is None:
-        return None
-    nodes: dict[Node, None] = {}
-    held = 0  # bytes that have to stay in memory longer than they do now
-    pending = [(value, False)]
-    while pending:
-        node, is_ready = pending.pop()
-        if is_ready:
-            nodes[node] = None
-            continue
-        if node in nodes:
-            continue
-        if not _repeatable(node) or len(nodes) + len(pending) > _LONGEST:
-            return None
-        pending.append((node, True))
-        for origin in dict.fromkeys(x for operand in node.inputs for x in origins(operand)):
-            if origin not in schedule.maker or is_generator(origin):
-                continue  # an argument or a constant
-            if origin in schedule.kept and _lies(schedule, origin, moment):
-                continue
-            if origin in schedule.kept and _is_cheaper_to_hold(origin, value):
-                held += origin.type.nbytes
-            else:
-                pending.append((origin, False))
-    time = sum(_nanoseconds(node) for node in nodes)
-    return Repetition((value,), first, tuple(nodes), after, value.type.nbytes - held, time)
-
-
-def _late_value(schedule: Schedule, first: int, last: int, maker: int) -> Node | None:
-    """The latest value made before kernel `first`, but not before kernel `last`.
-
-    Nothing that runs before `first` is made from what is computed again, so to wait for it is safe.
-    Of kernel `maker`, which makes the value first, only what is there when it has ended will do.
-    """
-    for number in range(first - 1, last - 1, -1):
-        for node in schedule.groups[number].members:
-            if node in schedule.kept and (number > maker or schedule.ends_with_kernel(node)):
-                return node
-    return None
-
-
-def _lies(schedule: Schedule, node: Node, moment: int) -> bool:
-    """Whether a value stays in memory beyond a kernel, whatever is done here."""
-    return node in schedule.outputs or max(schedule.readers[node], default=-1) > moment
-
-
-def _is_cheaper_to_hold(node: Node, value: Node) -> bool:
-    """Whether a value may as well stay in memory: it takes next to no room."""
-    return 8 * node.type.nbytes <= value.type.nbytes
-
-
-def _repeatable(node: Node) -> bool:
-    family = node.op.family
-    if family == "pointwise":
-        return node.op not in CHECKS
-    return family == "reduction" or node.op in (*ROOTS, movement.pad)
-
-
-def _nanoseconds(node: Node) -> float:
-    """What one core takes to compute a node, its operands being there."""
-    if node.op in ROOTS:
-        return _multiply_adds(node) * machine.current().multiply_add
-    elements = max([node.type.size, *(operand.type.size for operand in node.inputs)])
-    return elements * work((node,))
-
-
-def _multiply_adds(node: Node) -> int:
+def multiply_adds(node: Node) -> int:
     """Those of a matrix product or a convolution."""
     if node.op is contraction.contract:
         sizes: dict[int, int] = {}
