@@ -17,11 +17,12 @@ from graphdl.ops import control
 def random_graph(rng: np.random.Generator) -> Graph:
     """Some 10 pointwise operations on three arrays of one size."""
 
+    steps = [(*rng.integers(3 + i, size=2), rng.integers(2)) for i in range(9)]
+
     def f(*arrays: Any) -> list[Any]:
         values = list(arrays)
-        for _ in range(9):
-            a, b = rng.integers(len(values), size=2)
-            values.append(rng.choice([np.add, np.multiply])(values[a], np.sin(values[b])))
+        for a, b, kind in steps:
+            values.append((np.add, np.multiply)[kind](values[a], np.sin(values[b])))
         return values
 
     return gd.trace(f, *np.zeros((3, 4)))
