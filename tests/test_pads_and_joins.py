@@ -135,3 +135,35 @@ def test_a_join_of_a_part_that_is_read_elsewhere_copies_it() -> None:
         return np.concatenate([inside, x[:1]]), inside
 
     assert "concatenate" in names(check_compiled(f, normal(40, 30)))
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 9])
+def test_numbers_side_by_side_are_written_by_one_kernel(count: int) -> None:
+    def f(x: Any) -> Any:
+        return np.stack([x * i for i in range(count)], -1), np.stack([x[0]] * count, -1)
+
+    executable = check_compiled(f, normal(40, 30))
+    joins = [kernel for kernel in executable.kernels if kernel.name == "concatenate"]
+    assert len(joins) == (2 if count <= 8 else 2 * count)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (50, 1), (1, 50), (20, 30), (3, 4, 50)])
+def test_pairs_of_views_of_every_shape(shape: tuple[int, ...]) -> None:
+    def f(x: Any) -> Any:
+        return (
+            np.stack([x[::-1], x[..., ::2][..., :1] + x], -1),
+            np.stack([x.T, (x + 1).T], -1),
+            np.stack([x, np.broadcast_to(x[:1], x.shape)], -1),
+        )
+
+    check_compiled(f, normal(*shape))
+
+
+def test_what_is_spread_in_steps_lies_in_memory() -> None:
+    def f(x: Any) -> Any:
+        return np.sum(x[::2, 1::3] ** 3) + np.sum(np.diagonal(x) ** 2) + np.sum(x**2)
+
+    found = names(check_compiled(gd.grad(f), normal(20, 30), separate=False))
+    assert "update" in found
+    assert "pad" not in found
+    check_compiled(lambda v: (np.diag(v, 1), np.diag(v) + 1), normal(9))

@@ -49,6 +49,8 @@ RULES: tuple[Rule, ...] = (
     Rule("x ** 1", lambda x: np.power(x, 1.0), lambda x: x),
     Rule("x ** 3", lambda x: np.power(x, 3.0), lambda x: np.square(x) * x),
     Rule("x ** 4", lambda x: np.power(x, 4.0), lambda x: np.square(np.square(x))),
+    Rule("x ** 5", lambda x: np.power(x, 5.0), lambda x: np.square(np.square(x)) * x),
+    Rule("x ** 6", lambda x: np.power(x, 6.0), lambda x: np.square(np.square(x) * x)),
     Rule("x ** -1", lambda x: np.power(x, -1.0), lambda x: np.reciprocal(x)),
     Rule("x ** 0.5", lambda x: np.power(x, 0.5), lambda x: np.sqrt(x)),
     Rule("x ** 0", lambda x: np.power(x, 0.0), lambda x: np.ones_like(x)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -23,40 +24,60 @@ def place_of(operand: Node, start: int = 0) -> tuple[Address, Shape, Node]:
     return Address(view.base, offset), view.strides, view.base
 
 
+Source = tuple[Address, Shape, Node]
+
+
 def copy_launch(
-    name: str, node: Node, shape: Shape, source: tuple[Address, Shape, Node], to: int, places: Shape
+    name: str, node: Node, shape: Shape, source: Source, to: int, places: Shape
 ) -> Launch:
     """Copy `shape` elements from an operand into the memory of `node`, `to` elements on."""
-    where, strides, base = source
+    return joining_launch(name, node, shape, [source], to, places)
+
+
+def joining_launch(
+    name: str, node: Node, shape: Shape, sources: Sequence[Source], to: int, places: Shape
+) -> Launch:
+    """Copy `shape` elements of each operand into the memory of `node`, `to` elements on.
+
+    Those of the second operand lie one element behind those of the first, and so on: so pairs are
+    written as pairs.
+    """
     size, count = node.dtype.itemsize, math.prod(shape)
-    loops = _loops(shape, strides, places)
-    outer = loops[: max(len(loops) - 2, 1)]
-    around = math.prod(loop.size for loop in outer)
+    loops = _loops(shape, [strides for _, strides, _ in sources], places)
+    around = math.prod(loop.size for loop in loops[: max(len(loops) - 2, 1)])
     iterations = -(-count // BLOCK) if len(loops) == 1 else around
     return Launch(
         _text(name, SUFFIX[node.dtype], size, loops),
         (
-            where,
             Address(node, to * size),
             *(loop.size for loop in loops),
-            *(loop.source for loop in loops),
             *(loop.target for loop in loops),
+            *(
+                word
+                for i, (where, _, _) in enumerate(sources)
+                for word in (where, *(loop.sources[i] for loop in loops))
+            ),
         ),
         iterations,
-        count * 0.3,
-        (base,),
+        len(sources) * count * 0.3,
+        tuple(dict.fromkeys(base for _, _, base in sources)),
         (node,),
         (),
         (node,),
-        2 * count * size,
+        2 * len(sources) * count * size,
     )
 
 
+def is_near(shape: Shape, strides: Shape, places: Shape) -> bool:
+    """Whether a copy reads whole cache lines, not one element of each, in its last loop."""
+    return abs(_loops(shape, [strides], places)[-1].sources[0]) <= max(NEAR)
+
+
 class _Loop(Struct, frozen=True):
-    """A loop of a copy: how often it runs, and its strides in the two arrays, in elements."""
+    """A loop of a copy: how often it runs, and its strides in the arrays, in elements."""
 
     size: int
-    source: int
+    sources: tuple[int, ...]
     target: int
 
 
@@ -66,22 +87,22 @@ FEW = 8
 BLOCK = 16384
 
 
-def _loops(shape: Shape, strides: Shape, places: Shape) -> list[_Loop]:
-    """At least one loop: those of one element left out, those joined that both arrays walk as one.
+def _loops(shape: Shape, strides: Sequence[Shape], places: Shape) -> list[_Loop]:
+    """At least one loop: those of one element left out, those joined that all arrays walk as one.
 
     The copy of x[:, :, 1] is one loop of a stride, not a loop of one element in each of two others.
     """
     found: list[_Loop] = []
-    for loop in map(_Loop, shape, strides, places):
+    for loop in map(_Loop, shape, zip(*strides, strict=True), places):
         if loop.size == 1:
             continue
-        source, target = loop.source * loop.size, loop.target * loop.size
-        if found and (found[-1].source, found[-1].target) == (source, target):
-            found[-1] = _Loop(found[-1].size * loop.size, loop.source, loop.target)
+        steps = tuple(step * loop.size for step in loop.sources)
+        if found and (found[-1].sources, found[-1].target) == (steps, loop.target * loop.size):
+            found[-1] = _Loop(found[-1].size * loop.size, loop.sources, loop.target)
         else:
             found.append(loop)
     if not found:
-        return [_Loop(1, 1, 1)]
+        return [_Loop(1, (1,) * len(strides), 1)]
     longest = max(found, key=lambda loop: loop.size)
     if found[-1].size < FEW <= longest.size:
         found.remove(longest)
@@ -89,27 +110,49 @@ def _loops(shape: Shape, strides: Shape, places: Shape) -> list[_Loop]:
     return found
 
 
+def _head(loops: Sequence[_Loop]) -> list[str]:
+    """The words of the table: where the result lies, sizes, strides, and the same of sources."""
+    count = len(loops)
+    lines = ["def kernel(table, lo, hi):"]
+    for letter, first in (("n", 1), ("d", 1 + count)):
+        lines += [f"    {letter}{i} = table[{first + i}]" for i in range(count)]
+    for k in range(len(loops[0].sources)):
+        first = 1 + 2 * count + k * (1 + count)
+        lines += [f"    at{k} = table[{first}]"]
+        lines += [f"    s{k}_{i} = table[{first + 1 + i}]" for i in range(count)]
+    return lines
+
+
+def _pointers(suffix: str, size: int, sources: int, indices: Sequence[str]) -> list[str]:
+    """The lines that set the pointers to where `indices`, of the first loops, begin."""
+    arrays = [("y", "table[0]", "d"), *((f"x{k}", f"at{k}", f"s{k}_") for k in range(sources))]
+    lines = []
+    for array, at, stride in arrays:
+        place = " + ".join(f"{index} * {stride}{i}" for i, index in enumerate(indices))
+        lines.append(f"{array} = {suffix}_at({at}{f' + ({place}) * {size}' if place else ''})")
+    return lines
+
+
+def _moved(loops: Sequence[_Loop]) -> list[str]:
+    """The lines that copy element j of the last loop."""
+    last, loop = len(loops) - 1, loops[-1]
+    return [
+        f"{_element('y', f'd{last}', loop.target, k)} = {_element(f'x{k}', f's{k}_{last}', step)}"
+        for k, step in enumerate(loop.sources)
+    ]
+
+
 def _text(name: str, suffix: str, size: int, loops: list[_Loop]) -> KernelSource:
     """Iterations are blocks of a single loop, or else what lies around the last two."""
-    count = len(loops)
+    count, sources = len(loops), len(loops[0].sources)
     last, around = count - 1, max(count - 2, 1)
-    lines = ["def kernel(table, lo, hi):"]
-    for letter, first in (("n", 2), ("s", 2 + count), ("d", 2 + 2 * count)):
-        lines += [f"    {letter}{i} = table[{first + i}]" for i in range(count)]
-    source, target = (
-        _element(*names, stride)
-        for names, stride in (
-            (("x", f"s{last}"), loops[-1].source),
-            (("y", f"d{last}"), loops[-1].target),
-        )
-    )
+    lines = _head(loops)
     if count == 1:
         lines += [
-            f"    x = {suffix}_at(table[0])",
-            f"    y = {suffix}_at(table[1])",
+            *(f"    {line}" for line in _pointers(suffix, size, sources, [])),
             "    for b in range(lo, hi):",
             f"        for j in lanes(b * {BLOCK}, min_i64(b * {BLOCK} + {BLOCK}, n0)):",
-            f"            {target} = {source}",
+            *(f"            {line}" for line in _moved(loops)),
         ]
         return KernelSource(name, "\n".join(lines) + "\n")
     lines += ["    for r in range(lo, hi):", "        rest = r"]
@@ -121,15 +164,16 @@ def _text(name: str, suffix: str, size: int, loops: list[_Loop]) -> KernelSource
     if around < last:
         lines += [f"{indent}for i{around} in range(n{around}):"]
         indent += " " * 4
-    for letter, stride, word in (("x", "s", 0), ("y", "d", 1)):
-        place = " + ".join(f"i{i} * {stride}{i}" for i in range(last))
-        lines += [f"{indent}{letter} = {suffix}_at(table[{word}] + ({place}) * {size})"]
-    lines += [f"{indent}for j in lanes(0, n{last}):", f"{indent}    {target} = {source}"]
+    indices = [f"i{i}" for i in range(last)]
+    lines += [f"{indent}{line}" for line in _pointers(suffix, size, sources, indices)]
+    lines += [f"{indent}for j in lanes(0, n{last}):"]
+    lines += [f"{indent}    {line}" for line in _moved(loops)]
     return KernelSource(name, "\n".join(lines) + "\n")
 
 
-def _element(array: str, word: str, stride: int) -> str:
-    """Element j along the last loop."""
+def _element(array: str, word: str, stride: int, offset: int = 0) -> str:
+    """Element j along the last loop, or one that lies behind it."""
     if stride == 0:
-        return f"{array}[0]"
-    return f"{array}[j]" if stride == 1 else f"{array}[j * {stride if stride in NEAR else word}]"
+        return f"{array}[{offset}]"
+    place = "j" if stride == 1 else f"j * {stride if stride in NEAR else word}"
+    return f"{array}[{place} + {offset}]" if offset else f"{array}[{place}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphdl.graph import Node
-from graphdl.kernels.copying import copy_launch, place_of
+from graphdl.kernels.copying import copy_launch, is_near, joining_launch, place_of
 from graphdl.kernels.cumulative import CUMULATIVE
 from graphdl.kernels.program import Buffer, Launch
 from graphdl.kernels.replace import scatter
@@ -14,11 +14,24 @@ from graphdl.kernels.sorting import SORTING
 from graphdl.kernels.windows import window_pick, window_place
 from graphdl.types import contiguous_strides
 
+#: Parts of one element along the last axis, at most, that are copied side by side at once.
+SIDE_BY_SIDE = 8
+
 
 def concatenate(node: Node, status: Buffer) -> list[Launch]:
-    """Each part is copied into its slab of the result."""
+    """Each part is copied into its slab of the result; numbers side by side, as of np.stack along
+    a last axis and of complex numbers, all at once."""
     axis: int = node["axis"]
     places = contiguous_strides(node.shape)
+    parts = [operand for operand in node.inputs if operand.type.size]
+    if (
+        1 < len(parts) <= SIDE_BY_SIDE
+        and places[axis] == 1
+        and all(part.shape[axis] == 1 for part in parts)
+    ):
+        sources = [place_of(part) for part in parts]
+        if all(is_near(parts[0].shape, strides, places) for _, strides, _ in sources):
+            return [joining_launch("concatenate", node, parts[0].shape, sources, 0, places)]
     launches = []
     start = 0
     for operand in node.inputs:
