@@ -11,7 +11,7 @@ from graphdl.compiler.view import view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import SUFFIX
 from graphdl.kernels.loops import NEAR
-from graphdl.kernels.program import Address, Launch
+from graphdl.kernels.program import Address, Launch, Word
 from graphdl.kernels.source import KernelSource
 from graphdl.types import Shape
 
@@ -46,17 +46,16 @@ def joining_launch(
     loops = _loops(shape, [strides for _, strides, _ in sources], places)
     around = math.prod(loop.size for loop in loops[: max(len(loops) - 2, 1)])
     iterations = -(-count // BLOCK) if len(loops) == 1 else around
+    words: list[Word] = []
+    for i, (where, _, _) in enumerate(sources):
+        words += [where, *(loop.sources[i] for loop in loops)]
     return Launch(
         _text(name, SUFFIX[node.dtype], size, loops),
         (
             Address(node, to * size),
             *(loop.size for loop in loops),
             *(loop.target for loop in loops),
-            *(
-                word
-                for i, (where, _, _) in enumerate(sources)
-                for word in (where, *(loop.sources[i] for loop in loops))
-            ),
+            *words,
         ),
         iterations,
         len(sources) * count * 0.3,
