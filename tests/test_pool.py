@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from native_kernels import in_new_process
@@ -175,6 +176,28 @@ print(len(done), sum(done))
 """
     )
     assert in_new_process(code, GRAPHDL_NUM_THREADS="3") == "220 400"
+
+
+def test_no_thread_sleeps_through_what_it_is_woken_for(tmp_path: Path) -> None:
+    """Thousands of tapes by threads that fall asleep at once when they find no part.
+
+    In a cache of its own, since the native code is not that of other processes.
+    """
+    code = (
+        "from graphdl.kernels.cpu import team; team.PATIENCE = 0\n"
+        + RUN
+        + """
+counts = np.zeros(12, np.int64)
+table = np.array([counts.ctypes.data])
+rows = [[KERNELS["tally"], table.ctypes.data, 12, parts] for parts in (3, 2)]
+parts = tape.Tape(np.array(rows))
+for _ in range(5000):
+    tape.run(parts)
+print(set(counts.tolist()))
+"""
+    )
+    environment = {"GRAPHDL_NUM_THREADS": "3", "GRAPHDL_CACHE_DIR": str(tmp_path)}
+    assert in_new_process(code, **environment) == "{10000}"
 
 
 def test_a_tape_within_a_part_of_another_runs_on_its_thread() -> None:
