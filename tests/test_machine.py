@@ -110,6 +110,7 @@ def test_the_command_measures_and_says_what(folder, capsys, monkeypatch):
     assert found.cached_byte <= found.memory_byte
 
 
+@pytest.mark.filterwarnings("ignore:compiled kernels are not kept:RuntimeWarning")
 def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("GRAPHDL_CACHE_DIR", str(tmp_path / "file"))

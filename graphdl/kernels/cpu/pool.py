@@ -106,6 +106,7 @@ def start() -> None:
     threads = num_threads()
     with _lock:
         if not _state[TEAM]:
+            _work()  # what can fail comes first
             _state[TEAM] = _new_team()
             _use(threads)
 
