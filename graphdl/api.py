@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from time import perf_counter
 from typing import Any, overload
 
@@ -174,6 +175,10 @@ class Compiled:
         """The call in general: any nesting, keywords, arrays of any layout, a running trace."""
         if current_trace() is not None:  # traced arguments, or a closure over traced values
             return called(self._f, *args, **kwargs)
+        if kwargs:
+            args = (*args, *self._named(len(args), kwargs))
+            if not kwargs:
+                return self._entry(*args)
         if not kwargs:
             for i, entry in enumerate(self._entries):
                 result = entry(*args)
@@ -191,6 +196,29 @@ class Compiled:
         if results is NotImplemented:  # donated arrays that are read-only, or another argument too
             results = executable.flat(*executable.with_copies(leaves))
         return unflatten(executable.graph.out_tree, results)
+
+    @functools.cached_property
+    def _parameters(self) -> tuple[str, ...]:
+        """The names of the parameters that may be given by position or by name, in order."""
+        try:
+            found = inspect.signature(self._f, follow_wrapped=False).parameters.values()
+        except (TypeError, ValueError):
+            return ()
+        return tuple(
+            "" if parameter.kind is parameter.POSITIONAL_ONLY else parameter.name
+            for parameter in found
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        )
+
+    def _named(self, count: int, kwargs: dict[str, Any]) -> Iterator[Any]:
+        """Take out of `kwargs` what could as well follow `count` arguments by position.
+
+        Then f(x, y=1) and f(x, 1) are one specialisation, and calls of it go natively.
+        """
+        for name in self._parameters[count:]:
+            if name not in kwargs:
+                return
+            yield kwargs.pop(name)
 
     def _use(self, executable: Executable, new: bool) -> None:
         """Calls go to the newest specialisation first, then to those used last, natively."""
@@ -274,6 +302,7 @@ class Compiled:
         >>> gd.compile(lambda x: np.sum(x * x)).lower(gd.spec((3,), "float32"))
         <Executable (float32[3]) -> (float32[]), 1 kernels>
         """
+        args = (*args, *self._named(len(args), kwargs))
         leaves, tree = flatten((args, kwargs))
         if any(type(leaf).__name__ == "TensorType" for leaf in leaves):
             return self._lowered(args, kwargs)

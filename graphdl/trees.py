@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -50,9 +51,24 @@ def leaf_type(value: Any, name: str) -> tuple[TensorType, bool]:
             raise DtypeError(f"argument {name}: {error}") from None
     raise DtypeError(
         f"argument {name} is a {type(value).__name__}; a compiled function takes arrays, numbers, "
-        f"None, and tuples, lists and dicts of them. Bind anything else with functools.partial or "
-        f"a closure"
+        f"None, and tuples, lists and dicts of them. {_instead(value, name)}"
     )
+
+
+def _instead(value: Any, name: str) -> str:
+    """What to write for an argument that is no tree of arrays."""
+    kind = type(value).__name__
+    if name == "self":
+        return (
+            f"To compile a method, write self.method = gd.compile(self.method) in __init__ of "
+            f"{kind}: attributes are then constants, and what changes has to be an argument"
+        )
+    if dataclasses.is_dataclass(value):
+        return (
+            f"Pass its fields, as vars({name}) or a NamedTuple has them, and make the {kind} "
+            f"inside of the function; or bind it in a closure, whose arrays are constants"
+        )
+    return "Bind anything else with functools.partial or a closure"
 
 
 def leaf_names(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import threading
 from typing import Any
@@ -548,3 +549,36 @@ def test_wrong_numbers_of_arguments():
         gd.compile(lambda x: x)(X, X)
     with pytest.raises(TypeError):
         gd.compile(lambda x, y: x)(X)
+
+
+def test_arguments_by_name_are_those_by_position():
+    f = gd.compile(lambda x, y=2.0, *, z=0.0: x * y + z)
+    assert [float(f(3.0, 2.0)), float(f(3.0, y=2.0)), float(f(y=2.0, x=3.0))] == [6, 6, 6]
+    assert f.lower(y=2.0, x=3.0) is f.lower(3.0, 2.0)
+    assert len(f._executables) == 1
+    assert float(f(3.0)) == 6
+    assert float(f(3.0, z=1.0)) == 7  # y has its default, and z follows no position
+    assert float(f(z=1.0, x=3.0, y=4.0)) == 13
+    with pytest.raises(TypeError, match="multiple values"):
+        f(3.0, x=1.0)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        f(3.0, w=1.0)
+
+
+class Sized:
+    @gd.compile
+    def area(self, x):
+        return x * 2
+
+
+def test_a_compiled_method_says_what_to_write():
+    with pytest.raises(
+        DtypeError, match=r"self.method = gd.compile\(self.method\) in __init__ of Sized"
+    ):
+        Sized().area(1.0)
+
+
+def test_a_dataclass_says_what_to_write():
+    point = dataclasses.make_dataclass("Point", ["x"])
+    with pytest.raises(DtypeError, match=r"vars\(p\) .* make the Point inside"):
+        gd.compile(lambda p: p.x)(point(1.0))
