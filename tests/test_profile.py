@@ -293,12 +293,12 @@ def test_a_peak_that_a_kernel_exceeds_is_measured_anew(
 def test_the_measured_speed_is_one_that_a_machine_can_have() -> None:
     from graphdl.kernels.cpu import speed
 
-    single = double = 0.0
-    for _ in range(20):  # until both were measured while nothing else had the processors
-        single = max(single, speed.fma_rate("float32"))
-        double = max(double, speed.fma_rate("float64"))
-        if 1.5 < single / double < 2.5:
+    ratios: list[float] = []
+    for _ in range(20):  # until most pairs were measured while nothing else had the processors
+        single, double = speed.fma_rate("float32"), speed.fma_rate("float64")
+        assert 1e9 < double < 1e14
+        ratios.append(single / double)
+        if 1.5 < np.median(ratios) < 2.5:
             break
-    assert 1e9 < double < 1e14
-    assert 1.5 < single / double < 2.5
+    assert 1.5 < np.median(ratios) < 2.5
     assert 1e8 < speed.copy_bandwidth() < 1e13
