@@ -1,6 +1,5 @@
 """Python's own functions of numbers, of traced numbers too: what stands in for them while tracing.
 
-`float` and `int` of a traced number are a traced number that is weak in promotion, as Python's are.
 `min` and `max` compare and return one of the arguments; of traced numbers that is a choice by
 np.where, so ties and NaN come out as Python has them: the first of equal ones, and NaN only where
 it is first. `sorted` of traced numbers is np.sort, `any` and `all` are | and & of them.
@@ -16,53 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.errors import DtypeError, ShapeError
-from graphdl.likeness import like
-from graphdl.tracing import TracedArray, cast, locate
-from graphdl.types import kind_of
+from graphdl.tracing import TracedArray
 
-__all__ = ["all", "any", "float", "int", "max", "min", "sorted"]
+__all__ = ["all", "any", "max", "min", "sorted"]
 
 
 def is_unknown(x: Any) -> bool:
     """Whether it is a traced value that depends on an argument."""
     return isinstance(x, TracedArray) and x.known() is None
-
-
-def python_number(x: TracedArray, kind: type, name: str) -> TracedArray:
-    """A traced 0-d value as Python's `kind` of number; `name` is what asked for it."""
-    if x.shape:
-        what = name.removeprefix("math.")
-        instead = f"np.{what}(x)" if what != name else f"x.astype({name})"
-        raise locate(
-            ShapeError(f"{name} takes a number, but {x.type} is an array; write {instead} for all")
-        )
-    if x.type.is_complex:
-        raise locate(DtypeError(f"{name} takes no complex numbers, as {x.type}; take x.real"))
-    return TracedArray(cast(x, np.dtype(kind)).node, x.owner, weak=True)
-
-
-def _is_float(x: Any) -> bool:
-    return isinstance(x, TracedArray) and not x.is_array and x.dtype == np.float64
-
-
-def _is_int(x: Any) -> bool:
-    return isinstance(x, TracedArray) and x.weak and kind_of(x.dtype) in "bi"
-
-
-def _new_float(cls: type, x: Any = 0.0) -> Any:
-    return python_number(x, builtins.float, "float") if is_unknown(x) else builtins.float(x)
-
-
-def _new_int(cls: type, x: Any = 0, *args: Any, **kwargs: Any) -> Any:
-    return (
-        python_number(x, builtins.int, "int") if is_unknown(x) else builtins.int(x, *args, **kwargs)
-    )
-
-
-# NumPy takes a class that has a dtype for it: np.zeros(3, float) asks.
-float = like(builtins.float, _new_float, _is_float, dtype=np.dtype(np.float64))
-int = like(builtins.int, _new_int, _is_int, dtype=np.dtype(np.int64))
 
 
 def _are_numbers(items: Iterable[Any]) -> bool:

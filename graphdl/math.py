@@ -14,10 +14,23 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.builtins import is_unknown, python_number
-from graphdl.tracing import SPECIAL_HANDLERS, TracedArray, as_traced
+from graphdl.builtins import is_unknown
+from graphdl.errors import DtypeError, ShapeError
+from graphdl.tracing import SPECIAL_HANDLERS, TracedArray, as_traced, cast, locate
 
 _numpy: Any = np
+
+
+def _number(x: TracedArray, kind: type, name: str) -> TracedArray:
+    """A traced 0-d value as Python's `kind` of number; `name` is what asked for it."""
+    if x.shape:
+        instead = name.replace("math.", "np.")
+        raise locate(
+            ShapeError(f"{name} takes a number, but {x.type} is an array; write {instead}(x)")
+        )
+    if x.type.is_complex:
+        raise locate(DtypeError(f"{name} takes no complex numbers, as {x.type}; take x.real"))
+    return TracedArray(cast(x, np.dtype(kind)).node, x.owner, weak=True)
 
 
 def _with_numbers(plain: Callable[..., Any], traced: Callable[..., Any], kind: type) -> Any:
@@ -29,9 +42,9 @@ def _with_numbers(plain: Callable[..., Any], traced: Callable[..., Any], kind: t
         if not any(map(is_unknown, args)):
             return plain(*args)
         trace = next(x.owner for x in args if isinstance(x, TracedArray))
-        numbers = [python_number(as_traced(x, trace), float, name) for x in args]
+        numbers = [_number(as_traced(x, trace), float, name) for x in args]
         result: TracedArray = traced(*numbers)
-        return python_number(result, kind, name)
+        return _number(result, kind, name)
 
     return either
 
@@ -105,7 +118,7 @@ def isclose(a: Any, b: Any, *, rel_tol: float = 1e-9, abs_tol: float = 0.0) -> A
 
 
 def _float(x: Any) -> Any:
-    return python_number(x, float, "float") if is_unknown(x) else float(x)
+    return _number(x, float, "math.dist") if is_unknown(x) else float(x)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Copies of the user's functions in which `numpy` is graphdl.numpy, and `float` takes traced ones.
+"""Copies of the user's functions in which `numpy` is graphdl.numpy, and `min` takes traced ones.
 
 NumPy is never patched: tracing runs a copy of the function, and of the Python functions that it
 reaches, in which the names bound to a module of `STAND_INS`, or to a function of it, are bound to
@@ -434,7 +434,7 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 #: Those of Python's own names that have a stand-in.
-_BUILTINS = frozenset({"all", "any", "float", "int", "max", "min", "sorted"})
+_BUILTINS = frozenset({"all", "any", "max", "min", "sorted"})
 
 
 @functools.lru_cache(1024)

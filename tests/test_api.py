@@ -450,7 +450,8 @@ PLAIN = np.ones((2, 3))
 MISTAKES: dict[str, tuple[Any, str, type[Exception]]] = {
     "if": (lambda x: x if x.sum() > 0 else -x, "np.where", ConcreteValueError),
     "while": (lambda x: [1 for _ in iter(lambda: bool(x[0, 0] > 1), False)], "np.where", TypeError),
-    "float()": (lambda x: "%f" % np.sum(x), "0-d array", ConcreteValueError),  # noqa: UP031
+    "float()": (lambda x: float(np.sum(x)), "0-d array", ConcreteValueError),
+    "%f": (lambda x: "%f" % np.sum(x), "0-d array", ConcreteValueError),  # noqa: UP031
     "int()": (lambda x: np.ones(int(x[0, 0])), "static number", ConcreteValueError),
     "item": (lambda x: x[0, 0].item(), "0-d array", ConcreteValueError),
     "range": (lambda x: [x for _ in range(x[0, 0].astype(int))], "static", ConcreteValueError),

@@ -66,6 +66,6 @@ def test_what_never_changes_is_its_own_copy_and_says_how_to_keep_it():
 
 def test_other_processes_take_compiled_functions():
     x = np.arange(4.0)
-    with multiprocessing.get_context("fork").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
         (result,) = pool.map(doubled, [x])
     np.testing.assert_array_equal(result, doubled(x))

@@ -1,4 +1,4 @@
-"""What Python's and NumPy's own functions are while tracing: math, float, lists, np.vectorize."""
+"""What Python's and NumPy's own functions are while tracing: math, lists, np.vectorize."""
 
 from __future__ import annotations
 
@@ -39,17 +39,16 @@ NUMBERS = [
     lambda x: math.degrees(x[0]) + math.fabs(-x[0]) + math.cbrt(x[0]) + math.acosh(1 + x[0]),
     lambda x: math.fsum(x) + math.prod(x) + math.dist(x, x[::-1] ** 2) + math.exp(2),
     lambda x: x * math.isclose(x[0], x[0] + 1e-12) + math.isnan(x[0]) + math.isfinite(x[1]),
-    lambda x: x * float(x[0]) + float("2") + int(x[1] * 10) + round(x[0], 1),
+    lambda x: x * float("2") + round(x[0], 1),
     lambda x: x + math.floor(x[0] * 10) + math.ceil(-x[1] * 10) + round(x[1]),
     lambda x: x.astype("float32") * math.exp(x[0].astype("float32")),  # stays float32, as a number
     lambda x: np.zeros(3, float) + x.astype(float) + np.array([1, 2, 3], dtype=int),
-    lambda x: x * (isinstance(x[0], float) + 2 * isinstance(1, int) + 4 * isinstance(x, float)),
+    lambda x: x * (2 * isinstance(1, int) + 4 * isinstance(x, float)),
     lambda x: (
         np.array(sorted(x)) + sorted([x[0], x[1]], reverse=True)[0] + sorted("ab")[0].count("a")
     ),
     lambda x: np.where(any(v > 0.6 for v in x), x, -x) + np.where(all(v > 0.6 for v in x), x, 0),
     lambda x: x * any([]) + x * all([]) + x * any([False, True]) + x * all([0, x[0] > 1]),
-    lambda x: np.array(list(map(float, x))),
     lambda x: copy.copy(x) + copy.deepcopy({"a": [x]})["a"][0] + x.view(),
 ]
 LISTS = [
@@ -93,14 +92,10 @@ def test_gradients_go_through_them(f):
 
 
 def test_a_number_of_math_is_weak_and_an_array_is_refused():
-    single = gd.compile(lambda x, y: y * math.exp(x) + float(x))(
-        np.float32(1), np.ones(2, "float32")
-    )
+    single = gd.compile(lambda x, y: y * math.exp(x))(np.float32(1), np.ones(2, "float32"))
     assert single.dtype == np.float32
     with pytest.raises(ShapeError, match=r"math.sin takes a number, .*write np.sin\(x\)"):
         gd.compile(lambda x: math.sin(x))(X)
-    with pytest.raises(ShapeError, match=r"float takes a number, .*write x.astype\(float\)"):
-        gd.compile(lambda x: float(x))(X)
     with pytest.raises(DtypeError, match="takes no complex numbers"):
         gd.compile(lambda x: math.sin(x))(1j)
     with pytest.raises(ValueError, match="domain"):  # of numbers that are known
@@ -218,8 +213,6 @@ def test_outside_of_a_trace_they_are_pythons_and_numpys():
 
     assert stand_in.sin(1) == math.sin(1)
     assert stand_in.tau == math.tau
-    assert builtins.float("3") == 3.0
-    assert type(builtins.int("11", base=2)) is int
     assert builtins.any(iter([0, 1])) is True
     assert vectorizing.vectorize(len)(["ab", "c"]).tolist() == [2, 1]
     assert numpy_random.default_rng(1).random() == np.random.default_rng(1).random()

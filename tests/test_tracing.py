@@ -114,6 +114,8 @@ REFUSED = [
     # what needs values
     ("1 if s > 0 else 2", (ConcreteValueError, TypeError), "np.where(condition, a, b)"),
     ("s > 0 and s < 1", (ConcreteValueError, TypeError), "needs the value of an array"),
+    ("float(s)", (ConcreteValueError, TypeError), "float() needs the value"),
+    ("int(s)", (ConcreteValueError, TypeError), "Write x.astype(np.int64)"),
     ("'%f' % s", (ConcreteValueError, TypeError), "float() needs the value"),
     ("complex(s)", (ConcreteValueError, TypeError), "complex() needs the value"),
     ("complex(s)", (ConcreteValueError, TypeError), "complex() needs the value"),
