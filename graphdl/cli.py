@@ -171,7 +171,11 @@ def _tune(options: argparse.Namespace) -> int:
     if hasattr(os, "getloadavg") and os.getloadavg()[0] > pool.usable_cores() / 2:
         print("other programs keep the processor busy: better measure again when it is idle")
     old, new = machine.current(), tuning.measured()
-    path = machine.keep(new)
+    try:
+        path = machine.keep(new)
+    except ValueError as error:
+        print(f"graphdl: {error}; measure again when nothing else runs", file=sys.stderr)
+        return 1
     rows = [("", "before", "now", "")]
     for name, what in tuning.DESCRIPTIONS.items():
         before, now = (_nanoseconds(getattr(times, name)) for times in (old, new))

@@ -133,7 +133,7 @@ def _believed(times: dict[str, float]) -> dict[str, float]:
     for name, time in found.items():
         default = getattr(DEFAULT, name)
         if not (math.isfinite(time) and default / _BELIEVED < time < default * _BELIEVED):
-            raise ValueError(name)
+            raise ValueError(f"{name} of {time:.3g} ns is no time that a machine can have")
     return found
 
 

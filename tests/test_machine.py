@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 import graphdl as gd
 from graphdl import cli, machine, tuning
@@ -118,6 +119,22 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch, capsys):
     assert cli.main(["tune"]) == 1
     assert "graphdl: " in capsys.readouterr().err
     machine.forget()
+
+
+def test_times_that_cannot_be_are_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GRAPHDL_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(tuning, "measured", lambda: replace(machine.current(), exp=1e9))
+    assert cli.main(["tune"]) == 1
+    assert "exp of 1e+09 ns is no time that a machine can have" in capsys.readouterr().err
+    assert not list(tmp_path.glob("machine*"))
+
+
+def test_a_launch_that_another_thread_came_too_late_for_is_not_free(monkeypatch):
+    times = {name: getattr(machine.current(), name) for name in machine.MEASURED}
+    launches = iter([0.0, 4000.0, 0.0, 2000.0, 3000.0, 0.0, 0.0])
+    monkeypatch.setattr(tuning, "_measured_once", lambda old: {**times, "launch": next(launches)})
+    assert tuning.measured(5).launch == 2000.0
+    assert tuning.measured(2).launch == tuning.LEAST_LAUNCH
 
 
 def test_threads_share_what_is_worth_a_launch(use):
