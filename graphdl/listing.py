@@ -16,9 +16,6 @@ from graphdl.errors import ConcreteValueError, GraphError
 from graphdl.tracing import HANDLERS, TracedArray
 from graphdl.trees import flatten
 
-#: What a traced value raises that NumPy would make an array of a list with.
-_UNMADE = (ConcreteValueError,)
-
 #: Functions of several arrays in a list, which need not have the same shape.
 _JOINING = frozenset(
     {"block", "column_stack", "concat", "concatenate", "dstack", "hstack", "stack", "vstack"}
@@ -52,7 +49,8 @@ def listing(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(*args, **kwargs)
         except (ConcreteValueError, ValueError) as error:
             # NumPy's own error, of an array that it could not make, has the traced value's as cause
-            if not isinstance(error if isinstance(error, GraphError) else error.__cause__, _UNMADE):
+            found = error if isinstance(error, GraphError) else error.__cause__
+            if not isinstance(found, ConcreteValueError):
                 raise
             if not any(map(holds_traced, (*args, *kwargs.values()))):
                 raise

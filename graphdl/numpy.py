@@ -232,7 +232,7 @@ class ndarray(_np.ndarray, metaclass=Like):
     True
     """
 
-    original = _np.ndarray
+    shadowed = _np.ndarray
     takes = staticmethod(lambda instance: isinstance(instance, TracedArray))
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:

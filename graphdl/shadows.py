@@ -19,6 +19,8 @@ from typing import Any
 
 import optree
 
+from graphdl.likeness import Likeness
+
 Of = Callable[[Any], Any]
 
 #: Methods that are none of a traced function's business.
@@ -28,22 +30,8 @@ _OF_PYTHON = ("__dict__", "__weakref__", "__module__", "__doc__", "__slots__", "
 _MISSING = object()
 
 
-class _Likeness:
+class _Likeness(Likeness):
     """What the classes of shadows have in common."""
-
-    shadowed: type
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, cls.shadowed)
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, cls.shadowed)
-
-    def __eq__(cls, other: object) -> bool:
-        return other is cls or cls.shadowed == other
-
-    def __hash__(cls) -> int:
-        return hash(cls.shadowed)
 
     def __setattr__(cls, name: str, value: Any) -> None:
         setattr(cls.shadowed, name, value)
