@@ -82,6 +82,7 @@ def near_sigmoid(x: Any) -> Any:
 
 CASES: dict[str, Case] = {
     "exp": Case(mpmath.exp, np.exp, ((-1, 1), (-110, 90), (-750, 710))),
+    "exp_nonpositive": Case(mpmath.exp, np.exp, ((-1, 0), (-110, 0), (-750, 0))),
     "exp2": Case(lambda x: mpmath.mpf(2) ** x, np.exp2, ((-1, 1), (-155, 130), (-1080, 1030))),
     "expm1": Case(mpmath.expm1, np.expm1, ((-1, 1), (-50, 90), (80, 710))),
     "log": Case(mpmath.log, np.log, ((0, 3), (0.5, 2), (0, 1e5))),
@@ -128,6 +129,8 @@ def samples(name: str, dtype: str, dense: bool) -> tuple[Any, ...]:
     per_binade = (100 if dtype == "float32" else 20) if dense else 1
     parts = [specials(dtype), binades(dtype, per_binade)]
     parts += [uniform(dtype, low, high, count) for low, high in case.intervals]
+    if name.endswith("nonpositive"):
+        parts = [-abs(part) for part in parts]
     x = np.concatenate(parts)
     if ELEMENTARY[name].arity == 1:
         return (x,)

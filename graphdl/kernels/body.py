@@ -12,6 +12,7 @@ from graphdl.compiler.origins import is_number
 from graphdl.compiler.view import is_movement
 from graphdl.errors import GraphError
 from graphdl.graph import Node
+from graphdl.kernels.signs import never_positive
 from graphdl.kernels.suffixes import SUFFIXES
 from graphdl.ops import movement, pointwise
 from graphdl.ops.update import update
@@ -75,6 +76,8 @@ def expression(node: Node, operands: list[str]) -> str:
         return _converted(node, operands[0])
     if node.op.family != "pointwise":
         raise GraphError(f"{node.op.name} has no scalar expression")
+    if node.op is pointwise.exp and never_positive(node.inputs[0]):
+        return f"exp_nonpositive({operands[0]})"
     return f"{node.op.symbol or node.op.name}({', '.join(operands)})"
 
 

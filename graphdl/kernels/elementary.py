@@ -165,11 +165,32 @@ def scale(y: Value, bits: Value) -> Value:
     return y * power_of_2(half) * power_of_2(bits - half)
 
 
+def scaled_by_halves(e: Value, bits: Value) -> Value:
+    """(1 + e) * 2^n as by `scale`, the sum and the first factor in one operation."""
+    half = bits.shift_logical(1)
+    first = power_of_2(half)
+    return e.fma(first, first) * power_of_2(bits - half)
+
+
 def exp(x: Value) -> Value:
     f = FORMATS[x.dtype]
     low, high = f.exp_range
     bits, r, _ = reduce_exp(at_most(at_least(x, low), high), 2 * f.bias)
-    return scale(expm1_reduced(r) + 1.0, bits)
+    return scaled_by_halves(expm1_reduced(r), bits)
+
+
+def exp_nonpositive(x: Value) -> Value:
+    """exp(x) for x <= 0, with the very results of `exp`.
+
+    2^(n + shift) is normal for all n that count, so that a constant takes the shift away again,
+    and rounds where the result is subnormal.
+    """
+    f = FORMATS[x.dtype]
+    shift = f.mantissa + 1
+    clamped = at_most(at_least(x, f.exp_range[0]), 1.0)
+    bits, r, _ = reduce_exp(clamped, f.bias + shift)
+    s = power_of_2(bits)
+    return expm1_reduced(r).fma(s, s) * 2.0**-shift
 
 
 def exp2(x: Value) -> Value:
@@ -178,7 +199,7 @@ def exp2(x: Value) -> Value:
     x = at_most(at_least(x, low), high)
     shifted = x + (f.magic + 2 * f.bias)
     r = x - (shifted - (f.magic + 2 * f.bias))
-    return scale(expm1_reduced(r * f.ln2[0]) + 1.0, shifted.bits())
+    return scaled_by_halves(expm1_reduced(r * f.ln2[0]), shifted.bits())
 
 
 def expm1(x: Value) -> Value:
@@ -199,24 +220,28 @@ def tanh(x: Value) -> Value:
     size = at_most(abs(x), f.tanh_limit)
     square = size * size
     near = (size * square).fma(polynomial(square, coefficients.TANH_TAIL[x.dtype]), size)
-    bits, r, _ = reduce_exp(size * 2.0, f.bias)
-    s = power_of_2(bits)
-    far = 1.0 - 2.0 / s.fma(expm1_reduced(r), s + 1.0)
+    # exp(2 size) = 2^n (1 + 2 e) with size = n ln(2) / 2 + r: `size` need not be doubled
+    shifted = size.fma(2.0 * f.log2_e[0], f.magic + f.bias)
+    n = shifted - (f.magic + f.bias)
+    r = n.fma(-0.5 * f.ln2[1], n.fma(-0.5 * f.ln2[0], size))
+    tail = [term * 2.0 ** (i + 1) for i, term in enumerate(coefficients.EXPM1_TAIL[x.dtype])]
+    e = (r * r).fma(polynomial(r, tail), r)
+    s = power_of_2(shifted.bits())
+    far = 1.0 - 1.0 / s.fma(e, s.fma(0.5, 0.5))
     return (size < 0.55).select(near, far).copysign(x)
 
 
 def sigmoid(x: Value) -> Value:
     """1 / (1 + exp(-x)).
 
-    Where exp(-x) would overflow, numerator and denominator are both multiplied by a power of 2.
+    Numerator and denominator are both multiplied by a power of 2, for exp(-x) may overflow.
     """
     f = FORMATS[x.dtype]
-    shift = f.bias // 2
+    shift = f.mantissa + 1
     x = at_most(at_least(x, f.exp_range[0]), 2 * f.tanh_limit)
-    bits, r, _ = reduce_exp(-x, f.bias)
-    down = x < -shift * math.log(2)
-    s = power_of_2(down.select(bits - shift, bits))
-    t = down.select(x.literal(2.0**-shift), 1.0)
+    bits, r, _ = reduce_exp(-x, f.bias - shift)
+    s = power_of_2(bits)
+    t = x.literal(2.0**-shift)
     whole, low = two_sum(s, t)  # exp(-x) below 1 may lose low: it is too small to matter then
     return t / (whole + expm1_reduced(r).fma(s, low))
 
@@ -370,7 +395,7 @@ def half_exp(x: Value) -> Value:
     """exp(x) / 2, finite as long as cosh(x) is."""
     f = FORMATS[x.dtype]
     bits, r, _ = reduce_exp(at_most(x, f.exp_range[1] + 1.0), 2 * f.bias - 1)
-    return scale(expm1_reduced(r) + 1.0, bits)
+    return scaled_by_halves(expm1_reduced(r), bits)
 
 
 def sinh(x: Value) -> Value:
@@ -761,7 +786,7 @@ def power_of_positive(x: Value, y: Value) -> Value:
     p = at_most(at_least(p, low), high)
     shifted = p + (f.magic + 2 * f.bias)
     r = (p - (shifted - (f.magic + 2 * f.bias))) + p_low
-    return scale(expm1_reduced(r * f.ln2[0]) + 1.0, shifted.bits())
+    return scaled_by_halves(expm1_reduced(r * f.ln2[0]), shifted.bits())
 
 
 def power(x: Value, y: Value) -> Value:
@@ -853,6 +878,7 @@ ELEMENTARY: Final[dict[str, Scalar]] = {
     scalar.name: scalar
     for scalar in (
         _outlined("exp", exp, "numpy:exp"),
+        _outlined("exp_nonpositive", exp_nonpositive, "numpy:exp"),
         _outlined("exp2", exp2, "numpy:exp2"),
         _outlined("expm1", expm1, "numpy:expm1"),
         _outlined("log", log, "numpy:log"),
