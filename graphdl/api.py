@@ -364,11 +364,12 @@ def compile(
         memory_budget: how many bytes the program may take beside its arguments, as
             `lower(...).memory.peak_bytes` tells. Where it would take more, values are computed a
             second time when they are needed late, those first that free most bytes for the time,
-            until the budget is kept, or no value helps any more: then it takes what it needs. The
-            gradient of a loop that would keep more of its steps keeps the carries between runs of
-            steps only, and computes the steps of a run a second time (or, for long loops and small
-            budgets, a third) when it gets there; there the budget is for each loop by itself, and
-            what it needs for a single step it takes.
+            until the budget is kept. The gradient of a loop that would keep more of its steps keeps
+            the carries between runs of steps only, and computes the steps of a run a second time
+            (or, for long loops and small budgets, a third) when it gets there; there the budget is
+            for each loop by itself. Where no value helps any more, the program takes the fewest
+            bytes that were found, computes the same, and a MemoryBudgetWarning says how many these
+            are, and what the largest are.
         matmul_precision: "tf32" lets a GPU round the operands of float32 matrix products to 11
             significant bits, which its tensor cores multiply several times as fast; sums stay
             float32. On the CPU there is nothing of the kind.
@@ -389,7 +390,7 @@ def compile(
             the graph runs once more, in NumPy; functions whose infinities are meant are slow.
 
     Raises:
-        TypeError: f is no function, or the budget no number of bytes.
+        TypeError: f is no function, or the budget no whole number. ArgumentError: it is negative.
         DeviceError: target="cuda", and there is no GPU, or a package is missing; the message says
             what to install.
         UnsupportedError: loops="native", and the source of f cannot be read; or
@@ -430,14 +431,13 @@ def compile(
             loops=loops,
             checks=checks,
         )
-    if memory_budget is not None and not isinstance(memory_budget, int):
-        raise TypeError(f"memory_budget= takes a number of bytes, not {memory_budget!r:.60}")
+    budget = None if memory_budget is None else _bytes_of(memory_budget)
     if loops not in (None, "native"):
         raise ArgumentError(f"loops={loops!r}; write 'native' or None")
     numbers = (donate,) if isinstance(donate, int) else tuple(donate)
     wanted = _checks_of(checks)
     return _compiled(
-        with_native_loops(f) if loops else f, target, numbers, memory_budget, wanted,
+        with_native_loops(f) if loops else f, target, numbers, budget, wanted,
         matmul_precision,
     )  # fmt: skip
 
@@ -469,6 +469,17 @@ def _compiled(
     from graphdl.device import DeviceCompiled
 
     return DeviceCompiled(f, target, donate, memory_budget, matmul_precision)
+
+
+def _bytes_of(memory_budget: object) -> int:
+    if not isinstance(memory_budget, (int, np.integer)) or isinstance(memory_budget, bool):
+        raise TypeError(
+            f"memory_budget= takes a number of bytes, an int such as 500_000_000, not "
+            f"{memory_budget!r:.60}"
+        )
+    if memory_budget < 0:
+        raise ArgumentError(f"memory_budget={memory_budget}; write a number of bytes, 0 or more")
+    return int(memory_budget)
 
 
 #: What `compile(checks=...)` takes.

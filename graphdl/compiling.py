@@ -13,14 +13,17 @@ from graphdl.compiler.guards import guarded, settled
 from graphdl.graph import Graph
 from graphdl.kernels import budget, memory
 from graphdl.kernels.emit import emit
+from graphdl.kernels.fullest import shortfall
 from graphdl.kernels.program import Memory, Program
+from graphdl.kernels.shortfall import Shortfall
 
 
 class Made(Struct, frozen=True, eq=False):
     """The graph after each pass, the groups of the last one, the program and its memory.
 
     later: what was done to the graph after the passes, because it was asked for. unguarded: the
-    last graph without what `checks` watch. seconds: what it took, by phase.
+    last graph without what `checks` watch. shortfall: by how much the memory budget is not kept.
+    seconds: what it took, by phase.
     """
 
     passes: list[tuple[str, Graph]]
@@ -29,6 +32,7 @@ class Made(Struct, frozen=True, eq=False):
     groups: Sequence[Group]
     program: Program
     memory: Memory
+    shortfall: Shortfall | None
     seconds: dict[str, float]
 
 
@@ -66,7 +70,8 @@ class Target(Struct, frozen=True):
         program = self.emit(last, groups)
         placed = memory.plan(program, donated)
         seconds = {"passes": fused - start, "emit": perf_counter() - fused}
-        return Made([*passes, *later], later, unguarded, groups, program, placed, seconds)
+        missed = None if memory_budget is None else shortfall(memory_budget, program, placed)
+        return Made([*passes, *later], later, unguarded, groups, program, placed, missed, seconds)
 
     def _kept_within(
         self, memory_budget: int, before: Graph, donated: Sequence[int]

@@ -32,6 +32,7 @@ from graphdl.kernels.cuda.device import INSTALL, Device, device_of
 from graphdl.kernels.cuda.launch import DeviceLaunch
 from graphdl.kernels.cuda.run import Runner
 from graphdl.kernels.program import Launch
+from graphdl.kernels.shortfall import Shortfall
 from graphdl.profile import events
 from graphdl.profile.report import Report
 from graphdl.trees import flatten, leaves_of, unflatten
@@ -161,6 +162,10 @@ class DeviceExecutable(Executable):
         self._runner = Runner(self._program, self.memory, self.device, steps)
         self.seconds["kernels"] = perf_counter() - start
         return [self.memory.donated.get(node) for node in self.optimized.outputs]
+
+    @property
+    def _shortfall(self) -> Shortfall | None:
+        return self._made.shortfall
 
     @cached_property
     def _image(self) -> Image:

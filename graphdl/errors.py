@@ -130,5 +130,9 @@ class RandomConstantWarning(UserWarning):
     """A traced function has drawn random numbers from a hidden state: they become constants."""
 
 
+class MemoryBudgetWarning(UserWarning):
+    """A program takes more memory than the budget that it was compiled with."""
+
+
 class VerificationError(GraphError, AssertionError):
     """A compiler pass broke a graph: a defect of graphdl, please report it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from graphdl.collecting import uncollected
 from graphdl.errors import (
     GraphError,
     GraphIndexError,
+    MemoryBudgetWarning,
     NonFiniteError,
     StepsMemoryError,
     UnsupportedError,
@@ -41,7 +43,7 @@ from graphdl.kernels.program import (
 from graphdl.ops import control, indexing, linalg, update
 from graphdl.ops.op import Op
 from graphdl.ops.pointwise import watch
-from graphdl.tracing import where_text
+from graphdl.tracing import user_source, where_text
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType, kind_of
 
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from graphdl.compiling import Made, Target
     from graphdl.explain import Explanation
     from graphdl.kernels.cpu.image import Image, LoadedImage
+    from graphdl.kernels.shortfall import Shortfall
+    from graphdl.native import saved
     from graphdl.native.signature import Signature
     from graphdl.profile import Report
 
@@ -118,6 +122,7 @@ class Executable:
         #: The argument that each result is written over, or None.
         with uncollected():
             self._over = self._start()
+        self._warn_of_memory()
         self._leaves = [self._leaf(i) for i in range(len(graph.inputs))]
         self._results = self._result_leaves()
         self._tree = _nested(args, iter(self._leaves), is_result=False)
@@ -169,8 +174,20 @@ class Executable:
 
     def _start(self) -> Sequence[int | None]:
         """Make the program something that runs; which argument each result is written over."""
-        self._ready = self._planned() or plan.ready(self._native)
+        planned = self._planned()
+        self._ready = planned or plan.ready(self._native, self._made.shortfall)
         return self._ready.over
+
+    @property
+    def _shortfall(self) -> Shortfall | None:
+        """By how much the memory budget is not kept."""
+        return self._ready.shortfall
+
+    def _warn_of_memory(self) -> None:
+        if self._memory_budget is not None and self._shortfall is not None:
+            caller = user_source()
+            file, line = (caller.file, caller.line) if caller is not None else (__file__, 1)
+            warnings.warn_explicit(str(self._shortfall), MemoryBudgetWarning, file, line)
 
     def _planned(self) -> plan.Ready | None:
         """The program that another process has made of the same; or None, and this one is kept."""
@@ -182,7 +199,7 @@ class Executable:
             return None
         found = plan.find(key)
         if found is None:
-            plan.keep(key, self._native)
+            plan.keep(key, self._native, self._made.shortfall)
         else:
             self.seconds["plan"] = perf_counter() - start
         return found
@@ -508,7 +525,10 @@ class Executable:
         """
         from graphdl.native import saved  # what is rarely used
 
-        return saved.save(path, self.graph, self._weak, self._donated, self._checks, _native)
+        asked = saved.Asked(
+            list(self._weak), list(self._donated), sorted(self._checks), self._memory_budget
+        )
+        return saved.save(path, self.graph, asked, _native)
 
     @cached_property
     def _loaded(self) -> LoadedImage:
@@ -753,19 +773,20 @@ def load(path: str | os.PathLike[str]) -> Executable:
     return saved.load(path, _made)
 
 
-def _made(
-    graph: Graph, weak: Sequence[bool], donated: Sequence[int], checks: frozenset[str]
-) -> Executable:
+def _made(graph: Graph, asked: saved.Asked) -> Executable:
     """The executable of a graph that nobody has traced here."""
     types = [node.type for node in graph.inputs]
     args = unflatten(graph.in_tree, types) if graph.in_tree is not None else ()
-    return Executable(graph, weak, args, donated, checks)
+    checks = frozenset(asked.checks)
+    return Executable(graph, asked.weak, args, asked.donated, checks, asked.memory_budget)
 
 
-def _native(
-    graph: Graph, weak: Sequence[bool], donated: Sequence[int], checks: frozenset[str]
-) -> build.Native:
-    return _made(graph, weak, donated, checks)._native
+def _native(graph: Graph, asked: saved.Asked) -> build.Native:
+    """The program of a graph, built; it is not called."""
+    from graphdl.compiling import CPU  # where nothing is cached: see Executable._target
+
+    made = CPU.made(graph, asked.donated, frozenset(asked.checks), asked.memory_budget)
+    return build.build(made.program, made.memory)
 
 
 def _debug_level() -> int:

@@ -280,3 +280,12 @@ def test_new_sizes_of_reductions_compile_no_kernel():
         for m, n in others:
             f(normal(m, n))
             assert native.compile_count() == before, f"{m} x {n}"
+
+
+def test_what_follows_a_group_follows_what_is_merged_with_it_and_all_that_comes_before() -> None:
+    fusion = fuse._Fusion(gd.trace(np.sin, gd.spec((4,))))
+    a, b, follower, before = (fusion.new("loops", (4,)) for _ in range(4))
+    fusion.add_before(follower.number, 1 << b.number)
+    assert fusion._merged(a, b) is a
+    fusion.add_before(a.number, 1 << before.number)
+    assert fusion.before[follower.number] == 1 << a.number | 1 << before.number

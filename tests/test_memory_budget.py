@@ -34,6 +34,7 @@ def counted(x: Any, w: Any, n: Any) -> Any:
 X, W = RNG.standard_normal(SIZE), RNG.standard_normal(SIZE)
 
 
+@pytest.mark.filterwarnings("ignore::graphdl.errors.MemoryBudgetWarning")
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("length", [4, 333])
 def test_gradients_under_a_budget_are_the_same(length: int, reverse: bool) -> None:
@@ -98,6 +99,7 @@ def test_a_while_loop_keeps_carries_of_runs_and_the_steps_of_one() -> None:
     assert grown(tight.lower(X, W, n)) <= budget
 
 
+@pytest.mark.filterwarnings("ignore::graphdl.errors.MemoryBudgetWarning")
 def test_second_order_and_loops_in_loops() -> None:
     def f(x: Any, rows: Any) -> Any:
         def outer(c: Any, row: Any) -> Any:
@@ -126,5 +128,10 @@ def test_runs_fill_the_budget() -> None:
 
 
 def test_a_budget_is_a_number() -> None:
-    with pytest.raises(TypeError, match="memory_budget= takes a number of bytes, not '1 GB'"):
-        gd.compile(np.sin, memory_budget="1 GB")  # type: ignore[call-overload]
+    for wrong in ("1 GB", 1e9, True):
+        with pytest.raises(TypeError, match=f"a number of bytes, an int .*, not {wrong!r}"):
+            gd.compile(np.sin, memory_budget=wrong)  # type: ignore[call-overload]
+    with pytest.raises(gd.ArgumentError, match="memory_budget=-1; write"):
+        gd.compile(np.sin, memory_budget=-1)
+    f = gd.compile(np.sin, memory_budget=np.int32(1000))  # type: ignore[call-overload]
+    np.testing.assert_allclose(f(X), np.sin(X))

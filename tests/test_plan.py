@@ -245,6 +245,21 @@ def test_what_differs_has_another_plan(folder: Any, monkeypatch: pytest.MonkeyPa
     assert count(f, x) == 8
 
 
+def test_another_process_is_told_of_a_budget_that_is_not_kept(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    for _ in range(2):
+        with pytest.warns(gd.MemoryBudgetWarning, match="memory_budget=8 cannot be kept") as caught:
+            executable = gd.compile(f, memory_budget=8).lower(floats(40))
+        told.append(str(caught[0].message))
+        forget(monkeypatch)
+    assert is_planned(executable)
+    assert __file__ in told[0]
+    assert __file__ not in told[1]  # the lines may be others there
+    assert [line.split(", at")[0] for line in told[0].splitlines()] == told[1].splitlines()
+
+
 def test_functions_of_the_user_have_none(folder: Any) -> None:
     seen: list[float] = []
 

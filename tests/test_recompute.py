@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -197,16 +199,57 @@ def test_donated_parameters_are_overwritten_under_a_budget_too() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
-def test_a_budget_that_is_enough_changes_nothing_and_one_that_cannot_be_is_no_error() -> None:
+def test_a_budget_that_is_enough_changes_nothing_and_of_one_that_cannot_be_a_warning_tells() -> (
+    None
+):
     parameters, x, y = given("float32")
     plain = gd.compile(step).lower(parameters, x, y)
     enough = gd.compile(step, memory_budget=plain.memory.peak_bytes).lower(parameters, x, y)
     assert enough.passes[-1][0] == "recompute"
     f = gd.compile(lambda x: np.tanh(x) * 2, memory_budget=1)
-    np.testing.assert_allclose(f(x), np.tanh(x) * 2, rtol=1e-6)
+    with pytest.warns(gd.MemoryBudgetWarning, match="memory_budget=1 cannot be kept") as caught:
+        np.testing.assert_allclose(f(x), np.tanh(x) * 2, rtol=1e-6)
+    assert [Path(warning.filename) for warning in caught] == [Path(__file__)]  # where it is called
     least = gd.compile(step, memory_budget=1)
-    assert least.lower(parameters, x, y).memory.peak_bytes < plain.memory.peak_bytes
+    with pytest.warns(gd.MemoryBudgetWarning) as caught:
+        memory = least.lower(parameters, x, y).memory
+    assert memory.peak_bytes < plain.memory.peak_bytes
     np.testing.assert_allclose(least(parameters, x, y)[0], plain(parameters, x, y)[0], rtol=1e-5)
+    (told,) = (str(warning.message) for warning in caught)
+    assert f"the program takes {memory.peak_bytes:,} bytes" in told
+    lines = re.findall(r"^ +([\d,]+) bytes: (.*), at (.*):(\d+): (.*)$", told, re.MULTILINE)
+    assert len(lines) == 4
+    sizes = [int(line[0].replace(",", "")) for line in lines]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sum(sizes) <= memory.peak_bytes
+    for _, _, file, number, text in lines:
+        assert Path(file) == Path(__file__)
+        assert Path(file).read_text().splitlines()[int(number) - 1].strip() == text
+
+
+def test_the_largest_values_are_those_of_one_moment() -> None:
+    def f(x: Any, w: Any) -> Any:
+        a = np.sort(x, axis=0)  # read last where b is made: never beside c
+        b = np.sort(a, axis=0)
+        return np.sum(np.sort(b @ w, axis=0)), np.cumsum(x, axis=0)
+
+    g = gd.compile(f, memory_budget=0)
+    with pytest.warns(gd.MemoryBudgetWarning) as caught:
+        memory = g.lower(gd.spec((100, 30)), gd.spec((30, 10))).memory
+    (told,) = (str(warning.message) for warning in caught)
+    sizes = [int(n.replace(",", "")) for n in re.findall(r"^ +([\d,]+) bytes", told, re.MULTILINE)]
+    assert "a result, float64[100, 30] of cumsum" in told
+    assert sum(sizes) <= memory.peak_bytes
+
+
+def test_a_loop_is_named_by_what_its_steps_take() -> None:
+    def f(x: Any) -> Any:
+        return gd.map(lambda row: np.sort(np.sort(row * 2)[::-1] + row), x)
+
+    x = RNG.normal(size=(5, 500))
+    g = gd.compile(f, memory_budget=0)
+    with pytest.warns(gd.MemoryBudgetWarning, match=r"bytes: working memory of \w+, at .*gd\.map"):
+        np.testing.assert_array_equal(g(x), f(x))
 
 
 def test_products_and_reductions_are_computed_again() -> None:
@@ -297,7 +340,8 @@ def test_what_is_written_over_is_not_read_again() -> None:
     """A product computed again after its weights are updated would need the old ones kept."""
     parameters, x, y = given("float32")
     free = gd.compile(step, donate=0).lower(parameters, x, y).memory
-    least = gd.compile(step, donate=0, memory_budget=1).lower(parameters, x, y).memory
+    with pytest.warns(gd.MemoryBudgetWarning):
+        least = gd.compile(step, donate=0, memory_budget=1).lower(parameters, x, y).memory
     assert least.result_bytes == free.result_bytes
     assert least.arena_bytes < 0.75 * free.arena_bytes
 

@@ -43,6 +43,20 @@ def same(got, want):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_memory_budget_is_kept_in_the_file(tmp_path):
+    def loss(x):
+        for _ in range(8):
+            x = np.tanh(x - np.mean(x, axis=0)) + 0.1 * x
+        return np.sum(x * x)
+
+    x = np.linspace(-1, 1, 20_000).reshape(100, 200)
+    free = gd.compile(gd.grad(loss)).lower(x).memory.peak_bytes
+    tight = gd.compile(gd.grad(loss), memory_budget=free // 2).lower(x)
+    loaded = gd.load(tight.save(tmp_path / "tight.graphdl"))
+    assert loaded.memory.peak_bytes == tight.memory.peak_bytes <= free // 2
+    np.testing.assert_array_equal(loaded(x), tight(x))
+
+
 def test_what_is_loaded_reads_and_runs_like_what_was_saved(executable, path):
     loaded = gd.load(path)
     same(loaded(*ARGS), executable(*ARGS))
@@ -181,7 +195,7 @@ def test_a_part_of_a_file_is_an_error(path, size):
 
 
 def test_a_file_of_another_version_says_so(path):
-    path.write_bytes(path.read_bytes().replace(b"executable 1", b"executable 9", 1))
+    path.write_bytes(path.read_bytes().replace(saved._MAGIC, b"graphdl executable 9\n", 1))
     with pytest.raises(gd.FileError, match="another version of graphdl"):
         gd.load(path)
 

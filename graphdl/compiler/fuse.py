@@ -389,6 +389,8 @@ class _Fusion:
         both = (self.before[a.number] | self.before[b.number]) & ~a_bit & ~b_bit
         del self.before[b.number], self.drafts[b.number]
         self.before[a.number] = both
+        if self.followed & b_bit:
+            self.followed |= a_bit
         for other, mask in self.before.items():
             if other != a.number and mask & (a_bit | b_bit):
                 self.before[other] = mask & ~b_bit | a_bit | both

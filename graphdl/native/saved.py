@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,45 +30,44 @@ from graphdl.kernels.cpu.native import compiled
 from graphdl.native import graph_data
 from graphdl.native.graph_data import GraphData
 
-_MAGIC = b"graphdl executable 1\n"
+_MAGIC = b"graphdl executable 2\n"
 T = TypeVar("T")
 _DIGEST = hashlib.sha256().digest_size
 
 
-class Content(Struct, frozen=True, array_like=True):
-    """What an executable is made of.
+class Asked(Struct, frozen=True, array_like=True):
+    """What was asked of the program of a graph.
 
-    weak: which leaves of the arguments are numbers of Python's. donated: leaves. objects: object
-    code by its key in the cache.
+    weak: which leaves of the arguments are numbers of Python's. donated: leaves. memory_budget:
+    bytes.
     """
 
-    graph: GraphData
     weak: list[bool]
     donated: list[int]
     checks: list[str]
+    memory_budget: int | None
+
+
+class Content(Struct, frozen=True, array_like=True):
+    """What an executable is made of; objects: object code by its key in the cache."""
+
+    graph: GraphData
+    asked: Asked
     objects: dict[str, bytes]
 
 
-#: Makes something of a graph, the weak leaves, the donated ones, and the checks.
-Make = Callable[[Graph, Sequence[bool], Sequence[int], frozenset[str]], T]
+#: Makes something of a graph.
+Make = Callable[[Graph, Asked], T]
 
 
-def save(
-    path: str | os.PathLike[str],
-    graph: Graph,
-    weak: Sequence[bool],
-    donated: Sequence[int],
-    checks: frozenset[str],
-    make: Make[Native],
-) -> Path:
+def save(path: str | os.PathLike[str], graph: Graph, asked: Asked, make: Make[Native]) -> Path:
     """Write a file. What will be loaded is made on the spot, to see which object code it asks for.
 
     The file takes its place when it is complete: a reader never sees a part of it.
     """
     data = graph_data.written(graph)
-    native = make(graph_data.read(data), weak, donated, checks)
-    content = Content(data, list(weak), list(donated), sorted(checks), _objects(native))
-    payload = msgspec.msgpack.encode(content)
+    native = make(graph_data.read(data), asked)
+    payload = msgspec.msgpack.encode(Content(data, asked, _objects(native)))
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -114,4 +113,4 @@ def load(path: str | os.PathLike[str], make: Make[T]) -> T:
         raise FileError(f"{os.fspath(path)} is damaged: {error}") from error
     graph = graph_data.read(content.graph)
     with cache.lent(content.objects):
-        return make(graph, content.weak, content.donated, frozenset(content.checks))
+        return make(graph, content.asked)

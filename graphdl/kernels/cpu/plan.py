@@ -33,6 +33,7 @@ from graphdl.kernels.cpu.image import Symbol, image_of
 from graphdl.kernels.cpu.tape import Tape, native_functions
 from graphdl.kernels.fingerprint import fingerprint
 from graphdl.kernels.program import ALIGNMENT
+from graphdl.kernels.shortfall import Shortfall
 
 #: Bytes of a plan beyond which it is not kept: most of it are constants then.
 _LARGEST = 4 << 20
@@ -46,6 +47,7 @@ class Plan(Struct, frozen=True, array_like=True):
 
     words, own: int64. symbols: what is named, each once; named: int64 rows (word, its number).
     over: the argument that each result is written over, or -1. statuses: places of status words.
+    shortfall: by how much the memory budget is not kept.
     """
 
     words: bytes
@@ -62,13 +64,14 @@ class Plan(Struct, frozen=True, array_like=True):
     over: list[int]
     cost: float
     calls_blas: bool
+    shortfall: Shortfall | None
 
 
 class Ready(Struct, frozen=True, eq=False):
     """What a call needs of a program (`graphdl.kernels.cpu.build.Runnable`), and its results.
 
     statuses: a word each, set where a kernel fails. over: the argument that each result is written
-    over, or None.
+    over, or None. shortfall: by how much the memory budget is not kept.
     """
 
     tape: Tape
@@ -77,9 +80,10 @@ class Ready(Struct, frozen=True, eq=False):
     cost: float
     calls_blas: bool
     calls_python: bool = False
+    shortfall: Shortfall | None = None
 
 
-def ready(made: Native) -> Ready:
+def ready(made: Native, shortfall: Shortfall | None = None) -> Ready:
     """The same of a program that was built in this process."""
     donated = made.memory.donated
     return Ready(
@@ -89,6 +93,7 @@ def ready(made: Native) -> Ready:
         made.cost,
         made.calls_blas,
         made.calls_python,
+        shortfall,
     )
 
 
@@ -143,16 +148,16 @@ def _files(package: Path | None, folders: Sequence[str]) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------ writing
 
 
-def keep(key: str, made: Native) -> None:
+def keep(key: str, made: Native, shortfall: Shortfall | None = None) -> None:
     """File a program that was built in this process, if another one can use it."""
-    found = plan_of(made)
+    found = plan_of(made, shortfall)
     if found is not None:
         data = msgspec.msgpack.encode(found)
         if len(data) <= _LARGEST:
             cache.write(key, data, _KIND)
 
 
-def plan_of(made: Native) -> Plan | None:
+def plan_of(made: Native, shortfall: Shortfall | None = None) -> Plan | None:
     """The plan of a program; None if it is of this process only."""
     constants = sum(node.type.nbytes for node in made.program.constants)
     if made.calls_python or constants > _LARGEST:
@@ -180,6 +185,8 @@ def plan_of(made: Native) -> Plan | None:
         [-1 if leaf is None else leaf for leaf in over],
         made.cost,
         made.calls_blas,
+        # the same program may come from other lines in another process
+        shortfall.without_lines() if shortfall is not None else None,
     )
 
 
@@ -225,7 +232,7 @@ def _loaded(plan: Plan, kernels: dict[str, int]) -> Ready:
     )
     statuses = [memory[place : place + 8].view(np.int64) for place in plan.statuses]
     over = [None if leaf < 0 else leaf for leaf in plan.over]
-    return Ready(tape, statuses, over, plan.cost, plan.calls_blas)
+    return Ready(tape, statuses, over, plan.cost, plan.calls_blas, shortfall=plan.shortfall)
 
 
 def _rows(words: NDArray[np.int64], place: int, count: int, width: int) -> NDArray[np.int64]:
