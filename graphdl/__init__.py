@@ -54,7 +54,9 @@ from graphdl.errors import (
 from graphdl.executable import Executable, load
 from graphdl.graph import Graph
 from graphdl.numpy_functions import top_k
+from graphdl.registration import register_dataclass, register_pytree_node
 from graphdl.scopes import scope
+from graphdl.trees import tree_leaves, tree_map
 from graphdl.types import spec
 
 if TYPE_CHECKING:
@@ -115,6 +117,8 @@ __all__ = [
     "op",
     "optim",
     "random",
+    "register_dataclass",
+    "register_pytree_node",
     "scan",
     "scope",
     "set_num_threads",
@@ -127,6 +131,8 @@ __all__ = [
     "switch",
     "top_k",
     "trace",
+    "tree_leaves",
+    "tree_map",
     "value_and_grad",
     "visualize",
     "vjp",

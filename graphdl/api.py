@@ -29,7 +29,7 @@ from graphdl.rebinding import hand_over
 from graphdl.tracing import TracedArray, as_traced, current_trace, locate, new_input, tracing
 from graphdl.transforms import custom_jvp, custom_vjp, effects
 from graphdl.transforms.common import called
-from graphdl.trees import flatten, leaf_names, leaf_type, leaves_of, unflatten
+from graphdl.trees import flatten, how_to_register, leaf_names, leaf_type, leaves_of, unflatten
 from graphdl.types import kind_of
 
 Function = Callable[..., Any]
@@ -98,8 +98,9 @@ def _result(value: Any, name: str, run: Any) -> TracedArray:
     try:
         return as_traced(value, run)
     except DtypeError as error:
+        why = how_to_register(value) or str(error)
         raise locate(
-            DtypeError(f"{name} returned a {type(value).__name__}, which is no array: {error}")
+            DtypeError(f"{name} returned a {type(value).__name__}, which is no array: {why}")
         ) from error
 
 
@@ -353,8 +354,9 @@ def compile(
     those written over a donated argument are that argument.
 
     Args:
-        f: a function of arrays (or trees of them: tuples, lists, dicts), Python scalars and None,
-            written in NumPy, that returns a tree of arrays.
+        f: a function of arrays (or trees of them: tuples, lists, dicts, objects of classes that
+            `gd.register_dataclass` knows), Python scalars and None, written in NumPy, that returns
+            a tree of arrays.
         target: "cpu", or "cuda" for an NVIDIA GPU ("cuda:1" for the second one); see
             `gd.device_put`. There arguments may lie on the GPU (`gd.Array`, or arrays of PyTorch,
             CuPy or JAX) or on the host, from where they are copied at each call; results are

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import optree
 from numpy.typing import DTypeLike, NDArray
 
 from graphdl.errors import ShapeError
+from graphdl.trees import tree_leaves, tree_map
 
 __all__ = ["Digits", "batches", "digits"]
 
@@ -37,7 +37,7 @@ def batches(
     if batch_size < 1:
         raise ValueError(f"batches needs a batch_size of at least 1, got {batch_size}")
     arrays: Any = (x, y)
-    lengths = {len(leaf) for leaf in optree.tree_leaves(arrays)}
+    lengths = {len(leaf) for leaf in tree_leaves(arrays)}
     if len(lengths) != 1:
         raise ShapeError(f"batches needs arrays of one length, got lengths {sorted(lengths)}")
     count = lengths.pop()
@@ -57,7 +57,7 @@ def _batches(
         if drop_last and stop - start < batch_size:
             return
         rows: Any = slice(start, stop) if order is None else order[start:stop]
-        batch: Any = optree.tree_map(lambda leaf, rows=rows: leaf[rows], arrays)
+        batch: Any = tree_map(lambda leaf, rows=rows: leaf[rows], arrays)
         yield batch
 
 

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+import optree
 from msgspec import Struct
 
 from graphdl import visualize
@@ -43,6 +44,7 @@ from graphdl.kernels.program import (
 from graphdl.ops import control, indexing, linalg, update
 from graphdl.ops.op import Op
 from graphdl.ops.pointwise import watch
+from graphdl.registration import fields_of
 from graphdl.tracing import user_source, where_text
 from graphdl.trees import flatten, unflatten
 from graphdl.types import TensorType, kind_of
@@ -822,6 +824,20 @@ def _nested(tree: Any, leaves: Any, is_result: bool) -> entry.Tree | None:
         keys = tuple(tree) if is_result else tuple(specs)
         items = [specs[key] for key in keys]
         return None if any(i is None for i in items) else entry.DictSpec(keys, tuple(items))  # type: ignore[arg-type]
+    if optree.is_namedtuple(tree):
+        items = [_nested(item, leaves, is_result) for item in tree]
+        if any(item is None for item in items):
+            return None
+        return entry.ObjectSpec(type(tree), tuple(items), type(tree))  # type: ignore[arg-type]
+    fields = fields_of(type(tree))
+    if fields is not None:
+        items = [_nested(getattr(tree, name), leaves, is_result) for name in fields.data]
+        if not fields.are_stored or any(item is None for item in items):
+            return None
+        fixed = entry.Constant if is_result else entry.StaticSpec
+        items += [fixed(getattr(tree, name)) for name in fields.static]
+        names = (*fields.data, *fields.static)
+        return entry.ObjectSpec(type(tree), tuple(items), fields.make, names)  # type: ignore[arg-type]
     if isinstance(tree, (int, float, bool, np.ndarray, np.generic, TensorType)):
         leaf: entry.Tree = next(leaves)
         return leaf

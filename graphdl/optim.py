@@ -9,7 +9,8 @@ tuples, ...) with arrays as leaves. `update` returns new trees and changes nothi
 arrays and inside `gd.compile`, where it becomes a part of the training step's graph.
 
 A learning rate is a number, or a schedule: a function from the step (0 at the first update, an
-integer array) to the rate. Below, g is the gradient, p the parameter, r the rate.
+integer array) to the rate. Optimisers and the schedules below can be pickled and copied.
+Below, g is the gradient, p the parameter, r the rate.
 """
 
 import math
@@ -17,9 +18,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import optree
+from msgspec import Struct
 
 from graphdl.errors import ShapeError
+from graphdl.trees import flatten, names_within, tree_leaves, tree_map
 
 __all__ = [
     "Optimizer",
@@ -71,21 +73,27 @@ def sgd(learning_rate: Rate, momentum: float = 0.0, nesterov: bool = False) -> O
     _in_unit_interval("sgd", momentum=momentum)
     if nesterov and momentum == 0.0:
         raise ValueError("sgd with nesterov=True needs a momentum above 0")
+    return _optimizer(_Sgd(learning_rate, momentum, nesterov))
 
-    def init(params: Tree) -> State:
-        return _counter() | ({"velocity": _zeros_like(params)} if momentum else {})
 
-    def update(gradients: Tree, state: State, params: Tree) -> tuple[Tree, State]:
+class _Sgd(Struct, frozen=True):
+    rate: Rate
+    momentum: float
+    nesterov: bool
+
+    def init(self, params: Tree) -> State:
+        return _counter() | ({"velocity": _zeros_like(params)} if self.momentum else {})
+
+    def update(self, gradients: Tree, state: State, params: Tree) -> tuple[Tree, State]:
         _same_structure("sgd", gradients, params)
+        momentum = self.momentum
         state, direction = state | {"step": state["step"] + 1}, gradients
         if momentum:
-            velocity = optree.tree_map(lambda v, g: momentum * v + g, state["velocity"], gradients)
+            velocity = tree_map(lambda v, g: momentum * v + g, state["velocity"], gradients)
             state, direction = state | {"velocity": velocity}, velocity
-        if nesterov:
-            direction = optree.tree_map(lambda g, v: g + momentum * v, gradients, velocity)
-        return _descend(params, direction, learning_rate, state), state
-
-    return Optimizer(init, update)
+        if self.nesterov:
+            direction = tree_map(lambda g, v: g + momentum * v, gradients, velocity)
+        return _descend(params, direction, self.rate, state), state
 
 
 def adam(
@@ -133,14 +141,25 @@ def _adam(
 ) -> Optimizer:
     _in_unit_interval(name, beta1=beta1, beta2=beta2)
     _not_negative(name, epsilon=epsilon, weight_decay=weight_decay)
+    return _optimizer(_Adam(name, rate, beta1, beta2, epsilon, weight_decay))
 
-    def init(params: Tree) -> State:
+
+class _Adam(Struct, frozen=True):
+    name: str
+    rate: Rate
+    beta1: float
+    beta2: float
+    epsilon: float
+    weight_decay: float
+
+    def init(self, params: Tree) -> State:
         return _counter() | {"mean": _zeros_like(params), "square": _zeros_like(params)}
 
-    def update(gradients: Tree, state: State, params: Tree) -> tuple[Tree, State]:
-        _same_structure(name, gradients, params)
-        mean = optree.tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, state["mean"], gradients)
-        square = optree.tree_map(
+    def update(self, gradients: Tree, state: State, params: Tree) -> tuple[Tree, State]:
+        _same_structure(self.name, gradients, params)
+        beta1, beta2, epsilon, decay = self.beta1, self.beta2, self.epsilon, self.weight_decay
+        mean = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, state["mean"], gradients)
+        square = tree_map(
             lambda v, g: beta2 * v + (1 - beta2) * (g * g), state["square"], gradients
         )
         state = {"step": state["step"] + 1, "mean": mean, "square": square}
@@ -150,12 +169,9 @@ def _adam(
 
         def direction(p: Array, m: Array, v: Array) -> Array:
             scaled = m / _as(correction1, m) / (np.sqrt(v / _as(correction2, v)) + epsilon)
-            return scaled + weight_decay * p if weight_decay else scaled
+            return scaled + decay * p if decay else scaled
 
-        step = optree.tree_map(direction, params, mean, square)
-        return _descend(params, step, rate, state), state
-
-    return Optimizer(init, update)
+        return _descend(params, tree_map(direction, params, mean, square), self.rate, state), state
 
 
 def rmsprop(
@@ -180,32 +196,38 @@ def rmsprop(
     """
     _in_unit_interval("rmsprop", decay=decay, momentum=momentum)
     _not_negative("rmsprop", epsilon=epsilon)
+    return _optimizer(_RmsProp(learning_rate, decay, epsilon, momentum, centered))
 
-    def init(params: Tree) -> State:
-        names = ["square"] + ["mean"] * centered + ["velocity"] * bool(momentum)
+
+class _RmsProp(Struct, frozen=True):
+    rate: Rate
+    decay: float
+    epsilon: float
+    momentum: float
+    centered: bool
+
+    def init(self, params: Tree) -> State:
+        names = ["square"] + ["mean"] * self.centered + ["velocity"] * bool(self.momentum)
         return _counter() | {name: _zeros_like(params) for name in names}
 
-    def update(gradients: Tree, state: State, params: Tree) -> tuple[Tree, State]:
+    def update(self, gradients: Tree, state: State, params: Tree) -> tuple[Tree, State]:
         _same_structure("rmsprop", gradients, params)
-        square = optree.tree_map(
+        decay, epsilon, momentum = self.decay, self.epsilon, self.momentum
+        square = tree_map(
             lambda v, g: decay * v + (1 - decay) * (g * g), state["square"], gradients
         )
         state = state | {"step": state["step"] + 1, "square": square}
         spread = square
-        if centered:
-            mean = optree.tree_map(
-                lambda m, g: decay * m + (1 - decay) * g, state["mean"], gradients
-            )
+        if self.centered:
+            mean = tree_map(lambda m, g: decay * m + (1 - decay) * g, state["mean"], gradients)
             # Rounding can take the difference below zero, by a few units in the last place.
-            spread = optree.tree_map(lambda v, m: np.maximum(v - m * m, 0), square, mean)
+            spread = tree_map(lambda v, m: np.maximum(v - m * m, 0), square, mean)
             state = state | {"mean": mean}
-        direction = optree.tree_map(lambda g, v: g / (np.sqrt(v) + epsilon), gradients, spread)
+        direction = tree_map(lambda g, v: g / (np.sqrt(v) + epsilon), gradients, spread)
         if momentum:
-            direction = optree.tree_map(lambda b, d: momentum * b + d, state["velocity"], direction)
+            direction = tree_map(lambda b, d: momentum * b + d, state["velocity"], direction)
             state = state | {"velocity": direction}
-        return _descend(params, direction, learning_rate, state), state
-
-    return Optimizer(init, update)
+        return _descend(params, direction, self.rate, state), state
 
 
 # Schedules
@@ -219,7 +241,16 @@ def exponential_decay(initial: float, factor: float, steps: int) -> Schedule:
     0.025
     """
     _positive_steps("exponential_decay", steps)
-    return lambda step: initial * factor ** (step / steps)
+    return _ExponentialDecay(initial, factor, steps)
+
+
+class _ExponentialDecay(Struct, frozen=True):
+    initial: float
+    factor: float
+    steps: int
+
+    def __call__(self, step: Array) -> Array:
+        return self.initial * self.factor ** (step / self.steps)
 
 
 def cosine_decay(initial: float, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
@@ -234,13 +265,20 @@ def cosine_decay(initial: float, steps: int, warmup: int = 0, final: float = 0.0
     [0.01, 0.1, 0.05, 0.0]
     """
     _positive_steps("cosine_decay", steps - warmup)
+    return _CosineDecay(initial, steps, warmup, final)
 
-    def rate(step: Array) -> Array:
-        progress = np.clip((step - warmup) / (steps - warmup), 0.0, 1.0)
+
+class _CosineDecay(Struct, frozen=True):
+    initial: float
+    steps: int
+    warmup: int
+    final: float
+
+    def __call__(self, step: Array) -> Array:
+        initial, final, warmup = self.initial, self.final, self.warmup
+        progress = np.clip((step - warmup) / (self.steps - warmup), 0.0, 1.0)
         decayed = final + 0.5 * (initial - final) * (1.0 + np.cos(math.pi * progress))
         return np.where(step < warmup, initial * (step + 1) / max(warmup, 1), decayed)
-
-    return rate
 
 
 # Gradients
@@ -253,7 +291,7 @@ def global_norm(tree: Tree) -> Array:
     >>> float(global_norm([np.array([3.0]), np.array([0.0, 4.0])]))
     5.0
     """
-    leaves: list[Array] = optree.tree_leaves(tree)
+    leaves: list[Array] = tree_leaves(tree)
     if not leaves:
         raise ValueError("global_norm needs a tree with at least one array")
     return np.sqrt(sum(np.sum(leaf * leaf) for leaf in leaves))
@@ -273,10 +311,15 @@ def clip_by_global_norm(gradients: Tree, limit: float) -> Tree:
         raise ValueError(f"clip_by_global_norm needs a limit above 0, got {limit}")
     # Dividing by the larger of the two never divides by zero.
     scale = limit / np.maximum(global_norm(gradients), limit)
-    return optree.tree_map(lambda g: g * _as(scale, g), gradients)
+    return tree_map(lambda g: g * _as(scale, g), gradients)
 
 
 # Pieces
+
+
+def _optimizer(rule: _Sgd | _Adam | _RmsProp) -> Optimizer:
+    """Methods of an object rather than closures: those can be pickled."""
+    return Optimizer(rule.init, rule.update)
 
 
 def _counter() -> State:
@@ -284,7 +327,7 @@ def _counter() -> State:
 
 
 def _zeros_like(params: Tree) -> Tree:
-    return optree.tree_map(np.zeros_like, params)
+    return tree_map(np.zeros_like, params)
 
 
 def _as(value: Array, like: Array) -> Array:
@@ -294,21 +337,20 @@ def _as(value: Array, like: Array) -> Array:
 
 def _descend(params: Tree, direction: Tree, rate: Rate, state: State) -> Tree:
     value = rate(state["step"] - 1) if callable(rate) else rate
-    return optree.tree_map(lambda p, d: p - _as(value, p) * d, params, direction)
+    return tree_map(lambda p, d: p - _as(value, p) * d, params, direction)
 
 
 def _same_structure(name: str, gradients: Tree, params: Tree) -> None:
-    expected, got = optree.tree_structure(params), optree.tree_structure(gradients)
+    (wanted, expected), (given, got) = flatten(params), flatten(gradients)
     if expected != got:
         raise ValueError(
             f"{name}.update(gradients, state, params) needs gradients and params of one structure; "
             f"params are {expected}, gradients are {got}"
         )
-    pairs = zip(optree.tree_leaves(params), optree.tree_leaves(gradients), strict=True)
-    for path, (p, g) in zip(optree.tree_paths(params), pairs, strict=True):
+    for place, p, g in zip(names_within("params", params), wanted, given, strict=True):
         if p.shape != g.shape:
             raise ShapeError(
-                f"{name}.update: the gradient at {list(path)} has shape {tuple(g.shape)}, "
+                f"{name}.update: the gradient by {place} has shape {tuple(g.shape)}, "
                 f"the parameter {tuple(p.shape)}"
             )
 

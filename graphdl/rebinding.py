@@ -144,7 +144,7 @@ class _Copies:
         if isinstance(value, types.FunctionType):
             return self._dispatch(value) if _dispatches(value) else self._function(value)
         if isinstance(value, type):
-            return self._class(value) if shadows.can_be_named(value) else value
+            return self._class(value)
         if type(value) in _CONTAINERS:
             return self._container(value)
         if isinstance(value, functools.partial):
@@ -183,7 +183,7 @@ class _Copies:
         return made
 
     def _function(self, f: types.FunctionType) -> types.FunctionType:
-        is_users = _is_written_by_user(f)
+        is_users = is_written_by_user(f)
         names = self._global_names(f) if is_users else f.__globals__
         own = f.__closure__ or ()
         cells = tuple(
@@ -340,7 +340,7 @@ def _fill(container: Any, items: Iterable[Any]) -> None:
 def _reached(value: Any) -> list[Any]:
     """What a value leads to directly."""
     if isinstance(value, types.FunctionType):
-        return list(_references(value)) if _is_written_by_user(value) else list(_wrapped(value))
+        return list(_references(value)) if is_written_by_user(value) else list(_wrapped(value))
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, types.MethodType):
@@ -353,7 +353,7 @@ def _reached(value: Any) -> list[Any]:
     kind = value if isinstance(value, type) else type(value)
     if not _is_users(kind.__module__) or shadows.is_shadow(kind):
         return []
-    if isinstance(value, type) and not shadows.can_be_named(value):
+    if isinstance(value, type) and not shadows.can_be_shadowed(value):
         return []
     parts = [
         part
@@ -369,7 +369,8 @@ def _reached(value: Any) -> list[Any]:
     return parts
 
 
-def _is_written_by_user(f: types.FunctionType) -> bool:
+def is_written_by_user(f: types.FunctionType) -> bool:
+    """Whether a function is neither of a library that is left alone, nor of Python's own."""
     # not __module__, which a wrapper takes over from what it wraps; an example in a docstring has
     # the name of its module
     return _is_users(f.__globals__.get("__name__")) or f.__code__.co_filename.startswith("<doctest")
@@ -395,7 +396,7 @@ def _is_wrapped(content: Any) -> bool:
     if not isinstance(content, types.FunctionType):
         return False
     root = str(content.__globals__.get("__name__")).partition(".")[0]
-    return root not in _LEFT_ALONE or root == "graphdl" or _is_written_by_user(content)
+    return root not in _LEFT_ALONE or root == "graphdl" or is_written_by_user(content)
 
 
 def _wrapped(f: types.FunctionType) -> Iterator[Any]:
@@ -457,7 +458,7 @@ def _assigned_names(code: types.CodeType) -> tuple[str, ...]:
 
 def _imports_users(f: types.FunctionType) -> bool:
     """Whether a user's function itself imports something of which there are copies."""
-    return _is_written_by_user(f) and any(
+    return is_written_by_user(f) and any(
         name in _STAND_IN_ROOTS or _is_users(name)
         for code in _codes(f.__code__)
         if any(name in sys.modules for name in code.co_names)  # which is sooner known

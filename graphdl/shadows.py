@@ -20,6 +20,7 @@ from typing import Any
 import optree
 
 from graphdl.likeness import Likeness
+from graphdl.trees import NAMESPACE
 
 Of = Callable[[Any], Any]
 
@@ -56,14 +57,10 @@ def is_shadow(value: Any) -> bool:
 
 
 def can_be_shadowed(kind: type) -> bool:
-    """Not exceptions, which `except` finds by what they are."""
-    return type(kind) in _KINDS and not issubclass(kind, (BaseException, tuple))
-
-
-def can_be_named(kind: type) -> bool:
-    """Whether a shadow may take the place of a class: trees of a shadow are none to optree."""
-    known = optree.register_pytree_node.get(kind)
-    return known is None and can_be_shadowed(kind)
+    """Not exceptions, which `except` finds by what they are, nor what optree knows as a tree."""
+    if type(kind) not in _KINDS or issubclass(kind, (BaseException, tuple)):
+        return False
+    return optree.register_pytree_node.get(kind, namespace=NAMESPACE) is None
 
 
 def own_items(kind: type) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import optree
 
 from graphdl import transforms
 from graphdl.api import trace
@@ -14,7 +13,7 @@ from graphdl.errors import GradientError, GradientMismatch, GraphError
 from graphdl.graph import Graph, Node
 from graphdl.ops import control
 from graphdl.tracing import TracedArray, where_text
-from graphdl.trees import leaf_names
+from graphdl.trees import flatten, leaf_names, leaves_of, unflatten
 from graphdl.types import kind_of
 
 Array = np.ndarray[Any, Any]
@@ -52,12 +51,11 @@ def check_grads(
     >>> import numpy as np, graphdl as gd
     >>> gd.check_grads(lambda x: np.exp(np.sin(x)), np.linspace(0, 1, 5))
     """
-    leaves: list[Any]
-    leaves, tree = optree.tree_flatten(args)  # type: ignore[arg-type]
+    leaves, tree = flatten(args)
     arrays = [_widened(leaf) for leaf in leaves]
 
     def flat(*values: Any) -> list[Any]:
-        results = optree.tree_leaves(f(*optree.tree_unflatten(tree, values)))
+        results = leaves_of(f(*unflatten(tree, values)))
         return [result for result in results if _is_float(result)]
 
     names = leaf_names(f, args, {})

@@ -1,4 +1,7 @@
-"""Trees of arguments: how they nest, and what their leaves are called."""
+"""Trees of arguments: how they nest, and what their leaves are called.
+
+Tuples, lists, dicts, named tuples and None nest, and the classes of `graphdl.registration`.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,13 @@ import optree
 from graphdl.errors import DtypeError
 from graphdl.types import TensorType, as_dtype
 
+#: Where optree keeps the classes that are registered here, apart from those of other libraries.
+NAMESPACE = "graphdl"
+
 
 def flatten(tree: Any) -> tuple[list[Any], Any]:
     """The leaves of a tree, and how it nests; None is a tree without leaves."""
-    leaves, spec = optree.tree_flatten(tree)
+    leaves, spec = optree.tree_flatten(tree, namespace=NAMESPACE)
     return list(leaves), spec
 
 
@@ -27,6 +33,34 @@ def unflatten(spec: Any, leaves: Iterable[Any]) -> Any:
 
 def leaves_of(tree: Any) -> list[Any]:
     return flatten(tree)[0]
+
+
+def children_of(tree: Any) -> list[Any]:
+    """The trees that a tree is made of directly. Raises ValueError for a leaf."""
+    return list(optree.tree_flatten_one_level(tree, namespace=NAMESPACE)[0])
+
+
+def tree_map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """The tree of f(leaf, ...) for each leaf of `tree`, and those at its place in the others.
+
+    The leaves are what tuples, lists, dicts, named tuples and objects of registered classes hold;
+    None holds none. Raises ValueError where a tree of `rest` nests differently.
+
+    >>> import graphdl as gd
+    >>> gd.tree_map(lambda p, g: p - 0.5 * g, {"w": 1.0, "b": [2.0]}, {"w": 2.0, "b": [0.0]})
+    {'w': 0.0, 'b': [2.0]}
+    """
+    return optree.tree_map(f, tree, *rest, namespace=NAMESPACE)
+
+
+def tree_leaves(tree: Any) -> list[Any]:
+    """The leaves of a tree, those of a dict by sorted keys.
+
+    >>> import graphdl as gd
+    >>> gd.tree_leaves({"w": 1.0, "b": [2.0, None]})
+    [2.0, 1.0]
+    """
+    return leaves_of(tree)
 
 
 _SCALARS = {
@@ -51,8 +85,22 @@ def leaf_type(value: Any, name: str) -> tuple[TensorType, bool]:
             raise DtypeError(f"argument {name}: {error}") from None
     raise DtypeError(
         f"argument {name} is a {type(value).__name__}; a compiled function takes arrays, numbers, "
-        f"None, and tuples, lists and dicts of them. {_instead(value, name)}"
+        f"None, tuples, lists and dicts of them, and objects of registered classes. "
+        f"{_instead(value, name)}"
     )
+
+
+def how_to_register(value: Any) -> str:
+    """What to write so that objects like this one are trees; nothing for Python's own."""
+    kind = type(value)
+    if dataclasses.is_dataclass(kind):
+        return (
+            f"Write @gd.register_dataclass above the @dataclass of {kind.__name__}, with "
+            f"field(metadata={{'static': True}}) for what is no array"
+        )
+    if kind.__module__ == "builtins":
+        return ""
+    return "Register its class with gd.register_dataclass or gd.register_pytree_node"
 
 
 def _instead(value: Any, name: str) -> str:
@@ -64,33 +112,43 @@ def _instead(value: Any, name: str) -> str:
             f"{kind}: attributes are then constants, and what changes has to be an argument"
         )
     if dataclasses.is_dataclass(value):
-        return (
-            f"Pass its fields, as vars({name}) or a NamedTuple has them, and make the {kind} "
-            f"inside of the function; or bind it in a closure, whose arrays are constants"
-        )
-    return "Bind anything else with functools.partial or a closure"
+        return how_to_register(value)
+    registering = how_to_register(value)
+    binding = "functools.partial or a closure, where arrays are constants"
+    return f"{registering}, or bind it with {binding}" if registering else f"Bind it with {binding}"
 
 
 def leaf_names(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
-    """A name for each leaf of the arguments: `x`, `params['w']`, `state[0]`."""
+    """A name for each leaf of the arguments: `x`, `params['w']`, `state[0]`, `model.weights`."""
+    names: list[str] = []
+    for root, arg in zip(argument_names(f, len(args)), args, strict=True):
+        names += names_within(root, arg)
+    for key in sorted(kwargs):
+        names += names_within(key, kwargs[key])
+    return names
+
+
+def argument_names(f: Callable[..., Any], count: int) -> list[str]:
+    """What the first arguments of f are called: its parameters, `rest0`, or `arg0`."""
     try:
         parameters = list(inspect.signature(f).parameters.values())
     except (TypeError, ValueError):
         parameters = []
     names: list[str] = []
-    for i, arg in enumerate(args):
+    for i in range(count):
         if i < len(parameters) and parameters[i].kind is not inspect.Parameter.VAR_POSITIONAL:
-            root = parameters[i].name
+            names.append(parameters[i].name)
         elif parameters and parameters[-1].kind is inspect.Parameter.VAR_POSITIONAL:
-            root = f"{parameters[-1].name}{i - len(parameters) + 1}"
+            names.append(f"{parameters[-1].name}{i - len(parameters) + 1}")
         else:
-            root = f"arg{i}"
-        names += [root + path_text(path) for path in optree.tree_paths(arg)]
-    for key in sorted(kwargs):
-        names += [key + path_text(path) for path in optree.tree_paths(kwargs[key])]
+            names.append(f"arg{i}")
     return names
 
 
-def path_text(path: tuple[Any, ...]) -> str:
-    """A path into a tree as it would be written in Python."""
-    return "".join(f"[{key!r}]" for key in path)
+def names_within(root: str, tree: Any) -> list[str]:
+    """How each leaf of a tree, or of a tree that nests like a spec, is written in Python."""
+    if isinstance(tree, optree.PyTreeSpec):
+        accessors = optree.treespec_accessors(tree)
+    else:
+        accessors = optree.tree_accessors(tree, namespace=NAMESPACE)
+    return [accessor.codify(root) for accessor in accessors]

@@ -581,5 +581,7 @@ def test_a_compiled_method_says_what_to_write():
 
 def test_a_dataclass_says_what_to_write():
     point = dataclasses.make_dataclass("Point", ["x"])
-    with pytest.raises(DtypeError, match=r"vars\(p\) .* make the Point inside"):
+    with pytest.raises(DtypeError, match=r"@gd.register_dataclass above the @dataclass of Point"):
         gd.compile(lambda p: p.x)(point(1.0))
+    with pytest.raises(DtypeError, match=r"returned a Point, .* @gd.register_dataclass above"):
+        gd.compile(lambda x: point(x))(1.0)

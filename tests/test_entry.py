@@ -29,6 +29,7 @@ from graphdl.kernels.cpu.entry import (
     Entry,
     ListSpec,
     New,
+    ObjectSpec,
     ProgramSpec,
     ScalarSpec,
     StaticSpec,
@@ -62,6 +63,55 @@ def adding_spec(arguments: tuple[Any, ...], result: Any, pairs: list[tuple[int, 
         np.array(rows, np.int64).reshape(-1, 4), np.array(patches).reshape(-1, 3), (tables,)
     )
     return ProgramSpec(arguments, result, tape)
+
+
+# ---------------------------------------------------------------------------------- objects
+
+
+class Point:
+    def __init__(self, x: Any, kind: str = "point") -> None:
+        self.x, self.kind = x, kind
+
+
+Both = namedtuple("Both", ["a", "b"])
+
+
+def point_spec() -> Any:
+    given = ObjectSpec(Point, (ArraySpec(I8, ()), StaticSpec("point")), Point, ("x", "kind"))
+    made = ObjectSpec(Point, (New(I8, ()), Constant("point")), Point, ("x", "kind"))
+    both = ObjectSpec(Both, (ArraySpec(I8, ()), given), Both)
+    result = ObjectSpec(Both, (New(I8, ()), made), Both)
+    return adding_spec((both,), result, [(0, 3), (1, 4)])
+
+
+def test_objects_are_taken_apart_and_put_together(make: Build) -> None:
+    call = make(point_spec())
+    result = call(Both(np.array(1), Point(np.array(5))))
+    assert (type(result), type(result.b)) == (Both, Point)
+    assert (result.a.item(), result.b.x.item(), result.b.kind) == (2, 6, "point")
+
+
+class Further(Point):
+    pass
+
+
+OBJECTS_THAT_DO_NOT_FIT = {
+    "a tuple": (np.array(1), Point(np.array(1))),
+    "a class that derives": Both(np.array(1), Further(np.array(1))),
+    "another static part": Both(np.array(1), Point(np.array(1), "line")),
+    "no such attribute": Both(np.array(1), object.__new__(Point)),
+    "a float": Both(np.array(1), Point(1.0)),
+    "an array": np.array(1),
+}
+
+
+@pytest.mark.parametrize("value", OBJECTS_THAT_DO_NOT_FIT.values(), ids=OBJECTS_THAT_DO_NOT_FIT)
+def test_other_objects_do_not_fit(make: Build, value: Any) -> None:
+    before = sys.getrefcount(value)
+    call = make(point_spec())
+    for _ in range(3):
+        assert call(value) is NotImplemented
+    assert sys.getrefcount(value) == before
 
 
 # ---------------------------------------------------------------------------------- arrays

@@ -193,7 +193,9 @@ def test_gradients_that_do_not_fit_are_refused():
     state = optimizer.init(params)
     with pytest.raises(ValueError, match="gradients and params of one structure"):
         optimizer.update({"w": np.zeros(2)}, state, params)
-    with pytest.raises(gd.GraphError, match=r"gradient at \['w'\] has shape \(3,\), .* \(2,\)"):
+    with pytest.raises(
+        gd.GraphError, match=r"gradient by params\['w'\] has shape \(3,\), .* \(2,\)"
+    ):
         optimizer.update({"w": np.zeros(3), "b": np.zeros(1)}, state, params)
 
 

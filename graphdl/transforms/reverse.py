@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import optree
 
 from graphdl.compiler import differentiate
 from graphdl.errors import GradientError, GradientShapeError, ShapeError
@@ -22,7 +21,7 @@ from graphdl.transforms.common import (
     results,
     running,
 )
-from graphdl.trees import flatten, leaves_of, unflatten
+from graphdl.trees import argument_names, flatten, leaves_of, names_within, tree_map, unflatten
 
 
 def value_and_grad(
@@ -34,14 +33,15 @@ def value_and_grad(
     def with_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         trace = running()
         positions = positions_of(argnums, len(args), f)
-        marked = list(args)
+        marked, roots = list(args), argument_names(f, len(args))
         for i in positions:
-            paths, leaves, tree = optree.tree_flatten_with_path(args[i])
+            leaves, tree = flatten(args[i])
+            names = names_within(f"argument {roots[i]}", args[i])
             marked[i] = unflatten(
                 tree,
                 [
-                    as_variable(leaf, trace, f"argument {i}{_path(path)} of {name_of(f)}")
-                    for path, leaf in zip(paths, leaves, strict=True)
+                    as_variable(leaf, trace, f"{name} of {name_of(f)}")
+                    for name, leaf in zip(names, leaves, strict=True)
                 ],
             )
         result = called(f, *marked, **kwargs)
@@ -58,15 +58,11 @@ def value_and_grad(
         variables = leaves_of([marked[i] for i in positions])
         one = as_traced(np.ones((), value.dtype), trace)
         gradients = iter(differentiate.vjp([value], [one], variables))
-        trees = tuple(optree.tree_map(lambda _: next(gradients), marked[i]) for i in positions)
+        trees = tuple(tree_map(lambda _: next(gradients), marked[i]) for i in positions)
         gradient = trees[0] if isinstance(argnums, int) else trees
         return ((value, aux), gradient) if has_aux else (value, gradient)
 
     return with_gradient
-
-
-def _path(path: tuple[Any, ...]) -> str:
-    return "".join(f"[{key!r}]" for key in path)
 
 
 def _scalar(f: Function, result: Any, trace: Trace) -> TracedArray:

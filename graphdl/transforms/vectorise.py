@@ -6,7 +6,6 @@ import functools
 from typing import Any
 
 import numpy as np
-import optree
 
 from graphdl.compiler import batch
 from graphdl.compiler.batch_control import Operand
@@ -14,7 +13,7 @@ from graphdl.errors import ArgumentError, AxisError, ShapeError
 from graphdl.ops import movement
 from graphdl.tracing import TracedArray, locate, new_placeholder
 from graphdl.transforms.common import Function, as_leaf, called, name_of, results, running
-from graphdl.trees import flatten, unflatten
+from graphdl.trees import children_of, flatten, unflatten
 from graphdl.types import TensorType
 
 
@@ -88,8 +87,7 @@ def _axes_of(axes: Any, tree: Any, what: str) -> list[int | None]:
     def spread(prefix: Any, part: Any) -> list[int | None]:
         if prefix is None or isinstance(prefix, int):
             return [prefix] * len(flatten(part)[0])
-        children = optree.tree_flatten_one_level(part)[0]
-        given = optree.tree_flatten_one_level(prefix)[0]
+        children, given = children_of(part), children_of(prefix)
         if len(children) != len(given):
             raise locate(ShapeError(f"{what}: {axes!r} does not nest like the values"))
         return [

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-import optree
 from msgspec import Struct, field
 
 from graphdl.graph import Graph, Node, users
-from graphdl.trees import path_text
+from graphdl.trees import names_within
 from graphdl.visualize.costs import cost_of
 from graphdl.visualize.grouping import acyclic_groups
 from graphdl.visualize.labels import (
@@ -76,7 +75,7 @@ def output_names(graph: Graph) -> list[str]:
     if graph.out_tree is None:
         count = len(graph.outputs)
         return ["out"] if count == 1 else [f"out[{i}]" for i in range(count)]
-    return [f"out{path_text(path)}" for path in optree.treespec_paths(graph.out_tree)]
+    return names_within("out", graph.out_tree)
 
 
 class _Draft:

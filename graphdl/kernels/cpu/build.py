@@ -355,7 +355,7 @@ def _new_leaves(result: Tree) -> list[entry.New]:
 def _renumbered(tree: Tree, places: Sequence[int]) -> Tree:
     if isinstance(tree, entry.Argument):
         return entry.Argument(places[tree.leaf])
-    if isinstance(tree, entry.TupleSpec | entry.ListSpec | entry.DictSpec):
+    if isinstance(tree, entry.Container):
         return replace(tree, items=tuple(_renumbered(item, places) for item in tree.items))
     return tree
 

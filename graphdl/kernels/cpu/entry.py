@@ -84,6 +84,19 @@ class DictSpec(Struct, frozen=True):
     items: tuple[Tree, ...]
 
 
+class ObjectSpec(Struct, frozen=True):
+    """An object of exactly this class: a named tuple, or one whose attributes are the items.
+
+    Reading the attributes must run no code. As a result it is `make` of the items.
+    """
+
+    type: type
+    items: tuple[Tree, ...]
+    make: Callable[..., Any]
+    #: The attributes; None where it is a named tuple.
+    names: tuple[str, ...] | None = None
+
+
 class New(Struct, frozen=True):
     """A result in memory of its own."""
 
@@ -111,11 +124,12 @@ Tree = (
     | TupleSpec
     | ListSpec
     | DictSpec
+    | ObjectSpec
     | New
     | Argument
     | Constant
 )
-_Container = TupleSpec | ListSpec | DictSpec
+Container = TupleSpec | ListSpec | DictSpec | ObjectSpec
 
 
 class ProgramSpec(Struct, frozen=True):
@@ -144,7 +158,7 @@ def leaves(trees: Sequence[Tree]) -> list[Tree]:
     pending = list(reversed(trees))
     while pending:
         tree = pending.pop()
-        if isinstance(tree, TupleSpec | ListSpec | DictSpec):
+        if isinstance(tree, Container):
             pending.extend(reversed(tree.items))
         else:
             found.append(tree)
@@ -235,10 +249,16 @@ class _Tables:
     def _keys(self, keys: tuple[str, ...]) -> int:
         return self._address([self._object(key) for key in keys])
 
-    def _container(self, tree: _Container) -> list[int]:
+    def _container(self, tree: Container) -> list[int]:
+        count = len(tree.items)
+        if isinstance(tree, ObjectSpec):
+            names = () if tree.names is None else tree.names
+            kind = code.NAMED if tree.names is None else code.OBJECT
+            of, make = self._object(tree.type), self._object(tree.make)
+            return [kind, count, self._keys(names), of, make, 0]
         keys = self._keys(tree.keys) if isinstance(tree, DictSpec) else 0
         kind = {TupleSpec: code.TUPLE, ListSpec: code.LIST, DictSpec: code.DICT}[type(tree)]
-        return [kind, len(tree.items), keys, 0, 0, 0]
+        return [kind, count, keys, 0, 0, 0]
 
     def _array(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> list[int]:
         return [code.ARRAY, self._object(dtype), len(shape), self._address(shape)]
@@ -249,7 +269,7 @@ class _Tables:
         while pending:
             self._waiting = max(self._waiting, len(pending))
             tree = pending.pop()
-            if isinstance(tree, TupleSpec | ListSpec | DictSpec):
+            if isinstance(tree, Container):
                 rows.append(self._container(tree))
                 pending.extend(reversed(tree.items))
             elif isinstance(tree, ArraySpec):
@@ -272,7 +292,7 @@ class _Tables:
         pending: list[tuple[Tree, bool]] = [(result, False)]
         while pending:
             tree, seen = pending.pop()
-            if isinstance(tree, TupleSpec | ListSpec | DictSpec):
+            if isinstance(tree, Container):
                 if seen:
                     build.append(self._container(tree))
                     waiting -= len(tree.items) - 1
@@ -413,7 +433,7 @@ def _matched(spec: ProgramSpec, args: Sequence[Any]) -> tuple[list[Any], list[Ar
     pending = list(zip(reversed(spec.arguments), reversed(args), strict=True))
     while pending:
         tree, value = pending.pop()
-        if isinstance(tree, TupleSpec | ListSpec | DictSpec):
+        if isinstance(tree, Container):
             items = _items(tree, value)
             if items is None:
                 return None
@@ -432,7 +452,9 @@ def _matched(spec: ProgramSpec, args: Sequence[Any]) -> tuple[list[Any], list[Ar
     return objects, memory
 
 
-def _items(tree: _Container, value: Any) -> Sequence[Any] | None:
+def _items(tree: Container, value: Any) -> Sequence[Any] | None:
+    if isinstance(tree, ObjectSpec):
+        return _items_of_object(tree, value) if type(value) is tree.type else None
     kind = {TupleSpec: tuple, ListSpec: list, DictSpec: dict}[type(tree)]
     if type(value) is not kind or len(value) != len(tree.items):
         return None
@@ -441,6 +463,14 @@ def _items(tree: _Container, value: Any) -> Sequence[Any] | None:
     if any(key not in value for key in tree.keys):
         return None
     return [value[key] for key in tree.keys]
+
+
+def _items_of_object(tree: ObjectSpec, value: Any) -> Sequence[Any] | None:
+    if tree.names is None:
+        return list(value) if len(value) == len(tree.items) else None
+    if not all(hasattr(value, name) for name in tree.names):
+        return None
+    return [getattr(value, name) for name in tree.names]
 
 
 def _number(leaf: Tree, value: Any) -> Array | None:
@@ -468,10 +498,12 @@ def _number(leaf: Tree, value: Any) -> Array | None:
 
 
 def _built(tree: Tree, objects: list[Any], new: Iterator[Array]) -> Any:
-    if isinstance(tree, TupleSpec | ListSpec | DictSpec):
+    if isinstance(tree, Container):
         items = [_built(item, objects, new) for item in tree.items]
         if isinstance(tree, DictSpec):
             return dict(zip(tree.keys, items, strict=True))
+        if isinstance(tree, ObjectSpec):
+            return tree.make(*items)
         return items if isinstance(tree, ListSpec) else tuple(items)
     if isinstance(tree, Argument):
         return objects[tree.leaf]

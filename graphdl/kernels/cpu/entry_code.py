@@ -12,11 +12,13 @@ int64 array, the words of `SPEC`. Those point to rows of six words each:
         STATIC  the object that it must be, -, -, -, -
         TUPLE, LIST   length, -, -, -, -
         DICT    length, address of the keys, -, -, -
+        NAMED   length, -, the class, what makes one, -
+        OBJECT  length, address of the attributes' names, the class, what makes one, -
     new        dtype object, ndim, address of the shape, bytes, behind a first word that says ARRAY
     build      makes the result, a tree's items before the tree
         ARRAY   the place of an argument's leaf, or, after those, of a new array
         STATIC  the object
-        TUPLE, LIST, DICT   as above
+        TUPLE, LIST, DICT, NAMED, OBJECT    as above
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from numpy.typing import NDArray
 from graphdl.kernels.cpu import assembler, pool, recycle
 from graphdl.kernels.cpu.assembler import Condition, Function, Module, Value
 
-ARRAY, FLOAT, INT, BOOL, STATIC, TUPLE, LIST, DICT = range(8)
+ARRAY, FLOAT, INT, BOOL, STATIC, TUPLE, LIST, DICT, NAMED, OBJECT = range(10)
 
 #: How a number is stored.
 AS_DOUBLE, AS_FLOAT, AS_INTEGER = range(3)
@@ -113,6 +115,7 @@ _PYTHON = (
     "PyDict_SetItem",
     "PyDict_GetItemWithError",
     "PyDict_Size",
+    "PyObject_GetAttr",
     "PyErr_Clear",
     "PyEval_SaveThread",
     "PyEval_RestoreThread",
@@ -253,6 +256,28 @@ def _define_store_scalar(module: Module) -> None:
         f.leave(1)
 
 
+def _define_open_object(module: Module) -> None:
+    """open_object(row, object, top): the same for an object that is of the row's class."""
+    with module.function("open_object", 3) as (f, (row, value, top)):
+        length = f.load(row + 8)
+        with f.when(f.load(row).equals(NAMED)):
+            with f.when(_python(f, "PyTuple_Size", value).differs(length)):
+                f.leave(0)
+            with f.count(0, length) as i:
+                item = _python(f, "PyTuple_GetItem", value, i)
+                f.store(top + (length - 1 - i) * 8, item)
+            f.leave(1)
+        names = f.load(row + 16)
+        with f.count(0, length) as i:
+            item = _python(f, "PyObject_GetAttr", value, f.load(names + i * 8))
+            with f.when(item.equals(0)):
+                _python(f, "PyErr_Clear", returns="void")
+                f.leave(0)
+            _python(f, "Py_DecRef", item, returns="void")  # the object itself holds it
+            f.store(top + (length - 1 - i) * 8, item)
+        f.leave(1)
+
+
 def _define_open(module: Module) -> None:
     """open_container(row, object, top): put its items there, the first on top; whether it fits."""
     with module.function("open_container", 3) as (f, (row, value, top)):
@@ -267,6 +292,10 @@ def _define_open(module: Module) -> None:
                     item = _python(f, f"Py{name}_GetItem", value, i)
                     f.store(top + (length - 1 - i) * 8, item)
                 f.leave(1)
+        with f.when(kind >= NAMED):
+            with f.when(f.load(value + _TYPE).differs(f.load(row + 24))):
+                f.leave(0)
+            f.leave(f.call("open_object", row, value, top))
         with f.when(f.load(value + _TYPE).differs(_process(f, "dict"))):
             f.leave(0)
         with f.when(_python(f, "PyDict_Size", value).differs(length)):
@@ -538,6 +567,11 @@ def _define_close(module: Module) -> None:
                     item = f.load(items + i * 8)
                     _python(f, f"Py{name}_SetItem", made, i, item, returns="i32")
                 f.leave(made)
+        with f.when(kind >= NAMED):
+            make = f.load(row + 32)
+            made = _python(f, "PyObject_Vectorcall", make, items, length, 0)
+            f.call("release", items, length)
+            f.leave(made)
         made = _python(f, "PyDict_New")
         with f.when(made.equals(0)):
             f.call("release", items, length)
@@ -592,6 +626,7 @@ def _write(module: Module) -> None:
     for define in (
         _define_fits_array,
         _define_store_scalar,
+        _define_open_object,
         _define_open,
         _define_take_arguments,
         _define_overlaps,
