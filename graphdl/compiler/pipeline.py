@@ -10,6 +10,7 @@ from graphdl.compiler.contract import normalise
 from graphdl.compiler.convolve import lower_convolutions
 from graphdl.compiler.defer_sums import defer_sums
 from graphdl.compiler.halves import half_products, separate, widen_halves
+from graphdl.compiler.long_sums import in_parts
 from graphdl.compiler.loop_gradients import merge_scans, merge_switches
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.narrow import narrow
@@ -47,6 +48,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("convolutions", lower_convolutions),
     ("narrow", narrow),
     ("contract", normalise),
+    ("long sums", in_parts),
     ("sum parts", sum_parts),
     ("read parts", read_parts),
     ("simplify again", simplify),
@@ -64,9 +66,9 @@ PASSES: Sequence[tuple[str, Pass]] = (
 
 
 #: The same for a GPU, whose products take floats of 16 bits as they are, and gain nothing by blocks
-#: that fit the caches of a CPU.
+#: and parts that fit the caches of a CPU.
 DEVICE_PASSES: Sequence[tuple[str, Pass]] = (
-    *PASSES[:-4],
+    *(step for step in PASSES[:-4] if step[1] is not in_parts),
     ("products of halves", half_products),
     *(step for step in PASSES[-4:] if step[1] is not in_blocks),
 )

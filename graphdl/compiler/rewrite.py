@@ -624,8 +624,12 @@ def _reduction(node: Node) -> Node | None:
         # of complex numbers it is made of real ones by the pass that splits them
         return None if x.type.is_complex else _position_of_extreme(node, x)
     axes: tuple[int, ...] = node["axes"]
-    if not axes:
-        return x
+    single = [axis for axis in axes if x.shape[axis] == 1]
+    if single or not axes:
+        left = _without(x, single)
+        longer = [axis for axis in axes if axis not in single]
+        moved = tuple(axis - sum(one < axis for one in single) for axis in longer)
+        return node_of(node.op, (left,), {"axes": moved}) if moved else left
     if x.type.size <= _FOLD and x.op is movement.constant:
         return constant(np.asarray(node.op.evaluate(x["value"].array, axes=axes)))
     if x.op is movement.broadcast:
@@ -637,6 +641,14 @@ def _reduction(node: Node) -> Node | None:
         both = tuple(sorted((*x["axes"], *(outer[axis] for axis in axes))))
         return node_of(node.op, x.inputs, {"axes": both})
     return None
+
+
+def _without(x: Node, axes: Collection[int]) -> Node:
+    """x without axes whose size is 1."""
+    if not axes:
+        return x
+    shape = tuple(size for axis, size in enumerate(x.shape) if axis not in axes)
+    return node_of(movement.reshape, (x,), {"shape": shape})
 
 
 _EXTREMES = {"argmax": reduction.max_, "argmin": reduction.min_}
@@ -704,6 +716,14 @@ def _contract(node: Node) -> Node | None:
     """Absorb transposes of operands; products without a shared sum become pointwise."""
     a, b = node.inputs
     labels = {"la": node["la"], "lb": node["lb"], "lo": node["lo"]}
+    summed = (set(labels["la"]) & set(labels["lb"])) - set(labels["lo"])
+    single = [label for label in summed if a.shape[labels["la"].index(label)] == 1]
+    if single:
+        operands = []
+        for key, x in (("la", a), ("lb", b)):
+            operands.append(_without(x, [labels[key].index(label) for label in single]))
+            labels[key] = tuple(label for label in labels[key] if label not in single)
+        return node_of(node.op, operands, labels)
     if a.op is movement.transpose or b.op is movement.transpose:
         operands = []
         for key, x in (("la", a), ("lb", b)):
@@ -714,7 +734,7 @@ def _contract(node: Node) -> Node | None:
                 x = x.inputs[0]
             operands.append(x)
         return node_of(node.op, operands, labels)
-    if not (set(labels["la"]) & set(labels["lb"])) - set(labels["lo"]):
+    if not summed:
         return _outer(node, a, b, labels)
     return None
 

@@ -55,6 +55,9 @@ JOBS_PER_CORE = 2
 #: What an element costs beyond its sum, in multiply-adds: to pack one of b, to pack or read one of
 #: a, and to pass one of c through an epilogue.
 PACK_COST, GATHER_COST, READ_COST, STORE_COST = 16, 8, 2, 20
+#: What an element of c costs more where a job has parts of its rows only: read and written, they
+#: lie in some of the sets of the second-level cache, and lines ahead are not fetched.
+PARTED_COST = 60
 
 #: How the core reads b. PACKED: copies panels of b to its stack, then reuses them for many rows.
 #: DIRECT: few rows, adjacent columns: reads b where it lies. DOT: few rows, adjacent k.
@@ -555,7 +558,7 @@ def cut(product: Product, a: Array, b: Array) -> Cut:
     size, a_adjacent = r.size, a.strides[3] == r.size
     if m <= 4 and b.strides[2] == size and a_adjacent and k >= 4 * r.lanes:
         mode = DOT
-    elif m <= tiles.STRIP and b.strides[3] == size:
+    elif m <= 2 * tiles.STRIP and b.strides[3] == size:
         mode = DIRECT
     else:
         mode = PACKED
@@ -565,10 +568,11 @@ def cut(product: Product, a: Array, b: Array) -> Cut:
     if mode == DOT:
         return Cut(tiles.STRIP, _even(n, 8 * r.lanes, r.panel), depth, mode)
     if mode == DIRECT:
-        columns = _even(n, max(8 * r.lanes, min(WIDEST, _parts(n, cores()))), r.panel)
+        for_each = _parts(cores(), product.batch[0] * product.batch[1])  # batches are jobs anyway
+        columns = _even(n, max(8 * r.lanes, min(WIDEST, _parts(n, for_each))), r.panel)
         if k * b.strides[2] > NEAR:
             depth = min(depth, BAND if m > 1 else BAND // 2)
-        return Cut(tiles.STRIP, columns, depth, mode)
+        return Cut(2 * tiles.STRIP, columns, depth, mode)
     return Cut(*packed_blocks(product, depth, a_adjacent), depth, mode)
 
 
@@ -598,7 +602,8 @@ def packed_blocks(product: Product, depth: int, a_adjacent: bool = True) -> tupl
         rows, columns = shape
         last = _parts(jobs(shape), busy) * busy * rows * columns
         read = READ_COST if a_adjacent else GATHER_COST
-        return last * (1 + PACK_COST / rows + read / columns)
+        parted = PARTED_COST / max(k, 1) if columns < n else 0
+        return last * (1 + PACK_COST / rows + read / columns + parted)
 
     shapes = {
         shape(by_rows, by_columns)
