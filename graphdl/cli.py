@@ -14,7 +14,8 @@ from graphdl import machine, shell
 from graphdl.errors import GraphError
 from graphdl.examples import digits
 from graphdl.kernels import cache
-from graphdl.kernels.cpu import llvm, pool
+from graphdl.kernels.cpu import pool
+from graphdl.kernels.cpu.host import host
 from graphdl.kernels.cuda.device import INSTALL, missing_packages
 from graphdl.visualize.options import CHOICES
 
@@ -208,7 +209,7 @@ def _machine_rows() -> list[tuple[str, str]]:
 
 
 def _info(options: argparse.Namespace) -> int:
-    _, cpu, features = llvm.host()
+    _, cpu, features = host()
     names = {feature.removeprefix("+") for feature in features.split(",") if feature[:1] == "+"}
     vectors = [feature for feature in VECTOR_FEATURES if feature in names]
     rows = [

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphdl.kernels.cpu import llvm
+from graphdl.kernels.cpu import llvm, loading
 from graphdl.kernels.cpu.assembler import Module
 from graphdl.kernels.cpu.entry import Argument, ArraySpec, New, ProgramSpec
 from graphdl.kernels.cpu.tape import Tape
@@ -37,7 +37,7 @@ def _load() -> dict[str, int]:
     names = ("add_one", "sum_back", "tally")
     module = Module("graphdl_test_kernels", names, 0)
     _write(module)
-    start = llvm.load({module.name: llvm.object_code(module.text())})[module.name]
+    start = loading.load({module.name: llvm.object_code(module.text())})[module.name]
     found = (ctypes.c_int64 * len(names))()
     ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(start)(found, found)
     return dict(zip(names, found, strict=True))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from graphdl.kernels.cpu import frontend, llvm, native
+from graphdl.kernels.cpu.host import has
 from graphdl.kernels.cpu.native import Kernel, compiled
 from graphdl.kernels.interpret import run_as_python
 from graphdl.kernels.source import KernelError, KernelSource
@@ -74,9 +75,7 @@ def uses_vectors(kernel: Kernel) -> bool:
     return "zmm" in assembly or "ymm" in assembly
 
 
-on_avx = pytest.mark.skipif(
-    not llvm.llvm.get_host_cpu_features().get("avx2"), reason="looks for AVX registers in assembly"
-)
+on_avx = pytest.mark.skipif(not has("avx2"), reason="looks for AVX registers in assembly")
 
 
 # -- memory ----------------------------------------------------------------------------------------

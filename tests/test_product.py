@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from graphdl.kernels import interpret
-from graphdl.kernels.cpu import cores, llvm, native, product
+from graphdl.kernels.cpu import cores, loading, native, product
 from graphdl.kernels.cpu.product import Array, Epilogue, Operand, Product
 from graphdl.kernels.cpu.tiles import Registers
 
@@ -254,7 +254,7 @@ def test_other_registers(monkeypatch, dtype, size, many, fused):
     monkeypatch.setattr(product, "host_registers", lambda _: registers)
     symbol = f"core_{dtype}_{size}_{many}"
     code = product._object_code(product.core_ir(dtype, symbol))
-    address = llvm.load({symbol: code})[symbol]
+    address = loading.load({symbol: code})[symbol]
     monkeypatch.setattr(cores, "address", lambda _: address)
     rng = np.random.default_rng(0)
     for m, n, k in [*rng.choice(SIZES, (40, 3)), (200, 300, 500), (3, 50, 2000)]:

@@ -6,7 +6,8 @@ So an entry is never out of date, and nothing has to be invalidated.
 
 An entry is two files: KEY.o holds a checksum and the object, KEY.py is the text, for people and
 debuggers. KEY.plan is how a whole program uses such objects (graphdl.kernels.cpu.plan), with a
-checksum as well. All are written beside their place and renamed into it, so that any number of
+checksum as well; KEY.host is what LLVM calls the processor (graphdl.kernels.cpu.host). All are
+written beside their place and renamed into it, so that any number of
 processes may write and read at once. An entry that fails its checksum is treated as absent. Where
 the directory cannot be written everything works, uncached.
 """
@@ -229,7 +230,9 @@ def _files(folder: Path | None) -> Iterator[_File]:
         with os.scandir(folder) as found:
             for item in found:
                 stem = item.name.removeprefix(".").split(".")[0]
-                if len(stem) != 32 or not item.name.endswith((".o", ".plan", ".py", ".tmp")):
+                if len(stem) != 32 or not item.name.endswith(
+                    (".o", ".plan", ".host", ".py", ".tmp")
+                ):
                     continue
                 with contextlib.suppress(OSError):  # another process may have removed it
                     status = item.stat()

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graphdl.kernels import cache
-from graphdl.kernels.cpu import llvm, pool, speed
+from graphdl.kernels.cpu import pool, speed
+from graphdl.kernels.cpu.host import host
 from graphdl.profile.report import KernelTime, Peak
 
 #: Of what is measured: another number makes older files be measured anew.
@@ -61,7 +62,7 @@ def _measured(threads: int) -> Peak:
 
 def _path(threads: int) -> Path | None:
     folder = cache.directory()
-    key = cache.key_of(f"peak {_VERSION} {os.cpu_count()} {threads}", " ".join(llvm.host()))
+    key = cache.key_of(f"peak {_VERSION} {os.cpu_count()} {threads}", " ".join(host()))
     return folder and folder / f"peak-{key}.json"
 
 

@@ -26,11 +26,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-import llvmlite.binding as binding
 from msgspec import Struct
 
 from graphdl.kernels import cache
-from graphdl.kernels.cpu import llvm
+from graphdl.kernels.cpu import loading
+from graphdl.kernels.cpu.host import host
 
 Type = Literal["i64", "i32", "double", "float"]
 Returned = Literal["i64", "i32", "double", "void"]
@@ -410,27 +410,17 @@ def load(
     and so all that decides the module's text. The code stays in memory for as long as the process
     lives: an array may be freed through it when the interpreter is already being torn down.
     """
-    key = cache.key_of(name, " ".join(llvm.host()))
+    key = cache.key_of(name, " ".join(host()))
     code = cache.read(key)
     if code is None:
         module = Module(name, exports, len(process))
         write(module)
-        code = _object_code(module.text(), effort)
+        from graphdl.kernels.cpu import llvm  # where it must: see there
+
+        code = llvm.object_code_as_written(module.text(), effort)
         cache.write(key, code)
-    address = llvm.load({name: code})[name]
+    address = loading.load({name: code})[name]
     words = (ctypes.c_int64 * len(process))(*process)
     found = (ctypes.c_int64 * len(exports))()
     ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)(found, words)
     return dict(zip(exports, found, strict=True))
-
-
-def _object_code(text: str, effort: int) -> bytes:
-    triple, cpu, features = llvm.host()
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    machine = binding.Target.from_triple(triple).create_target_machine(
-        cpu=cpu, features=features, opt=effort, reloc="pic", codemodel="default"
-    )
-    parsed = binding.parse_assembly(text)
-    parsed.verify()
-    return bytes(machine.emit_object(parsed))

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from graphdl.kernels.cpu import convolution, depthwise, llvm, product
+from graphdl.kernels.cpu import convolution, depthwise, loading, product
 
 #: For each kind: its LLVM IR by dtype, "f32" or "f64", and symbol; and the same by NumPy.
 _KINDS: dict[str, tuple[Callable[[str, str], str], Callable[..., None]]] = {
@@ -30,7 +30,7 @@ _KINDS: dict[str, tuple[Callable[[str, str], str], Callable[..., None]]] = {
 def address(core: str) -> int:
     """The address of a core by its name, such as "product f32"."""
     symbol, found = code(core)
-    return llvm.load({symbol: found})[symbol]
+    return loading.load({symbol: found})[symbol]
 
 
 @cache

@@ -39,7 +39,8 @@ from numba.core.typing.templates import Registry as TypingRegistry
 from numba.core.typing.templates import builtin_registry
 from numba.cpython import builtins, numbers  # noqa: F401  (they register operators)
 
-from graphdl.kernels.cpu import intrinsics, llvm, reading
+from graphdl.kernels.cpu import intrinsics, reading
+from graphdl.kernels.cpu.host import masks_are_cheap
 from graphdl.kernels.cpu.inference import infer
 from graphdl.kernels.cpu.scalars import DEFINITIONS
 from graphdl.kernels.cpu.transposition import TRANSPOSITIONS
@@ -229,7 +230,7 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
         if kind.few:
             # Measured on rows of 10 elements of a softmax: 24 ns a row, 60 ns with neither hint.
             hints.append(add(["llvm.loop.unroll.disable"]))
-            if llvm.masks_are_cheap():
+            if masks_are_cheap():
                 one = llvmir.Constant(llvmir.IntType(1), 1)
                 hints.append(add(["llvm.loop.vectorize.predicate.enable", one]))
         identity.operands = (identity, *hints)

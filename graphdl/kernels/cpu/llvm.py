@@ -2,6 +2,10 @@
 
 An object is ordinary position-independent code for this processor. It refers to nothing but libc,
 libm and SciPy's special functions (graphdl.kernels.cpu.external).
+
+To import this takes 50 MB and a fifth of the time to a first result, so it is imported inside of
+the functions that compile. What a process needs that finds all in the cache is in
+`graphdl.kernels.cpu.host` and `loading`.
 """
 
 from __future__ import annotations
@@ -15,13 +19,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from graphdl.kernels.cpu import external
-
-#: Processors whose gathers microcode slows down against Gather Data Sampling, an attack on their
-#: results (Intel-SA-00828): elements loaded one by one are faster there.
-_SLOW_GATHERS = (
-    "skylake", "skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake-client",
-    "icelake-server", "tigerlake", "rocketlake",
-)  # fmt: skip
+from graphdl.kernels.cpu.host import host
 
 _lock = threading.RLock()
 _library_number = count()
@@ -29,38 +27,13 @@ _loaded: list[Any] = []  # what is loaded stays loaded: addresses are handed out
 
 
 @cache
-def host() -> tuple[str, str, str]:
-    """The target triple, the name and the features of this processor.
-
-    Processors with 512-bit registers are asked to use them. LLVM keeps to 256 bits on those that
-    lower their clock for 512; for kernels that stream through memory and evaluate polynomials the
-    wide registers win all the same.
-    """
-    features = llvm.get_host_cpu_features()
-    text = features.flatten()
-    if features.get("avx512f"):
-        text += ",-prefer-256-bit"
-    name = llvm.get_host_cpu_name()
-    if name in _SLOW_GATHERS:
-        text += ",+prefer-no-gather"
-    return llvm.get_process_triple(), name, text
-
-
-@cache
-def masks_are_cheap() -> bool:
-    """Whether loads and stores of a part of a vector cost about what those of a whole one do."""
-    features = llvm.get_host_cpu_features()
-    return bool(features.get("avx512f") or features.get("sve"))
-
-
-@cache
-def _machine() -> Any:
+def _machine(effort: int = 3) -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     triple, cpu, features = host()
     target = llvm.Target.from_triple(triple)
     return target.create_target_machine(
-        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default"
+        cpu=cpu, features=features, opt=effort, reloc="pic", codemodel="default"
     )
 
 
@@ -88,6 +61,38 @@ def object_code(text: str) -> bytes:
     """LLVM IR to the bytes of an object file."""
     with _lock:
         code: bytes = _machine().emit_object(optimised(text))
+        return code
+
+
+def object_code_of_core(text: str) -> bytes:
+    """LLVM IR of the core of a product or a convolution as object code.
+
+    It is written as it should be: all that LLVM has to do before it chooses instructions is to turn
+    variables into registers and addresses into constants. Its usual passes take three times as long
+    and gain nothing.
+    """
+    with _lock:
+        machine = _machine()
+        module = llvm.parse_assembly(text)
+        module.triple = host()[0]
+        module.data_layout = str(machine.target_data)
+        module.verify()
+        options = llvm.create_pipeline_tuning_options(speed_level=1)
+        builder = llvm.create_pass_builder(machine, options)
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_sroa_pass()
+        passes.add_instruction_combine_pass()
+        passes.run(module, builder)
+        code: bytes = machine.emit_object(module)
+        return code
+
+
+def object_code_as_written(text: str, effort: int) -> bytes:
+    """LLVM IR as object code, with no passes before instructions are chosen."""
+    with _lock:
+        module = llvm.parse_assembly(text)
+        module.verify()
+        code: bytes = _machine(effort).emit_object(module)
         return code
 
 

@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from graphdl.collecting import uncollected
 from graphdl.kernels import cache
-from graphdl.kernels.cpu import llvm
+from graphdl.kernels.cpu import loading
+from graphdl.kernels.cpu.host import host
 from graphdl.kernels.source import KernelSource
 from graphdl.kernels.user import called_in
 
@@ -41,6 +42,8 @@ class Kernel(Struct, frozen=True):
 
     def assembly(self) -> str:
         """The assembly of the kernel, compiled anew for the purpose. Imports Numba."""
+        from graphdl.kernels.cpu import llvm  # where it must: see there
+
         return llvm.assembly(self.llvm_ir())
 
 
@@ -76,13 +79,13 @@ def loaded(symbols: Sequence[str]) -> dict[str, int] | None:
             if code is None:
                 return None
             objects[symbol] = code
-        _addresses.update(llvm.load(objects))
+        _addresses.update(loading.load(objects))
         return {symbol: _addresses[symbol] for symbol in symbols}
 
 
 def _load(sources: Sequence[KernelSource]) -> None:
     """Make sources known that are not."""
-    target = " ".join(llvm.host())
+    target = " ".join(host())
     keys = [cache.key_of(source.text, target) for source in sources]
     symbols = [cache.SYMBOL + key for key in keys]
     kept = [all(user.is_kept for user in called_in(source.text)) for source in sources]
@@ -97,7 +100,7 @@ def _load(sources: Sequence[KernelSource]) -> None:
         if kept[i]:
             cache.write(keys[i], code)
     found = {symbol: code for symbol, code in zip(symbols, codes, strict=True) if code is not None}
-    addresses = llvm.load(found)
+    addresses = loading.load(found)
     for i, source in enumerate(sources):
         address, code = addresses[symbols[i]], found[symbols[i]]
         kernel = Kernel(source, symbols[i], address, code, paths[i], from_cache=i not in missing)
@@ -126,6 +129,8 @@ def _compile(jobs: Sequence[tuple[str, str, str]]) -> list[bytes]:
         return []
     # Imported here, as Numba is, because a warm process has no use for it.
     from concurrent.futures import ThreadPoolExecutor
+
+    from graphdl.kernels.cpu import llvm
 
     with _short_turns(), uncollected(), ThreadPoolExecutor(1) as assembler:
         waiting = [assembler.submit(llvm.object_code, _llvm_ir(*job)) for job in jobs]

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from graphdl import machine
 from graphdl.graph import Graph
 from graphdl.kernels import cache
-from graphdl.kernels.cpu import blas, control_code, cores, llvm, native, product
+from graphdl.kernels.cpu import blas, control_code, cores, native, product
 from graphdl.kernels.cpu.build import Native
+from graphdl.kernels.cpu.host import host
 from graphdl.kernels.cpu.image import Symbol, image_of
 from graphdl.kernels.cpu.tape import Tape, native_functions
 from graphdl.kernels.fingerprint import fingerprint
@@ -121,7 +122,7 @@ def _makers() -> bytes:
     folder counts too, so that another installation with equal times is another one.
     """
     package = Path(__file__).resolve().parents[2]
-    lines = [" ".join(llvm.host()), np.__version__, *_files(_folder_of("scipy"), ["."])]
+    lines = [" ".join(host()), np.__version__, *_files(_folder_of("scipy"), ["."])]
     lines += _files(package, _MADE_BY)
     return hashlib.sha256(cache.toolchain() + "\n".join(lines).encode()).digest()
 

@@ -17,15 +17,15 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import llvmlite.binding as binding
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from graphdl import machine
 from graphdl.kernels import cache as object_cache
-from graphdl.kernels.cpu import llvm, tiles
+from graphdl.kernels.cpu import tiles
 from graphdl.kernels.cpu.assembler import Function, Value
+from graphdl.kernels.cpu.host import host
 from graphdl.kernels.cpu.tiles import Registers, host_registers
 from graphdl.kernels.source import KernelSource
 
@@ -323,40 +323,15 @@ def core_ir(dtype: str, symbol: str) -> str:
     return "\n".join(texts)
 
 
-def _object_code(text: str) -> bytes:
-    """LLVM IR of `core_ir` as object code.
-
-    It is written as it should be: all that LLVM has to do before it chooses instructions is to turn
-    variables into registers and addresses into constants. Its usual passes take three times as long
-    and gain nothing.
-    """
-    triple, cpu, features = llvm.host()
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    machine = binding.Target.from_triple(triple).create_target_machine(
-        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default"
-    )
-    module = binding.parse_assembly(text)
-    module.triple = triple
-    module.data_layout = str(machine.target_data)
-    module.verify()
-    options = binding.create_pipeline_tuning_options(speed_level=1)
-    builder = binding.create_pass_builder(machine, options)
-    passes = binding.create_new_module_pass_manager()
-    passes.add_sroa_pass()
-    passes.add_instruction_combine_pass()
-    passes.run(module, builder)
-    code: bytes = machine.emit_object(module)
-    return code
-
-
 def core_object(text: Callable[[str], str]) -> tuple[str, bytes]:
     """The symbol and the object code of the C function whose LLVM IR is text(symbol)."""
-    key = object_cache.key_of(text("core"), " ".join(llvm.host()))
+    key = object_cache.key_of(text("core"), " ".join(host()))
     symbol = object_cache.SYMBOL + key
     code = object_cache.read(key)
     if code is None:
-        code = _object_code(text(symbol))
+        from graphdl.kernels.cpu import llvm  # where it must: see there
+
+        code = llvm.object_code_of_core(text(symbol))
         object_cache.write(key, code)
     return symbol, code
 

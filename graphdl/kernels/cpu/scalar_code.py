@@ -13,7 +13,7 @@ from functools import cache
 
 from llvmlite import ir
 
-from graphdl.kernels.cpu.llvm import host
+from graphdl.kernels.cpu.host import host
 from graphdl.kernels.scalar import Scalar
 from graphdl.kernels.value import Value, element_type, width_of
 

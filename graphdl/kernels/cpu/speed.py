@@ -6,10 +6,10 @@ import time
 from functools import cache
 from itertools import count
 
-import llvmlite.binding as llvmlite
 import numpy as np
 
-from graphdl.kernels.cpu import llvm, pool, tape
+from graphdl.kernels.cpu import loading, pool, tape
+from graphdl.kernels.cpu.host import has
 from graphdl.kernels.cpu.tape import Tape
 
 #: Sums of products that do not wait for each other: 2 units with a latency of 4 to 5 cycles want
@@ -26,8 +26,7 @@ _serial = count()
 
 
 def _register_bytes() -> int:
-    features = llvmlite.get_host_cpu_features()
-    return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
+    return 64 if has("avx512f") else 32 if has("avx") else 16
 
 
 def _fma_text(name: str, type_: str, size: int) -> str:
@@ -106,7 +105,9 @@ done:
 def _kernel(kind: str) -> int:
     name = f"graphdl_speed_{kind}_{next(_serial)}"
     text = _copy_text(name) if kind == "copy" else _fma_text(name, *_TYPES[kind])
-    return llvm.load({name: llvm.object_code(text)})[name]
+    from graphdl.kernels.cpu import llvm  # where it must: see there
+
+    return loading.load({name: llvm.object_code(text)})[name]
 
 
 def _best(kernel: int, table: np.ndarray, n: int, parts: int, repeats: int = _REPEATS) -> float:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
-import llvmlite.binding as llvm
 from msgspec import Struct
 
 from graphdl.kernels.cpu.assembler import Function, Value
+from graphdl.kernels.cpu.host import has, host
 
 SIZES = {"f32": 4, "f64": 8}
 #: Rows that a product works on at a time: two tiles.
@@ -65,12 +65,11 @@ class Registers(Struct, frozen=True):
 @cache
 def host_registers(dtype: str) -> Registers:
     """The registers of this CPU."""
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
+    if has("avx512f"):
         size, many, fused = 64, True, True
-    elif features.get("avx") and features.get("fma"):
+    elif has("avx") and has("fma"):
         size, many, fused = 32, False, True
-    elif llvm.get_process_triple().startswith(("aarch64", "arm64")):
+    elif host()[0].startswith(("aarch64", "arm64")):
         size, many, fused = 16, True, True
     else:
         size, many, fused = 16, False, False
