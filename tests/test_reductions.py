@@ -82,3 +82,17 @@ def test_sums_of_floats_that_lie_apart_are_as_accurate(length, step):
     for f in (lambda x: x[:, ::step].sum(1), lambda x: (x[:, ::-step] * x[:, ::step]).mean(1)):
         want = f(x.astype(np.float64))
         np.testing.assert_allclose(gd.compile(f)(x), want, rtol=2e-7 if step > 1 else 3e-7)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "blocks"),
+    [(256, 16384, 16), (9, 16384, 9), (100, 70_000, 16), (640, 70, 7)],
+)
+def test_blocks_of_rows_leave_few_partial_sums(rows, columns, blocks):
+    x = np.random.default_rng(0).normal(size=(rows, columns)).astype(np.float32)
+    compiled = gd.compile(lambda x: (x - np.mean(x, axis=1, keepdims=True), np.sum(x * x, axis=0)))
+    first = compiled.lower(x).kernels[0]
+    assert first.iterations <= blocks
+    got, want = compiled(x), (x - x.mean(1, keepdims=True), (x.astype(np.float64) ** 2).sum(0))
+    np.testing.assert_allclose(got[0], want[0], atol=1e-5)
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-6)

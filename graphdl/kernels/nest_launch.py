@@ -31,8 +31,12 @@ BLOCK, SMALLEST_BLOCK, BLOCK_TIME = 16384, 1024, 20_000
 #: At most so many blocks leave partial results, or more, each of as many rows: their sums cost
 #: a pass over that many values. Blocks of fewer rows make sums over many rows more accurate.
 MOST_PARTIALS, MOST_PARTIALS_OF_MANY = 64, 1024
-#: Columns whose partial results an iteration of the last kernel sums.
-FINISHED = 64
+#: A block has so many elements for each partial result that it leaves, if so many blocks are left:
+#: the partial results of wide columns are written and read once more.
+OF_A_PARTIAL, FEWEST_PARTIALS = 16, 16
+#: Columns whose partial results an iteration of the last kernel sums: pieces of rows, which are a
+#: power of 2 apart as often as not, so that short ones meet in few sets of the cache.
+FINISHED = 256
 
 
 def _nest(loops: Loops) -> Launch:
@@ -54,6 +58,11 @@ def _nest(loops: Loops) -> Launch:
         unit = -(-total // most)
         if loops.flat:
             unit = -(-unit // 64) * 64
+        blocks = -(-total // unit)
+    if leaves_partials and not loops.flat:
+        left = sum(node.type.size for node in loops.partials)
+        least = OF_A_PARTIAL * left // max(row * len(loops.partials), 1)
+        unit = max(unit, min(least, -(-total // FEWEST_PARTIALS)))
         blocks = -(-total // unit)
     if leaves_partials:
         blocks = max(blocks, 1)
