@@ -51,6 +51,8 @@ MAX_ARRAYS = 40
 MAX_REDUCTIONS = 32
 
 ROW, COLUMN, ALL, STRIP = "row", "column", "all", "strip"
+#: The kind of a group that computes a part of a program of numbers.
+NUMBERS = "numbers"
 
 #: Why what could be one kernel is two, for people to read.
 OWN_KERNEL = "one of them is an op with a kernel of its own"
@@ -69,8 +71,8 @@ NOT_TRIED = "nothing stands against it, but fusion did not come to try"
 class Group(Struct, frozen=True):
     """The nodes of one kernel.
 
-    kind: "loops", "product" (a matrix product and what is done with its result), or the name of an
-    op that has a kernel of its own. `axes` are the members' loops, `operand_axes` those of a
+    kind: "loops", "product" (a matrix product and what is done with its result), "numbers" (copies
+    of numbers that are made from numbers), or the name of an op that has a kernel of its own. `axes` are the members' loops, `operand_axes` those of a
     reduction's operand; `reductions` says how each reduction sums.
     """
 
@@ -136,6 +138,8 @@ class _Fusion:
         self.told: dict[int, list[_Draft]] = {}
         self.users = users(graph.nodes)
         self.count = 0
+        #: The drafts of the parts of a program of numbers: see graphdl.compiler.numbers.
+        self.parts: dict[int, _Draft] = {}
 
     def refused(self, node: Node, draft: _Draft, why: str) -> None:
         """A node does not join a draft that it reads from."""
@@ -323,6 +327,8 @@ class _Fusion:
                 continue
             if node.op in ROOTS:
                 self._start_product(node)
+            elif part_of(node) is not None:
+                self._add_number(node)
             elif family in _FUSIBLE or node.op in _IN_LOOPS:
                 self._fuse(node)
             else:
@@ -336,6 +342,15 @@ class _Fusion:
         draft = self.draft_of[node.inputs[0]]
         draft.axes[node] = tuple(range(node.type.ndim))
         self.draft_of[node] = draft
+
+    def _add_number(self, node: Node) -> None:
+        """The copy of a number is written by the kernel of its part."""
+        part = part_of(node)
+        assert part is not None
+        draft = self.parts.get(part)
+        if draft is None or self.obstacle(node, draft) is not None:
+            draft = self.parts[part] = self.new(NUMBERS, ())
+        self.place(node, draft, _Fit(()))
 
     def _start_product(self, node: Node) -> None:
         draft = self.new("product", node.shape)
@@ -582,6 +597,13 @@ class _Fusion:
             assert len(rest) < len(waiting), "groups wait for each other: fusion is not convex"
             waiting = rest
         return groups
+
+
+def part_of(node: Node) -> int | None:
+    """The part of a program of numbers that a copy belongs to; None for all other nodes."""
+    if node.op.name != "copy":
+        return None
+    return next((value for name, value in node.attrs if name == "part"), None)
 
 
 def _may_follow_product(node: Node) -> bool:

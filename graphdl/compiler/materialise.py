@@ -29,34 +29,19 @@ IN_MEMORY = {
 }  # fmt: skip
 
 #: The same values in memory of their own; `again` counts the copies of one value. What is copied
-#: `apart` is written by a kernel that none of its readers joins.
+#: `apart` is written by a kernel that none of its readers joins. Copies of numbers of one `part` of
+#: a program are written by one kernel (graphdl.compiler.numbers).
 copy = Op(
     "copy",
     "pointwise",
-    lambda x, *, again, apart=False: x,
-    lambda x, *, again, apart=False: x,
-    lambda g, out, x, *, again, apart=False: (g,),
+    lambda x, *, again, apart=False, part=None: x,
+    lambda x, *, again, apart=False, part=None: x,
+    lambda g, out, x, *, again, apart=False, part=None: (g,),
 )
 
 
-#: Numbers that a kernel computes for itself from the same memory, at most.
-MAX_SCALARS = 48
-
-
 def materialise(graph: Graph) -> Graph:
-    #: How many numbers a kernel that needs this one computes, some of them twice.
-    scalars: dict[Node, int] = {}
-
     def replace(node: Node, inputs: tuple[Node, ...]) -> Node:
-        made = prepared(node, inputs)
-        if is_scalar(made):
-            count = 1 + sum(scalars.get(_behind(operand), 0) for operand in made.inputs)
-            if count > MAX_SCALARS:
-                return copied(made)
-            scalars[made] = count
-        return made
-
-    def prepared(node: Node, inputs: tuple[Node, ...]) -> Node:
         packs = node.op.family in ("control", "linalg", "user")
         if node.op.name in ROW_BY_ROW:
             # a number that is added everywhere, as in counts, is read where it is
@@ -135,4 +120,12 @@ def adjacent(node: Node) -> Node:
 
 
 def copied(node: Node, again: int = 0) -> Node:
+    """A copy; of one number made from numbers, whatever the shape, it is the copy of that number.
+
+    So numbers that are stacked are written by the kernel that computes them.
+    """
+    number = _behind(node)
+    if node is not number and node.type.size == 1 and is_scalar(number):
+        one = node_of(copy, (number,), {"again": again})
+        return node_of(movement.reshape, (one,), {"shape": node.shape})
     return node_of(copy, (node,), {"again": again})

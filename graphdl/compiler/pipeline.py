@@ -14,6 +14,7 @@ from graphdl.compiler.long_sums import in_parts
 from graphdl.compiler.loop_gradients import merge_scans, merge_switches
 from graphdl.compiler.materialise import materialise
 from graphdl.compiler.narrow import narrow
+from graphdl.compiler.numbers import cut_numbers
 from graphdl.compiler.parts import read_parts
 from graphdl.compiler.place_joins import place_joins
 from graphdl.compiler.place_pads import place_pads
@@ -61,6 +62,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("separate casts", separate),
     ("in blocks", in_blocks),
     ("materialise", materialise),
+    ("cut numbers", cut_numbers),
     ("recompute", recompute),
 )
 
@@ -68,9 +70,9 @@ PASSES: Sequence[tuple[str, Pass]] = (
 #: The same for a GPU, whose products take floats of 16 bits as they are, and gain nothing by blocks
 #: and parts that fit the caches of a CPU.
 DEVICE_PASSES: Sequence[tuple[str, Pass]] = (
-    *(step for step in PASSES[:-4] if step[1] is not in_parts),
+    *(step for step in PASSES[:-5] if step[1] is not in_parts),
     ("products of halves", half_products),
-    *(step for step in PASSES[-4:] if step[1] is not in_blocks),
+    *(step for step in PASSES[-5:] if step[1] is not in_blocks),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from graphdl.compiler.fuse import Group, fuse, stored
+from graphdl.compiler.fuse import NUMBERS, Group, fuse, stored
 from graphdl.compiler.order import ordered
 from graphdl.compiler.pipeline import optimise
 from graphdl.graph import Graph, Node
@@ -16,6 +16,7 @@ from graphdl.kernels.cpu import product
 from graphdl.kernels.linalg import LINALG
 from graphdl.kernels.matmul import product_launch
 from graphdl.kernels.nest_launch import nest_launches
+from graphdl.kernels.numbers import numbers_launch
 from graphdl.kernels.program import FAILED, Buffer, Check, Launch, Program
 from graphdl.kernels.special import SPECIAL
 from graphdl.kernels.spectral import SPECTRAL
@@ -66,6 +67,8 @@ def emit(graph: Graph, groups: Sequence[Group], threads: int | None = None) -> P
             launches.append(product_launch(group, kept))
         elif group.kind == "loops":
             launches += nest_launches(group, kept, status)
+        elif group.kind == NUMBERS:
+            launches.append(numbers_launch(group, kept, status))
         else:
             node = group.members[0]
             if node.op.family == "control":

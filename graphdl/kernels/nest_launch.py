@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -70,14 +70,14 @@ def _nest(loops: Loops) -> Launch:
     text = body.text(total, unit)
     head = ["def kernel(table, lo, hi):"]
     head += [f"    {name} = table[{i}]" for name, i in loops.word_names.items()]
-    source = KernelSource(name_of(loops.group), "\n".join([*head, *text]) + "\n")
+    source = KernelSource(name_of(loops.group.members), "\n".join([*head, *text]) + "\n")
     sizes: dict[Buffer, int] = {}
     for node, buffer in loops.partials.items():
         sizes[buffer] = blocks * node.type.nbytes
     for buffer, nbytes in loops.scratch.items():
         sizes[buffer] = blocks * nbytes
     elements = math.prod(loops.size[d] for d in (*loops.outer, *loops.inner)) * loops.copies
-    return _launch(loops, source, blocks, elements, sizes)
+    return launch_of(loops, source, blocks, elements, sizes)
 
 
 def block_size(group: Group) -> int:
@@ -86,11 +86,12 @@ def block_size(group: Group) -> int:
     return max(SMALLEST_BLOCK, min(BLOCK, int(BLOCK_TIME / max(cost, 1e-3)) // 64 * 64))
 
 
-def name_of(group: Group) -> str:
-    guarded = any(n.op in (pointwise.guard, pointwise.watch) for n in group.members)
+def name_of(nodes: Sequence[Node]) -> str:
+    """What a kernel is called, after the first of the operations that it does."""
+    guarded = any(n.op in (pointwise.guard, pointwise.watch) for n in nodes)
     names = [
         n.op.name
-        for n in group.members
+        for n in nodes
         if n.op.name not in ("copy", "cast", "guard", "watch")
         and not (guarded and kind_of(n.dtype) == "b")  # the conditions
     ]
@@ -98,7 +99,7 @@ def name_of(group: Group) -> str:
     return "_".join(short)
 
 
-def _launch(
+def launch_of(
     loops: Loops, source: KernelSource, blocks: int, elements: int, sizes: dict[Buffer, int]
 ) -> Launch:
     real: dict[Buffer, Node | Buffer] = {
@@ -269,4 +270,4 @@ def _finish_source(node: Node) -> KernelSource:
     )
 
 
-__all__ = ["NestText", "in_place", "name_of", "nest_launches", "traffic"]
+__all__ = ["NestText", "in_place", "launch_of", "name_of", "nest_launches", "traffic"]

@@ -42,6 +42,7 @@ from numba.cpython import builtins, numbers  # noqa: F401  (they register operat
 from graphdl.kernels.cpu import intrinsics, reading
 from graphdl.kernels.cpu.host import masks_are_cheap
 from graphdl.kernels.cpu.inference import infer
+from graphdl.kernels.cpu.scalar_code import StraightModule
 from graphdl.kernels.cpu.scalars import DEFINITIONS
 from graphdl.kernels.cpu.transposition import TRANSPOSITIONS
 from graphdl.kernels.source import KernelError
@@ -371,8 +372,8 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
 class _Library:
     """What Numba's lowering expects of a code library."""
 
-    def __init__(self) -> None:
-        self.module = llvmir.Module()
+    def __init__(self, is_straight: bool) -> None:
+        self.module = StraightModule() if is_straight else llvmir.Module()
 
     def create_ir_module(self, name: str) -> Any:
         return self.module
@@ -450,7 +451,7 @@ def _lowered(text: str, symbol: str, filename: str) -> str:
         inferred = infer(typing_context, function, _ARGUMENTS)
         function = PreLowerStripPhis()._strip_phi_nodes(function)
 
-    library = _Library()
+    library = _Library(is_straight=len(function.blocks) == 1)
     descriptor = PythonFunctionDescriptor.from_specialized_function(
         function,
         inferred.typemap,

@@ -21,6 +21,9 @@ import llvmlite.binding as llvm
 from graphdl.kernels.cpu import external
 from graphdl.kernels.cpu.host import host
 
+#: Named metadata that marks the module of a kernel without a loop.
+STRAIGHT = "graphdl.straight"
+
 _lock = threading.RLock()
 _library_number = count()
 _loaded: list[Any] = []  # what is loaded stays loaded: addresses are handed out for good
@@ -49,7 +52,8 @@ def optimised(text: str) -> Any:
         module.verify()
         options = llvm.create_pipeline_tuning_options(speed_level=2)
         options.loop_vectorization = True
-        options.slp_vectorization = True
+        # Of straight code it takes 50 times as long as all other passes, to find a few pairs.
+        options.slp_vectorization = f"!{STRAIGHT} " not in text
         builder = llvm.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
         made = str(module)

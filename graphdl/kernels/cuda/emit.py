@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from graphdl.compiler.fuse import COLUMN, ROW, STRIP, Group, fuse, stored
+from graphdl.compiler.fuse import COLUMN, NUMBERS, ROW, STRIP, Group, fuse, stored
 from graphdl.compiler.order import ordered
 from graphdl.compiler.pipeline import DEVICE_PASSES, optimise
 from graphdl.graph import Graph, Node
@@ -61,7 +61,7 @@ def emit(
     loose = frozenset(leaf for leaf in leaves if leaf.type.nbytes % ACCESS)
     launches: list[Launch] = []
     for group in groups:
-        if group.kind == "loops":
+        if group.kind in ("loops", NUMBERS):
             launches += device_launches(group, kept, status, loose)
         elif products is not None and root_of(group) in products.calls:
             launches.append(library_launch(products.calls[root_of(group)], products.masks))

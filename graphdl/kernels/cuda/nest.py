@@ -664,7 +664,7 @@ def device_launches(
     else:
         shape = text.elements()
     lines = text.lines()
-    source = KernelSource(name_of(group), "\n".join(lines) + "\n")
+    source = KernelSource(name_of(group.members), "\n".join(lines) + "\n")
     kept = [copy for node in group.members if node.op is update for copy in kept_launches(node)]
     return [*kept, *_launches(loops, source, shape, text.shared)]
 

@@ -351,7 +351,7 @@ def product_launch(group: Group, stored: set[Node], status: Buffer) -> DeviceLau
     sizes = text.sizes()
     blocks = text.product(sizes)
     nest = text.nest
-    source = KernelSource(name_of(group), "\n".join(text.lines()) + "\n")
+    source = KernelSource(name_of(group.members), "\n".join(text.lines()) + "\n")
     factors = tuple(dict.fromkeys(view.base for view in text.operands))
     reads = tuple(dict.fromkeys((*factors, *nest.reads)))
     writes: list[Value] = [node for node in group.members if node in stored]
