@@ -177,6 +177,35 @@ def test_what_does_not_fit_is_not_run(make: Build, value: Any) -> None:
     assert passed[0][0][0] is value
 
 
+def test_float64_of_numpy_fits_an_array_of_one(make: Build) -> None:
+    tables = np.zeros((1, 2), np.int64)
+    tape = Tape(
+        np.array([(KERNELS["add_one"], tables.ctypes.data, 1, 1)], np.int64),
+        np.array([(0, tables.ctypes.data, 0), (1, tables.ctypes.data + 8, 0)], np.int64),
+        (tables,),
+    )
+
+    def call(dtype: Any, shape: tuple[int, ...], donated: bool, value: Any) -> Any:
+        spec = ArraySpec(np.dtype(dtype), shape, donated)
+        return make(ProgramSpec((spec,), New(I8, ()), tape))(value)
+
+    number = np.int64(41).view(np.float64)  # the kernel adds one to its bits
+    assert call("float64", (), False, number) == 42
+    assert call("float64", (), False, np.array(number)) == 42
+    before = sys.getrefcount(number)
+    for dtype, shape, donated, value in (
+        ("float64", (1,), False, number),
+        ("float64", (), True, number),
+        ("int64", (), False, number),
+        ("float32", (), False, number),
+        ("float64", (), False, float(number)),
+        ("float64", (), False, np.int64(41)),
+        ("float64", (), False, np.float32(1)),
+    ):
+        assert call(dtype, shape, donated, value) is NotImplemented
+    assert sys.getrefcount(number) == before
+
+
 def test_number_of_arguments_and_keywords(make: Build) -> None:
     x = np.zeros(3, np.int64)
     spec = add_one_spec((3,))

@@ -72,8 +72,9 @@ class Group(Struct, frozen=True):
     """The nodes of one kernel.
 
     kind: "loops", "product" (a matrix product and what is done with its result), "numbers" (copies
-    of numbers that are made from numbers), or the name of an op that has a kernel of its own. `axes` are the members' loops, `operand_axes` those of a
-    reduction's operand; `reductions` says how each reduction sums.
+    of numbers that are made from numbers), or the name of an op that has a kernel of its own.
+    `axes` are the members' loops, `operand_axes` those of a reduction's operand; `reductions` says
+    how each reduction sums.
     """
 
     kind: str

@@ -39,6 +39,7 @@ def cut_numbers(graph: Graph) -> Graph:
     members: dict[int, list[Node]] = {}
     for node in ordered:
         members.setdefault(waves[node], []).append(node)
+    members = {wave: _soon(nodes) for wave, nodes in members.items()}
     piece_of: dict[Node, tuple[int, int]] = {}
     for wave, nodes in members.items():
         cuts = pieces(_labels(nodes), MOST) if len(nodes) > FEW else [(0, len(nodes))]
@@ -64,6 +65,42 @@ def _waves(graph: Graph) -> dict[Node, int]:
             wave = max(wave, waves[operand] + ends)
         waves[node] = wave + (node.op in UPDATES)
     return waves
+
+
+def _soon(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes in order, but what is the last to need a value comes as soon as it can.
+
+    The order of the graph begins with all that the first output needs. So what each step adds to
+    the derivative by a parameter would come after the last step, and wait for values of all steps.
+    """
+    pending = {node: dict.fromkeys(map(_behind, node.inputs)) for node in nodes}
+    waiting = {
+        node: sum(operand in pending for operand in found) for node, found in pending.items()
+    }
+    readers: dict[Node, dict[Node, None]] = {node: {} for node in nodes}
+    for node, operands in pending.items():
+        for operand in operands:
+            if operand in readers:
+                readers[operand][node] = None
+    found: dict[Node, None] = {}
+    for first in nodes:
+        ready = [first]
+        while ready:
+            node = ready.pop()
+            if node in found:
+                continue
+            found[node] = None
+            for reader in readers[node]:
+                waiting[reader] -= 1
+            for value in (node, *pending[node]):
+                if value not in readers:
+                    continue
+                readers[value].pop(node, None)
+                if len(readers[value]) == 1:
+                    (last,) = readers[value]
+                    if not waiting[last]:
+                        ready.append(last)
+    return list(found)
 
 
 def _is_number(node: Node) -> bool:
@@ -176,9 +213,7 @@ def _with_copies(
         for result in (made, outside.get(node)):
             if result is not None and result is not node and node in sources:
                 sources.setdefault(result, sources[node])
-    outputs = [
-        number_in_memory(node) if node in piece_of else new[node] for node in graph.outputs
-    ]
+    outputs = [number_in_memory(node) if node in piece_of else new[node] for node in graph.outputs]
     for node, made in zip(graph.outputs, outputs, strict=True):
         if node in sources:
             sources.setdefault(made, sources[node])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from msgspec import Struct
@@ -21,7 +22,7 @@ _WINDOW = 12
 _PERIODS = 12
 #: Short periods are taken together up to a quarter of the longest piece.
 _TOGETHER = 4
-#: Labels that a stretch spares, by being cut where it repeats, for it to be worth pieces of its own.
+#: Labels that a stretch spares, being cut where it repeats, for it to be worth pieces of its own.
 _SPARED = 128
 
 
@@ -37,35 +38,28 @@ def pieces(labels: Sequence[int], longest: int) -> list[tuple[int, int]]:
     """Stretches (start, stop) of at most `longest` labels, in order, that make up all of them.
 
     A stretch that repeats with a period is cut once a period, or several periods at a time where
-    they are short, or into equal parts of a period where that is long. What does not repeat is cut
-    evenly. Takes time in proportion to the number of labels.
+    they are short, or into equal parts of a period where that is long. What does not repeat, or is
+    left of a stretch, is cut evenly: so the number of different pieces does not depend on how often
+    something is repeated. Takes time in proportion to the number of labels.
     """
     found: list[tuple[int, int]] = []
     done = 0
     if len(labels) > longest:
         for run in _runs(np.asarray(labels), longest // _TOGETHER):
+            step = run.period * max(1, longest // _TOGETHER // run.period)
+            if run.stop - run.start < step:
+                continue
             found += _even(done, run.start, longest)
-            done = run.start + (run.stop - run.start) // run.period * run.period
-            found += _cut(run.start, done, run.period, longest)
+            for done in range(run.start + step, run.stop + 1, step):
+                found += _even(done - step, done, longest)
     return found + _even(done, len(labels), longest)
-
-
-def _cut(start: int, stop: int, period: int, longest: int) -> Iterator[tuple[int, int]]:
-    """The pieces of whole periods."""
-    together = max(1, min(longest // _TOGETHER, stop - start) // period)
-    while start < stop:
-        end = start + period * together
-        if end > stop:  # too few are left: one at a time, which are alike again
-            end = start + period
-        yield from _even(start, end, longest)
-        start = end
 
 
 def _even(start: int, stop: int, longest: int) -> list[tuple[int, int]]:
     """As few pieces as will do, none longer than another by more than one."""
     count = -(-(stop - start) // longest)
     ends = [start + (stop - start) * i // count for i in range(count + 1)] if count else []
-    return list(zip(ends, ends[1:], strict=False))
+    return list(pairwise(ends))
 
 
 def _runs(labels: NDArray[np.int64], piece: int) -> list[_Run]:

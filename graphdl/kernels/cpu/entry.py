@@ -486,6 +486,8 @@ def _number(leaf: Tree, value: Any) -> Array | None:
         return np.array(value, leaf.dtype)
     if not isinstance(leaf, ArraySpec):
         raise TypeError(f"{leaf} is not an argument")
+    if type(value) is np.float64 and leaf == ArraySpec(value.dtype, ()):
+        return np.array(value)
     fits = (
         type(value) is np.ndarray
         and value.dtype is _native(leaf.dtype)

@@ -6,6 +6,7 @@ int64 array, the words of `SPEC`. Those point to rows of six words each:
 
     arguments  walked with a stack of objects; each row takes the next one
         ARRAY   dtype object, ndim, address of the shape, flags that must be set, -
+                (of no axes, also NumPy's scalar in place of an array of one float64)
         FLOAT   AS_DOUBLE or AS_FLOAT, -, -, -, -
         INT     AS_INTEGER, AS_DOUBLE or AS_FLOAT, least, greatest, -, -
         BOOL    the same
@@ -126,6 +127,8 @@ _PYTHON = (
 _OBJECTS: dict[str, object] = {
     "ndarray": np.ndarray,
     "float": float,
+    "float64": np.float64,
+    "dtype of float64": np.dtype(np.float64),
     "int": int,
     "tuple": tuple,
     "list": list,
@@ -278,6 +281,25 @@ def _define_open_object(module: Module) -> None:
         f.leave(1)
 
 
+def _define_store_float64(module: Module) -> None:
+    """store_float64(row, object, slot): whether the row is an array of one float64, not to be
+    changed, and the object NumPy's scalar of that kind; its number is then stored.
+
+    What indexing an array gives is such a scalar, so solvers call with them.
+    """
+    with module.function("store_float64", 3) as (f, (row, value, slot)):
+        with f.when(f.load(value + _TYPE).differs(_process(f, "float64"))):
+            f.leave(0)
+        with f.when(f.load(row + 8).differs(_process(f, "dtype of float64"))):
+            f.leave(0)
+        with f.when(f.load(row + 16).differs(0)):
+            f.leave(0)
+        with f.when((f.load(row + 32) & WRITEABLE).differs(0)):
+            f.leave(0)
+        f.store(slot, _python(f, "PyFloat_AsDouble", value, returns="double"))
+        f.leave(1)
+
+
 def _define_open(module: Module) -> None:
     """open_container(row, object, top): put its items there, the first on top; whether it fits."""
     with module.function("open_container", 3) as (f, (row, value, top)):
@@ -335,9 +357,12 @@ def _define_take_arguments(module: Module) -> None:
             with f.unless(container):
                 waiting.set(waiting.get() - 1)
                 with f.when(kind.equals(ARRAY)):
-                    with f.when(f.call("fits_array", row, value).equals(0)):
-                        f.leave(0)
-                    base.set(f.load(value + _DATA))
+                    slot = call.slots + leaf.get() * 8
+                    base.set(slot)
+                    with f.when(f.call("store_float64", row, value, slot).equals(0)):
+                        with f.when(f.call("fits_array", row, value).equals(0)):
+                            f.leave(0)
+                        base.set(f.load(value + _DATA))
                 with f.when(kind.equals(STATIC) & f.load(row + 8).differs(value)):
                     f.leave(0)
                 with f.when((kind >= FLOAT) & (kind <= BOOL)):
@@ -627,6 +652,7 @@ def _write(module: Module) -> None:
         _define_fits_array,
         _define_store_scalar,
         _define_open_object,
+        _define_store_float64,
         _define_open,
         _define_take_arguments,
         _define_overlaps,

@@ -22,7 +22,7 @@ from graphdl.kernels.scalar import Scalar
 from graphdl.kernels.value import Value, element_type, width_of
 
 
-class StraightModule(ir.Module):
+class StraightModule(ir.Module):  # type: ignore[misc]
     """The module of a kernel without a loop."""
 
     def __init__(self) -> None:
