@@ -259,6 +259,25 @@ def _define_store_scalar(module: Module) -> None:
         f.leave(1)
 
 
+def _define_store_float64(module: Module) -> None:
+    """store_float64(row, object, slot): whether the row is an array of one float64, not to be
+    changed, and the object NumPy's scalar of that kind; its number is then stored.
+
+    What indexing an array gives is such a scalar, so solvers call with them.
+    """
+    with module.function("store_float64", 3) as (f, (row, value, slot)):
+        with f.when(f.load(value + _TYPE).differs(_process(f, "float64"))):
+            f.leave(0)
+        with f.when(f.load(row + 8).differs(_process(f, "dtype of float64"))):
+            f.leave(0)
+        with f.when(f.load(row + 16).differs(0)):
+            f.leave(0)
+        with f.when((f.load(row + 32) & WRITEABLE).differs(0)):
+            f.leave(0)
+        f.store(slot, _python(f, "PyFloat_AsDouble", value, returns="double"))
+        f.leave(1)
+
+
 def _define_open_object(module: Module) -> None:
     """open_object(row, object, top): the same for an object that is of the row's class."""
     with module.function("open_object", 3) as (f, (row, value, top)):
@@ -278,25 +297,6 @@ def _define_open_object(module: Module) -> None:
                 f.leave(0)
             _python(f, "Py_DecRef", item, returns="void")  # the object itself holds it
             f.store(top + (length - 1 - i) * 8, item)
-        f.leave(1)
-
-
-def _define_store_float64(module: Module) -> None:
-    """store_float64(row, object, slot): whether the row is an array of one float64, not to be
-    changed, and the object NumPy's scalar of that kind; its number is then stored.
-
-    What indexing an array gives is such a scalar, so solvers call with them.
-    """
-    with module.function("store_float64", 3) as (f, (row, value, slot)):
-        with f.when(f.load(value + _TYPE).differs(_process(f, "float64"))):
-            f.leave(0)
-        with f.when(f.load(row + 8).differs(_process(f, "dtype of float64"))):
-            f.leave(0)
-        with f.when(f.load(row + 16).differs(0)):
-            f.leave(0)
-        with f.when((f.load(row + 32) & WRITEABLE).differs(0)):
-            f.leave(0)
-        f.store(slot, _python(f, "PyFloat_AsDouble", value, returns="double"))
         f.leave(1)
 
 
