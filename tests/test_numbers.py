@@ -150,7 +150,7 @@ def test_stacked_numbers_are_written_by_one_kernel() -> None:
 def test_numbers_that_are_returned_twice_passed_on_and_replaced() -> None:
     def f(x: Any, y: Any) -> Any:
         z = x * y + 1
-        return z, z, x, -x, (z > 2) & (y < 1), np.where(z > 2, x, y)
+        return z, z, np.reshape(z, (1, 1)), x, -x, (z > 2) & (y < 1), np.where(z > 2, x, y)
 
     check_compiled(f, np.array(2.0), np.array(0.75))
     donated = gd.compile(lambda x, y: (x * y, y / x), donate=(0, 1))

@@ -73,7 +73,7 @@ def materialise(graph: Graph) -> Graph:
     sources = dict(viewable.sources)
     for node in viewable.outputs:
         own = not (is_movement(node) or node in arguments or node.op.family == "constant")
-        made = node if own and node not in outputs else copied(node, len(outputs))
+        made = node if own and node not in outputs else _copy(node, len(outputs))
         if made is not node and node in sources:
             sources.setdefault(made, sources[node])
         outputs.append(made)
@@ -119,13 +119,16 @@ def adjacent(node: Node) -> Node:
     return node if all(size == 1 or a == b for size, a, b in places) else copied(node)
 
 
-def copied(node: Node, again: int = 0) -> Node:
+def copied(node: Node) -> Node:
     """A copy; of one number made from numbers, whatever the shape, it is the copy of that number.
 
     So numbers that are stacked are written by the kernel that computes them.
     """
     number = _behind(node)
     if node is not number and node.type.size == 1 and is_scalar(number):
-        one = node_of(copy, (number,), {"again": again})
-        return node_of(movement.reshape, (one,), {"shape": node.shape})
+        return node_of(movement.reshape, (_copy(number, 0),), {"shape": node.shape})
+    return _copy(node, 0)
+
+
+def _copy(node: Node, again: int) -> Node:
     return node_of(copy, (node,), {"again": again})
