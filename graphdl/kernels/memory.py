@@ -2,10 +2,10 @@
 
 All intermediate values share one arena that lives as long as the program, so a call allocates its
 results and nothing else. A value takes the place of one that is read for the last time where it is
-written, element by element (in place), or the lowest free place that is large enough. An array of
-which a part is replaced takes the place of the old one from the first launch on that writes it,
-if no other launch reads the old one from then on; and what a result is made of in this way is made
-where the result lies.
+written, element by element (in place); how the others are packed is in `graphdl.kernels.packing`.
+An array of which a part is replaced takes the place of the old one from the first launch on that
+writes it, if no other launch reads the old one from then on; and what a result is made of in this
+way is made where the result lies.
 """
 
 from __future__ import annotations
@@ -13,46 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from graphdl.graph import Node
+from graphdl.kernels.packing import Block, packed
 from graphdl.kernels.program import ALIGNMENT, Launch, Memory, Place, Program, Value
 
 
 def _size(value: Value, alignment: int) -> int:
     nbytes = value.type.nbytes if isinstance(value, Node) else value.nbytes
     return -(-max(nbytes, 1) // alignment) * alignment
-
-
-class _Arena:
-    """The free places of the arena, and how large it had to become."""
-
-    def __init__(self) -> None:
-        self.free: list[tuple[int, int]] = []  # (offset, size), sorted, never adjacent
-        self.size = 0
-
-    def take(self, size: int) -> int:
-        best: tuple[int, int] | None = None
-        for offset, room in self.free:
-            if room >= size and (best is None or room < best[1]):
-                best = offset, room
-        if best is not None:
-            self.free.remove(best)
-            if best[1] > size:
-                self.give(best[0] + size, best[1] - size)
-            return best[0]
-        start = self.size
-        if self.free and sum(self.free[-1]) == self.size:
-            start = self.free.pop()[0]
-        self.size = start + size
-        return start
-
-    def give(self, offset: int, size: int) -> None:
-        places = sorted([*self.free, (offset, size)])
-        joined: list[tuple[int, int]] = []
-        for at, room in places:
-            if joined and sum(joined[-1]) == at:
-                joined[-1] = (joined[-1][0], joined[-1][1] + room)
-            else:
-                joined.append((at, room))
-        self.free = joined
 
 
 def plan(
@@ -67,7 +34,6 @@ def plan(
     for i, node in enumerate(program.constants):
         places[node] = Place("constant", i)
     use = _Use(program)
-    last = use.last
     given = _donations(program, donated, use, heirs)
     results = [node for node in dict.fromkeys(graph.outputs) if node not in given]
     for i, node in enumerate(results):
@@ -75,45 +41,54 @@ def plan(
     for node, argument in given.items():
         places[node] = Place("argument", argument)
     _place_origins(program, use, places)
-    arena = _Arena()
-    extent: dict[int, int] = {}  # offset in the arena -> size
-    total = 0
-    replaced: set[Value] = set()
-    if program.status is not None:
-        places[program.status] = Place("arena", 0, arena.take(program.alignment))
-    for step, launch in enumerate(program.launches):
-        ending = [
-            value
-            for value in dict.fromkeys((*launch.reads, *launch.writes))
-            if last[value] == step and value is not program.status and value not in replaced
-        ]
-        for value in launch.writes:
-            if value in places:
-                continue
-            total += _size(value, program.alignment)
-            spare = _replaced(value, launch, step, use, places)
-            if spare is not None:
-                places[value] = places[spare]
-                replaced.add(spare)
-                if spare in ending:
-                    ending.remove(spare)
-                continue
-            offset = arena.take(_size(value, program.alignment))
-            extent[offset] = _size(value, program.alignment)
-            places[value] = Place("arena", 0, offset)
-        for value in ending:
-            place = places.get(value)
-            if place is not None and place.kind == "arena" and place.offset in extent:
-                arena.give(place.offset, extent.pop(place.offset))
+    blocks, block_of, total = _blocks(program, use, places)
+    layout = packed(blocks)
+    for value, number in block_of.items():
+        places[value] = Place("arena", 0, layout.offsets[number])
     return Memory(
         places,
-        arena.size,
+        layout.size,
         total,
         sum(node.type.nbytes for node in results),
         sum(node.type.nbytes for node in program.constants),
         given,
         sum(body.memory.own_bytes for launch in program.launches for body in launch.bodies),
     )
+
+
+def _blocks(
+    program: Program, use: _Use, places: Mapping[Value, Place]
+) -> tuple[list[Block], dict[Value, int], int]:
+    """The blocks of the arena, by their first steps; the number of that of each value that has no
+    place elsewhere; and the bytes of these values.
+
+    A value that is written over another one lies in its block.
+    """
+    sizes: list[int] = []
+    spans: list[tuple[int, int]] = []
+    block_of: dict[Value, int] = {}
+    total = 0
+    if program.status is not None:
+        block_of[program.status] = 0
+        sizes.append(program.alignment)
+        spans.append((0, max(len(program.launches) - 1, 0)))
+    for step, launch in enumerate(program.launches):
+        for value in launch.writes:
+            if value in places or value in block_of:
+                continue
+            size = _size(value, program.alignment)
+            total += size
+            spare = _replaced(value, launch, step, use, block_of)
+            if spare is None:
+                block_of[value] = len(sizes)
+                sizes.append(size)
+                spans.append((step, use.last[value]))
+            else:
+                number = block_of[value] = block_of[spare]
+                first, last = spans[number]
+                spans[number] = first, max(last, use.last[value])
+    blocks = [Block(size, *span) for size, span in zip(sizes, spans, strict=True)]
+    return blocks, block_of, total
 
 
 class _Use:
@@ -181,17 +156,16 @@ def updated(program: Program) -> Iterator[tuple[Node, Node]]:
 
 
 def _replaced(
-    value: Value, launch: Launch, step: int, use: _Use, places: dict[Value, Place]
+    value: Value, launch: Launch, step: int, use: _Use, block_of: Mapping[Value, int]
 ) -> Node | None:
     """The value in the arena whose place `value` may take while it is computed."""
     for written, read in launch.in_place:
-        place = places.get(read)
+        block = block_of.get(read)
         if (
             written is value
-            and place is not None
-            and place.kind == "arena"
+            and block is not None
             and use.ends_in(read, written, step)
-            and all(places.get(other) != place for other in launch.writes)
+            and all(block_of.get(other) != block for other in launch.writes)
         ):
             return read
     return None
