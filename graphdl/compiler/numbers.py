@@ -40,12 +40,17 @@ def cut_numbers(graph: Graph) -> Graph:
     for node in ordered:
         members.setdefault(waves[node], []).append(node)
     members = {wave: _soon(nodes) for wave, nodes in members.items()}
+    large = {wave for wave, nodes in members.items() if len(nodes) > FEW}
+    # A kernel of all numbers of a wave may have to run between two others, of which one replaces in
+    # place what it still reads: few numbers are not worth the copy of an array.
+    replaces = any(node.op in UPDATES for node in graph.operations)
     piece_of: dict[Node, tuple[int, int]] = {}
     for wave, nodes in members.items():
+        if replaces and wave not in large:
+            continue
         cuts = pieces(_labels(nodes), MOST) if len(nodes) > FEW else [(0, len(nodes))]
         for number, (start, stop) in enumerate(cuts):
             piece_of.update(dict.fromkeys(nodes[start:stop], (wave, number)))
-    large = {wave for wave, nodes in members.items() if len(nodes) > FEW}
     return _with_copies(graph, piece_of, _read_from_memory(graph, piece_of, large))
 
 
