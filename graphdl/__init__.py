@@ -1,5 +1,6 @@
 """graphdl: NumPy code as compiled, differentiable graphs."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,9 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     where = _LATER.get(name)
     if where is None:
-        raise AttributeError(f"module 'graphdl' has no attribute {name!r}")
+        text = f"module 'graphdl' has no attribute {name!r}"
+        # the name, so that Python adds "Did you mean: ...?"
+        raise AttributeError(text, name=name, obj=sys.modules[__name__])
     module = import_module(where)
     # A submodule is an attribute of its package as soon as it is imported.
     value = globals().setdefault(name, getattr(module, name, module))

@@ -29,7 +29,15 @@ from graphdl.rebinding import hand_over
 from graphdl.tracing import TracedArray, as_traced, current_trace, locate, new_input, tracing
 from graphdl.transforms import custom_jvp, custom_vjp, effects
 from graphdl.transforms.common import called
-from graphdl.trees import flatten, how_to_register, leaf_names, leaf_type, leaves_of, unflatten
+from graphdl.trees import (
+    flatten,
+    how_to_register,
+    leaf_names,
+    leaf_type,
+    leaves_of,
+    refuse_special,
+    unflatten,
+)
 from graphdl.types import kind_of
 
 Function = Callable[..., Any]
@@ -135,8 +143,10 @@ class Compiled:
         memory_budget: int | None = None,
         checks: Collection[str] = (),
     ) -> None:
-        functools.update_wrapper(self, f, updated=())  # gd.grad(f) has a `lower` of its own
+        functools.update_wrapper(self, f, updated=())
         self._f = f
+        #: For pickles, how a transformation has made this: its name, and what it was called with.
+        self._recipe: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None
         self.target = target
         self.matmul_precision = "float32"
         self.donate = tuple(donate)
@@ -165,11 +175,15 @@ class Compiled:
             found = getattr(found, part, None)
         if found is self:
             return name
+        if self._recipe is not None:
+            return _transformed, self._recipe
         made_of = (self._f, self.target, self.donate, self.memory_budget, self.checks)
         return _compiled, (*made_of, self.matmul_precision)
 
     def __repr__(self) -> str:
         name = transforms.name_of(self._f)
+        if self._recipe is not None:
+            name = f"{self._recipe[0]} of {name}"
         return f"<compiled {name}, {len(self._executables)} specialisations>"
 
     def _dispatch(self, *args: Any, **kwargs: Any) -> Any:
@@ -242,6 +256,8 @@ class Compiled:
                 raise DtypeError(f"the argument {leaf} does not fit int64")
             return leaf
         if isinstance(leaf, (np.ndarray, np.generic)) or hasattr(leaf, "__array__"):
+            if isinstance(leaf, (np.matrix, np.ma.MaskedArray)):
+                refuse_special(leaf, f"argument {leaf_names(self._f, args, kwargs)[index]}")
             array = np.asarray(leaf)
             if kind_of(array.dtype) in "biufc":
                 return prepare(array)
@@ -497,27 +513,27 @@ def _checks_of(checks: str | Collection[str]) -> frozenset[str]:
     return wanted
 
 
-def _self_compiling(transform: Callable[..., Function]) -> Callable[..., Function]:
+def _self_compiling(transform: Callable[..., Function]) -> Callable[..., Compiled]:
     """A transformation whose result builds graph inside a trace, and compiles itself outside."""
 
-    def transformed(f: Function, *args: Any, **kwargs: Any) -> Function:
+    def transformed(f: Function, *args: Any, **kwargs: Any) -> Compiled:
+        recipe = transform.__name__, (f, *args), kwargs
         budget, target, checks, precision = None, "cpu", frozenset[str](), "float32"
         if isinstance(f, Compiled):
             budget, target, checks = f.memory_budget, f.target, f.checks
             precision, f = f.matmul_precision, f._f
         inner = transform(f, *args, **kwargs)
         compiled = _compiled(inner, target, (), budget, checks, precision)
-
-        @functools.wraps(inner)
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            if current_trace() is not None:
-                return inner(*arguments, **keywords)
-            return compiled(*arguments, **keywords)
-
-        call.lower = compiled.lower  # type: ignore[attr-defined]
-        return call
+        compiled._recipe = recipe
+        return compiled
 
     return transformed
+
+
+def _transformed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled:
+    """What the transformation of that name makes, anew: for pickles."""
+    made: Compiled = _TRANSFORMATIONS[name](*args, **kwargs)
+    return made
 
 
 _grad = _self_compiling(transforms.grad)
@@ -610,6 +626,14 @@ _hvp = _self_compiling(transforms.hvp)
 _jacobian = _self_compiling(transforms.jacobian)
 _hessian = _self_compiling(transforms.hessian)
 _vmap = _self_compiling(transforms.vmap)
+_TRANSFORMATIONS = {
+    "grad": _grad,
+    "value_and_grad": _value_and_grad,
+    "hvp": _hvp,
+    "jacobian": _jacobian,
+    "hessian": _hessian,
+    "vmap": _vmap,
+}
 
 
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:

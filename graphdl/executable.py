@@ -498,8 +498,11 @@ class Executable:
 
     # --- in a file --------------------------------------------------------------------------
 
-    def __deepcopy__(self, memo: object) -> Executable:
+    def __copy__(self) -> Executable:
         return self  # calls of it share nothing
+
+    def __deepcopy__(self, memo: object) -> Executable:
+        return self
 
     def __reduce__(self) -> NoReturn:
         raise UnsupportedError(

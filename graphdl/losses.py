@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphdl.errors import DtypeError, ShapeError
+from graphdl.errors import ArgumentError, DtypeError, ShapeError
 from graphdl.numpy_functions import logsumexp, one_hot, softplus
 
 __all__ = [
@@ -81,6 +81,7 @@ def binary_cross_entropy(logits: Array, targets: Array) -> Array:
     0.346574
     """
     targets = _targets("binary_cross_entropy", logits, targets)
+    _check_range("binary_cross_entropy", "targets", targets, 1)
     # With s = softplus(-|z|) it is s + (1 - t) z for z > 0 and s - t z elsewhere: sums of what is
     # not negative, so nothing cancels. |z| is written out because its derivative at 0, as that of
     # the usual max(z, 0) - z t + s, would be that of a tie.
@@ -97,8 +98,8 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> Array:
         logits: shape (..., classes).
         labels: integers of shape (...), each below `classes`; or probabilities of shape
             (..., classes) that sum to 1 along the last axis, one-hot rows for instance. An integer
-            that is no class adds only the log-normaliser of its row: there is nothing to check it
-            against inside a compiled function.
+            that is no class is refused where labels are plain arrays; a traced one, which cannot be
+            looked at, adds only the log-normaliser of its row.
 
     >>> import numpy as np
     >>> logits = np.zeros((2, 4))
@@ -148,6 +149,16 @@ def _targets(loss: str, predictions: Array, targets: Array) -> Array:
     return targets.astype(predictions.dtype)
 
 
+def _check_range(loss: str, what: str, values: Array, greatest: int) -> None:
+    """Refuse numbers that are not between 0 and the greatest, where they are known."""
+    if isinstance(values, np.ndarray) and values.size:
+        low, high = values.min(), values.max()
+        if not (low >= 0 and high <= greatest):
+            raise ArgumentError(
+                f"{loss} needs {what} from 0 to {greatest}, got some from {low} to {high}"
+            )
+
+
 def _are_classes(loss: str, logits: Array, labels: Array) -> bool:
     """True for integer labels, False for one row of probabilities an example."""
     if logits.ndim > 0 and labels.shape == logits.shape[:-1]:
@@ -156,6 +167,7 @@ def _are_classes(loss: str, logits: Array, labels: Array) -> bool:
                 f"{loss} needs integer labels where they have shape {tuple(labels.shape)}, "
                 f"got {labels.dtype}; write labels.astype(np.int64)"
             )
+        _check_range(loss, "labels", labels, logits.shape[-1] - 1)
         return True
     if logits.ndim > 0 and labels.shape == logits.shape:
         return False

@@ -45,7 +45,10 @@ def with_native_loops(f: Callable[..., Any]) -> Callable[..., Any]:
     Raises UnsupportedError where its source cannot be read.
     """
     if not isinstance(f, types.FunctionType):
-        raise UnsupportedError(f"loops='native' takes a function written in Python, not {f!r:.60}")
+        raise UnsupportedError(
+            f"loops='native' takes a function written in Python, not {f!r:.60}. For a derivative "
+            f"write gd.grad(gd.compile(f, loops='native')), for a method a function of the object"
+        )
     if f.__name__ == "<lambda>":
         return f  # there is no statement in it
     tree = _parsed(f)

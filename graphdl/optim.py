@@ -319,6 +319,11 @@ def clip_by_global_norm(gradients: Tree, limit: float) -> Tree:
 
 def _optimizer(rule: _Sgd | _Adam | _RmsProp) -> Optimizer:
     """Methods of an object rather than closures: those can be pickled."""
+    rate: Any = rule.rate
+    if not callable(rate) and (isinstance(rate, (str, bool)) or np.ndim(rate) != 0):
+        raise TypeError(f"a learning rate is a number, or a function of the step, not {rate!r:.60}")
+    if isinstance(rate, (int, float)) and not rate >= 0:
+        raise ValueError(f"a learning rate is at least 0, got {rate}")
     return Optimizer(rule.init, rule.update)
 
 

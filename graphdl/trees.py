@@ -78,6 +78,7 @@ def leaf_type(value: Any, name: str) -> tuple[TensorType, bool]:
     if type(value) in _SCALARS:
         return _SCALARS[type(value)], True
     if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array__"):
+        refuse_special(value, f"argument {name}")
         array = np.asarray(value)
         try:
             return TensorType(as_dtype(array.dtype), array.shape), False
@@ -88,6 +89,19 @@ def leaf_type(value: Any, name: str) -> tuple[TensorType, bool]:
         f"None, tuples, lists and dicts of them, and objects of registered classes. "
         f"{_instead(value, name)}"
     )
+
+
+def refuse_special(value: Any, what: str) -> None:
+    """Refuse arrays whose values, taken alone, mean something else: masked ones, matrices."""
+    if isinstance(value, np.matrix):
+        raise DtypeError(
+            f"{what} is an np.matrix, whose * is a matrix product: pass np.asarray(x), and write @"
+        )
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise DtypeError(
+            f"{what} is a masked array, and programs know no masks: pass x.filled(0) and ~x.mask, "
+            f"and write np.sum(x, where=valid), np.mean(x, where=valid) or np.where(valid, x, 0)"
+        )
 
 
 def how_to_register(value: Any) -> str:

@@ -579,6 +579,15 @@ def test_a_compiled_method_says_what_to_write():
         Sized().area(1.0)
 
 
+def test_masks_and_matrices_are_not_lost_in_silence():
+    f = gd.compile(lambda x: x * x)
+    with pytest.raises(DtypeError, match=r"argument x is a masked array.*where=valid"):
+        f(np.ma.masked_less(np.arange(3.0), 1))
+    with pytest.raises(DtypeError, match=r"argument x is an np.matrix.*np.asarray"):
+        f(np.ones((2, 2)).view(np.matrix))
+    np.testing.assert_array_equal(f(np.ma.ones(3)), 1)
+
+
 def test_a_dataclass_says_what_to_write():
     point = dataclasses.make_dataclass("Point", ["x"])
     with pytest.raises(DtypeError, match=r"@gd.register_dataclass above the @dataclass of Point"):

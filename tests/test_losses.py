@@ -168,3 +168,14 @@ def test_what_does_not_fit_is_refused(call, error, message):
 def test_a_refused_shape_is_a_graph_error_also_while_tracing():
     with pytest.raises(gd.GraphError, match="needs predictions and targets of one shape"):
         gd.compile(losses.mean_squared_error)(np.zeros((3, 1)), np.zeros(3))
+
+
+def test_labels_that_are_no_class_are_refused_where_they_are_known():
+    logits = np.zeros((3, 4), np.float32)
+    for wrong in ([1, 2, 4], [0, -1, 2]):
+        with pytest.raises(gd.ArgumentError, match="needs labels from 0 to 3, got some from"):
+            losses.softmax_cross_entropy(logits, np.array(wrong))
+        with pytest.raises(gd.ArgumentError, match="needs labels from 0 to 3"):
+            gd.compile(lambda x, wrong=wrong: losses.softmax_cross_entropy(x, wrong))(logits)
+    with pytest.raises(gd.ArgumentError, match="needs targets from 0 to 1"):
+        losses.binary_cross_entropy(logits[0], np.array([0, 1, 2, 1]))

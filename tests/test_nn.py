@@ -366,3 +366,31 @@ def test_noise_without_sense_is_refused():
     for make in (lambda: nn.Dropout(1.0), lambda: nn.Dropout(-0.1), lambda: nn.GaussianNoise(-1)):
         with pytest.raises(ValueError, match="needs a"):
             make()
+
+
+MISTAKES = {
+    "units as text": (lambda: nn.Dense("3"), TypeError, "whole number, got units='3'"),
+    "half a unit": (lambda: nn.Dense(3.5), TypeError, "whole number, got units=3.5"),
+    "no filter": (lambda: nn.Conv2D(0, 3), ValueError, "at least one filter, got filters=0"),
+    "no table": (lambda: nn.Embedding(0, 3), ValueError, "got count=0"),
+    "no list": (lambda: nn.Sequential(nn.Dense(3)), TypeError, "takes a list of layers"),
+    "two layers": (
+        lambda: nn.Sequential([nn.Dense(3)], nn.Dense(2)), TypeError, "layers as one list"
+    ),
+    "a class": (lambda: nn.Sequential([nn.Dense]), TypeError, r"layers\[0\] .* Dense\(10\), not"),
+    "a function": (lambda: nn.Sequential([np.tanh]), TypeError, r"Activation\(f\)"),
+    "a number of features": (
+        lambda: nn.Sequential([nn.Dense(3)]).init(0, 5), gd.ShapeError, r"such as \(64,\), not 5"
+    ),
+    "of one layer": (lambda: nn.Dense(3).init(0, 5), gd.ShapeError, r"Dense.init takes the shape"),
+    "arguments swapped": (
+        lambda: nn.Sequential([nn.Dense(3)]).apply(np.ones((2, 2)), {}), TypeError, "not a ndarray"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_says_what_to_write(name):
+    make, error, text = MISTAKES[name]
+    with pytest.raises(error, match=text):
+        make()

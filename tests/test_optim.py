@@ -210,3 +210,10 @@ def test_nodes_of_an_optimizer_name_the_line_that_calls_it(optimizer):
     line = inspect.getsourcelines(step)[1] + 1
     assert {(s.file, s.line) for s in graph.sources.values()} == {(__file__, line)}
     assert all(node in graph.sources for node in graph.operations)
+
+
+def test_a_rate_is_a_number_that_is_not_negative():
+    with pytest.raises(ValueError, match="learning rate is at least 0, got"):
+        gd.optim.adam(-0.1)
+    with pytest.raises(TypeError, match="or a function of the step, not"):
+        gd.optim.sgd("0.1")

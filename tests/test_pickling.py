@@ -69,3 +69,40 @@ def test_other_processes_take_compiled_functions():
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         (result,) = pool.map(doubled, [x])
     np.testing.assert_array_equal(result, doubled(x))
+
+
+@pytest.mark.parametrize("transform", [gd.grad, gd.value_and_grad, gd.hessian, gd.jacobian])
+def test_derivatives_can_be_pickled(transform):
+    made = transform(rosenbrock)
+    wanted = made(np.full(3, 0.5))
+    again = pickle.loads(pickle.dumps(made))
+    for got, right in zip(
+        gd.tree_leaves(again(np.full(3, 0.5))), gd.tree_leaves(wanted), strict=True
+    ):
+        np.testing.assert_array_equal(got, right)
+    assert copy.deepcopy(made)(np.ones(3)) is not None
+    assert repr(again).startswith(f"<compiled {transform.__name__} of rosenbrock")
+
+
+def rosenbrock(x):
+    return np.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
+
+
+def test_derivatives_keep_their_settings_in_pickles():
+    made = gd.vmap(gd.compile(rosenbrock, memory_budget=1000), in_axes=1)
+    again = pickle.loads(pickle.dumps(made))
+    assert again.memory_budget == 1000
+    np.testing.assert_array_equal(again(np.full((3, 2), 0.5)), made(np.full((3, 2), 0.5)))
+
+
+class Fitted:
+    def __init__(self):
+        self.offset = 1.0
+        self.slope = gd.grad(self.loss)
+
+    def loss(self, x):
+        return (x - self.offset) ** 2
+
+
+def test_an_object_with_a_gradient_of_its_method_can_be_pickled():
+    assert float(pickle.loads(pickle.dumps(Fitted())).slope(3.0)) == 4.0

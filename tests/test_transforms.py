@@ -242,3 +242,14 @@ def test_tangents_must_match() -> None:
         gd.jvp(np.sin, (np.ones(3),), (np.ones(2),))
     with pytest.raises(gd.ShapeError, match="nest as"):
         gd.jvp(np.sin, (np.ones(3),), ((np.ones(3),),))
+
+
+def test_arguments_by_name_are_differentiated_too():
+    def f(w, x):
+        return np.sum(w * x)
+
+    assert float(gd.grad(f)(w=2.0, x=3.0)) == 3.0
+    assert float(gd.grad(f, argnums=1)(2.0, x=3.0)) == 2.0
+    assert float(gd.compile(lambda a: gd.jacobian(f)(x=a, w=1.0))(5.0)) == 5.0
+    with pytest.raises(gd.GradientError, match=r"argnums='w': write the position of an argument"):
+        gd.grad(f, argnums="w")(1.0, 2.0)

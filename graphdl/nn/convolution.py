@@ -17,6 +17,7 @@ from graphdl.nn.layer import (
     Shape,
     activation_of,
     initializer_of,
+    require_count,
 )
 from graphdl.numpy_functions.convolution import conv, conv_transpose, transposed_sizes
 from graphdl.numpy_functions.spatial import check_layout, one_each, places
@@ -71,8 +72,7 @@ class _Convolution(Struct, frozen=True):
     rank: ClassVar[int]
 
     def __post_init__(self) -> None:
-        if self.filters < 1:
-            raise ValueError(f"{self._kind} needs at least one filter, got filters={self.filters}")
+        require_count(self._kind, "filters", self.filters)
         for what in ("kernel_size", "strides", "dilation"):
             one_each(self._kind, what, getattr(self, what), self.rank)
         one_each(self._kind, "groups", self.groups, 1)

@@ -16,7 +16,9 @@ from graphdl.nn.layer import (
     activation_of,
     feature_count,
     initializer_of,
+    require_count,
     require_features,
+    shape_of_example,
 )
 
 
@@ -46,14 +48,13 @@ class Dense(Struct, frozen=True):
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.units < 1:
-            raise ValueError(f"Dense needs at least one unit, got units={self.units}")
+        require_count("Dense", "units", self.units)
         activation_of(self.activation)
         initializer_of(self.kernel_initializer)
 
     def init(self, rng: Rng, input_shape: Shape, dtype: DTypeLike = np.float32) -> Params:
         """Make `kernel` and `bias` for inputs of this shape (without the batch)."""
-        features = feature_count("Dense", input_shape)
+        features = feature_count("Dense", shape_of_example("Dense", input_shape))
         make = initializer_of(self.kernel_initializer)
         kernel = make(np.random.default_rng(rng), (features, self.units)).astype(dtype)
         return {"kernel": kernel} | ({"bias": np.zeros(self.units, dtype)} if self.use_bias else {})
@@ -136,6 +137,10 @@ class Embedding(Struct, frozen=True):
     count: int
     units: int
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        require_count("Embedding", "count", self.count)
+        require_count("Embedding", "units", self.units)
 
     def init(self, rng: Rng, input_shape: Shape, dtype: DTypeLike = np.float32) -> Params:
         """Make `table`, whatever the input's shape."""

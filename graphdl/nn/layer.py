@@ -131,6 +131,25 @@ def initializer_of(initializer: str | Initializer) -> Initializer:
     return found
 
 
+def require_count(layer: str, what: str, value: Any) -> None:
+    """Refuse what is no whole number above 0."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise TypeError(f"{layer} needs a whole number, got {what}={value!r:.60}")
+    if value < 1:
+        unit = {"units": "unit", "filters": "filter"}.get(what, what)
+        raise ValueError(f"{layer} needs at least one {unit}, got {what}={value}")
+
+
+def shape_of_example(layer: str, input_shape: Any) -> Shape:
+    """The shape of one example as a tuple of ints."""
+    if not isinstance(input_shape, (tuple, list)):
+        raise ShapeError(
+            f"{layer}.init takes the shape of one example, without the batch: a tuple such as "
+            f"(64,), not {input_shape!r:.60}"
+        )
+    return tuple(input_shape)
+
+
 def feature_count(layer: str, input_shape: Shape, layout: str = "channels_last") -> int:
     """How many features an example has, of which the last axis or the first counts them."""
     if not input_shape:

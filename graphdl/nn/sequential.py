@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 from numpy.typing import DTypeLike
 
-from graphdl.nn.layer import Array, Layer, Params, Rng, Shape
+from graphdl.nn.layer import Array, Layer, Params, Rng, Shape, shape_of_example
 from graphdl.random import fold_in
 from graphdl.scopes import scope
 
@@ -37,6 +37,22 @@ class Sequential(Struct, frozen=True):
     name: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.layers, (list, tuple)):
+            raise TypeError(
+                f"Sequential takes a list of layers, not {self.layers!r:.60}: write "
+                f"Sequential([layer, layer])"
+            )
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, type) or not hasattr(layer, "apply"):
+                raise TypeError(
+                    f"layers[{i}] of a Sequential is no layer: {layer!r:.60}. Write Dense(10), not "
+                    f"Dense; Activation(f) for a function f"
+                )
+        if self.name is not None and not isinstance(self.name, str):
+            raise TypeError(
+                f"the name of a Sequential is a text, not {self.name!r:.60}: write its layers as "
+                f"one list, Sequential([layer, layer])"
+            )
         force_setattr(self, "layers", tuple(self.layers))
         _names(self.layers)
 
@@ -55,7 +71,7 @@ class Sequential(Struct, frozen=True):
         """
         generator = np.random.default_rng(rng)
         params = {}
-        shape = tuple(input_shape)
+        shape = shape_of_example("Sequential", input_shape)
         for name, layer in self.named_layers:
             made = layer.init(generator, shape, dtype)
             if made:
@@ -79,6 +95,11 @@ class Sequential(Struct, frozen=True):
             key: of random numbers, for layers such as Dropout: uint32[2] in training, None
                 otherwise. Each of them gets a key of its own.
         """
+        if not isinstance(params, Mapping):
+            raise TypeError(
+                f"Sequential.apply(params, x) takes the dict that init makes first, not a "
+                f"{type(params).__name__}"
+            )
         for number, (name, layer) in enumerate(self.named_layers):
             with scope(name):
                 x = layer.apply(params.get(name, {}), x, **_key_of(layer, key, number))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -84,14 +85,39 @@ def results(f: Function, result: Any, trace: Trace) -> tuple[list[TracedArray], 
     return [as_leaf(leaf, trace, f"a result of {name_of(f)}") for leaf in leaves], tree
 
 
+def by_position(
+    f: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call, with those by position that are given by name and could be."""
+    if not kwargs:
+        return args, kwargs
+    try:
+        parameters = list(inspect.signature(f).parameters.values())[len(args) :]
+    except (TypeError, ValueError):
+        return args, kwargs
+    rest, more = dict(kwargs), []
+    for parameter in parameters:
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.name not in rest:
+            break
+        more.append(rest.pop(parameter.name))
+    return (*args, *more), rest
+
+
 def positions_of(argnums: int | Sequence[int], count: int, f: Function) -> tuple[int, ...]:
     """The positions of the arguments that `argnums` chooses among `count`."""
     wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for number in wanted:
-        if not isinstance(number, int) or not -count <= number < count:
+        if not isinstance(number, int):
             raise locate(
                 GradientError(
-                    f"argnums={argnums}: {name_of(f)} was called with {count} "
+                    f"argnums={argnums!r}: write the position of an argument, 0 for the first, or "
+                    f"a tuple of positions"
+                )
+            )
+        if not -count <= number < count:
+            raise locate(
+                GradientError(
+                    f"argnums={argnums}: {name_of(f)} was called with {count} positional "
                     f"argument{'s' if count != 1 else ''}"
                 )
             )

@@ -15,6 +15,7 @@ from graphdl.tracing import TracedArray
 from graphdl.transforms.common import (
     Function,
     as_variable,
+    by_position,
     called,
     name_of,
     positions_of,
@@ -24,7 +25,7 @@ from graphdl.transforms.common import (
 from graphdl.transforms.forward import push_forward
 from graphdl.transforms.reverse import grad
 from graphdl.transforms.vectorise import vmap
-from graphdl.trees import flatten, unflatten
+from graphdl.trees import argument_names, flatten, names_within, unflatten
 
 
 def jacobian(f: Function, argnums: int | Sequence[int] = 0, mode: str | None = None) -> Function:
@@ -35,12 +36,17 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0, mode: str | None = N
     @functools.wraps(f)
     def with_jacobian(*args: Any, **kwargs: Any) -> Any:
         trace = running()
+        args, kwargs = by_position(f, args, kwargs)
         marked = list(args)
         variables: list[TracedArray] = []
+        roots = argument_names(f, len(args))
         for i in (positions := positions_of(argnums, len(args), f)):
             leaves, tree = flatten(args[i])
-            what = f"argument {i} of {name_of(f)}"
-            own = [as_variable(leaf, trace, what) for leaf in leaves]
+            names = names_within(f"argument {roots[i]}", args[i])
+            own = [
+                as_variable(leaf, trace, f"{name} of {name_of(f)}")
+                for name, leaf in zip(names, leaves, strict=True)
+            ]
             marked[i] = unflatten(tree, own)
             variables += own
         inside = tuple(marked[i] for i in positions)

@@ -15,13 +15,22 @@ from graphdl.transforms.common import (
     Function,
     as_leaf,
     as_variable,
+    by_position,
     called,
     name_of,
     positions_of,
     results,
     running,
 )
-from graphdl.trees import argument_names, flatten, leaves_of, names_within, tree_map, unflatten
+from graphdl.trees import (
+    argument_names,
+    flatten,
+    leaf_names,
+    leaves_of,
+    names_within,
+    tree_map,
+    unflatten,
+)
 
 
 def value_and_grad(
@@ -32,6 +41,7 @@ def value_and_grad(
     @functools.wraps(f)
     def with_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         trace = running()
+        args, kwargs = by_position(f, args, kwargs)
         positions = positions_of(argnums, len(args), f)
         marked, roots = list(args), argument_names(f, len(args))
         for i in positions:
@@ -111,7 +121,8 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     trace = running()
     leaves, tree = flatten(primals)
     variables = [
-        as_variable(leaf, trace, f"argument {i} of {name_of(f)}") for i, leaf in enumerate(leaves)
+        as_variable(leaf, trace, f"argument {name} of {name_of(f)}")
+        for name, leaf in zip(leaf_names(f, primals, {}), leaves, strict=True)
     ]
     result = called(f, *unflatten(tree, variables))
     aux = None
