@@ -49,6 +49,7 @@ from graphdl.errors import (
     PythonIntError,
     RandomConstantWarning,
     ShapeError,
+    StaleConstantWarning,
     UnrolledLoopWarning,
     UnsupportedError,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "PythonIntError",
     "RandomConstantWarning",
     "ShapeError",
+    "StaleConstantWarning",
     "UnrolledLoopWarning",
     "UnsupportedError",
     "check_grads",

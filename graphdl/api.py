@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from graphdl import transforms
+from graphdl.captured import CALLS, Captured, captured_by, warn_of_changes
 from graphdl.collecting import uncollected
 from graphdl.errors import (
     ArgumentError,
@@ -157,6 +158,10 @@ class Compiled:
         #: Native entries of specialisations, all that were needed, and the last used ones.
         self._natives: dict[Executable, Callable[..., Any]] = {}
         self._entries: list[Callable[..., Any]] = []
+        #: What the first calls after a trace compare, and how many still do.
+        self._captured: list[Captured] = []
+        self._comparing = 0
+        self._is_general = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._entry(*args, **kwargs)
@@ -190,11 +195,13 @@ class Compiled:
         """The call in general: any nesting, keywords, arrays of any layout, a running trace."""
         if current_trace() is not None:  # traced arguments, or a closure over traced values
             return called(self._f, *args, **kwargs)
+        if self._comparing:
+            self._compare()
         if kwargs:
             args = (*args, *self._named(len(args), kwargs))
             if not kwargs:
                 return self._entry(*args)
-        if not kwargs:
+        if not kwargs and not self._is_general:
             for i, entry in enumerate(self._entries):
                 result = entry(*args)
                 if result is not NotImplemented:
@@ -236,15 +243,32 @@ class Compiled:
             yield kwargs.pop(name)
 
     def _use(self, executable: Executable, new: bool) -> None:
-        """Calls go to the newest specialisation first, then to those used last, natively."""
+        """Calls go to the newest specialisation first, then to those used last, natively.
+
+        As long as calls compare constants they go the general way.
+        """
         if new:
+            self._captured = captured_by(self._f)
+            self._comparing = CALLS if self._captured else 0
+            self._entry = self._dispatch
+            self._is_general = True
+        if self._is_general and not self._comparing:
             self._entry = executable.entry(self._dispatch)
+            self._is_general = False
         if len(self._executables) > 1:
             if executable not in self._natives:
                 self._natives[executable] = executable.entry(_refused)
             entry = self._natives[executable]
             if entry is not _refused:  # it may take this general way only
                 self._entries = [entry, *self._entries[: _NATIVELY - 1]]
+
+    def _compare(self) -> None:
+        """Warn where a name that f reads is something else than it was when f was traced."""
+        self._comparing -= 1
+        if warn_of_changes(self._captured, transforms.name_of(self._f)):
+            self._comparing = 0
+        if not self._comparing:
+            self._captured = []
 
     def _prepared(self, leaf: Any, index: int, args: Any, kwargs: Any) -> Any:
         if isinstance(leaf, TracedArray):

@@ -130,6 +130,10 @@ class RandomConstantWarning(UserWarning):
     """A traced function has drawn random numbers from a hidden state: they become constants."""
 
 
+class StaleConstantWarning(UserWarning):
+    """What a compiled function reads by name has changed: its calls go on with the old value."""
+
+
 class MemoryBudgetWarning(UserWarning):
     """A program takes more memory than the budget that it was compiled with."""
 

@@ -203,7 +203,7 @@ class _Copies:
         for new, old in zip(cells, own, strict=True):
             if new is not old:
                 new.cell_contents = self.of(old.cell_contents)
-        for code in _codes(f.__code__) if is_users else ():
+        for code in codes_of(f.__code__) if is_users else ():
             for name in code.co_names:
                 if name in f.__globals__:
                     names[name] = self.of(f.__globals__[name])
@@ -340,7 +340,7 @@ def _fill(container: Any, items: Iterable[Any]) -> None:
 def _reached(value: Any) -> list[Any]:
     """What a value leads to directly."""
     if isinstance(value, types.FunctionType):
-        return list(_references(value)) if is_written_by_user(value) else list(_wrapped(value))
+        return list(references(value)) if is_written_by_user(value) else list(wrapped(value))
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, types.MethodType):
@@ -399,7 +399,7 @@ def _is_wrapped(content: Any) -> bool:
     return root not in _LEFT_ALONE or root == "graphdl" or is_written_by_user(content)
 
 
-def _wrapped(f: types.FunctionType) -> Iterator[Any]:
+def wrapped(f: types.FunctionType) -> Iterator[Any]:
     """The functions that a function of graphdl or of the standard library wraps."""
     for cell in f.__closure__ or ():
         try:
@@ -410,8 +410,9 @@ def _wrapped(f: types.FunctionType) -> Iterator[Any]:
             yield content
 
 
-def _references(f: types.FunctionType) -> Iterator[Any]:
-    for code in _codes(f.__code__):
+def references(f: types.FunctionType) -> Iterator[Any]:
+    """What a function of the user's names: global names, closures, defaults."""
+    for code in codes_of(f.__code__):
         for name in code.co_names:
             if name in f.__globals__:
                 yield f.__globals__[name]
@@ -426,12 +427,12 @@ def _references(f: types.FunctionType) -> Iterator[Any]:
     yield from (f.__kwdefaults__ or {}).values()
 
 
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+def codes_of(code: types.CodeType) -> Iterator[types.CodeType]:
     """The code of a function and of those that are defined inside of it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
+            yield from codes_of(constant)
 
 
 #: Those of Python's own names that have a stand-in.
@@ -460,7 +461,7 @@ def _imports_users(f: types.FunctionType) -> bool:
     """Whether a user's function itself imports something of which there are copies."""
     return is_written_by_user(f) and any(
         name in _STAND_IN_ROOTS or _is_users(name)
-        for code in _codes(f.__code__)
+        for code in codes_of(f.__code__)
         if any(name in sys.modules for name in code.co_names)  # which is sooner known
         for name in _imported_roots(code)
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -44,7 +45,25 @@ class _Plain(_Likeness, type):
 
 
 class _Abstract(_Likeness, abc.ABCMeta):
-    pass
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        """What the class says. It asks each of its subclasses in turn, and so its shadow again."""
+        if id(cls) in _asked.classes:
+            return False
+        _asked.classes.add(id(cls))
+        try:
+            return issubclass(subclass, cls.shadowed)
+        finally:
+            _asked.classes.discard(id(cls))
+
+
+class _Asked(threading.local):
+    """The shadows that ask their classes about a subclass in this thread."""
+
+    def __init__(self) -> None:
+        self.classes: set[int] = set()
+
+
+_asked = _Asked()
 
 
 #: The class of a class -> that of its shadow. Others may do anything when a class is made.

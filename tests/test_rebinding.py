@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import inspect
 import sys
@@ -480,3 +481,34 @@ def test_edit_distance_as_it_is_written():
 
     a, b = (np.array([ord(c) for c in word]) for word in ("kitten", "sitting"))
     assert gd.compile(distance, loops="native")(a, b) == distance(a, b) == 3
+
+
+class Kernel(abc.ABC):
+    @abc.abstractmethod
+    def __call__(self, r): ...
+
+    def table(self, n):
+        out = np.zeros(n)
+        out[:] = [self(i * 1.0) for i in range(n)]
+        return out
+
+
+class Gaussian(Kernel):
+    def __init__(self, width):
+        self.width = width
+
+    def __call__(self, r):
+        return np.exp(-((r / self.width) ** 2))
+
+
+def test_an_abstract_class_that_has_a_shadow_still_says_what_it_is_no_base_of():
+    def f(width):
+        kernel = Gaussian(width)
+        assert isinstance(kernel, Kernel)
+        assert not isinstance(width, Kernel)
+        return kernel.table(3)
+
+    for _ in range(3):
+        np.testing.assert_allclose(gd.compile(lambda w: f(w))(2.0), f(2.0))
+        for other in (type("Other", (), {}), type("Further", (Gaussian,), {})):
+            assert issubclass(other, Kernel) == (other.__name__ == "Further")
