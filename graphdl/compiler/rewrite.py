@@ -624,7 +624,7 @@ def _reduction(node: Node) -> Node | None:
         # of complex numbers it is made of real ones by the pass that splits them
         return None if x.type.is_complex else _position_of_extreme(node, x)
     axes: tuple[int, ...] = node["axes"]
-    single = [axis for axis in axes if x.shape[axis] == 1]
+    single = [axis for axis in axes if x.shape[axis] == 1 and not _is_part(x)]
     if single or not axes:
         left = _without(x, single)
         longer = [axis for axis in axes if axis not in single]
@@ -641,6 +641,15 @@ def _reduction(node: Node) -> Node | None:
         both = tuple(sorted((*x["axes"], *(outer[axis] for axis in axes))))
         return node_of(node.op, x.inputs, {"axes": both})
     return None
+
+
+def _is_part(x: Node) -> bool:
+    """Whether x is a part of an array, which may be replaced in place: a sum is what it was."""
+    while is_movement(x):
+        if x.op is movement.slice_:
+            return True
+        x = x.inputs[0]
+    return False
 
 
 def _without(x: Node, axes: Collection[int]) -> Node:
