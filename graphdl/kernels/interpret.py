@@ -127,15 +127,23 @@ def _raises(function: Callable[..., Any], *operands: Any) -> bool:
 def pointer_maker(
     dtype: np.dtype[Any], arrays: Sequence[NDArray[Any]] | None
 ) -> Callable[[int], _Pointer]:
+    """What makes pointers to this dtype of addresses, each within one of `arrays` where given."""
+    if arrays is None:
+        return lambda address: _Pointer(np.asarray(_Memory(address, dtype, _UNBOUNDED)), 0)
+    # Every thread of a device asks for its pointers, and NumPy takes longer to say where an array
+    # lies than a thread takes for the rest: so each is asked once.
+    places: list[tuple[int, int]] = []
+    views: dict[int, NDArray[Any]] = {}
+
     def at(address: int) -> _Pointer:
-        if arrays is None:
-            return _Pointer(np.asarray(_Memory(address, dtype, _UNBOUNDED)), 0)
-        for array in arrays:
-            offset = address - array.ctypes.data
-            if 0 <= offset < max(array.nbytes, 1):
-                size = array.nbytes // dtype.itemsize
-                view = np.asarray(_Memory(array.ctypes.data, dtype, size))
-                return _Pointer(view, offset // dtype.itemsize)
+        if not places:
+            places.extend((array.ctypes.data, array.nbytes) for array in arrays)
+        for i, (start, size) in enumerate(places):
+            offset = address - start
+            if 0 <= offset < max(size, 1):
+                if i not in views:
+                    views[i] = np.asarray(_Memory(start, dtype, size // dtype.itemsize))
+                return _Pointer(views[i], offset // dtype.itemsize)
         raise IndexError(f"address {address:#x} is in none of the {len(arrays)} arrays")
 
     return at
