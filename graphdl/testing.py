@@ -58,8 +58,10 @@ def check_grads(
         results = leaves_of(f(*unflatten(tree, values)))
         return [result for result in results if _is_float(result)]
 
-    names = leaf_names(f, args, {})
-    _check(flat, arrays, names, order, rtol, np.random.default_rng(seed), 1)
+    if not any(kind_of(x.dtype) in "fc" for x in arrays):
+        raise GradientError("check_grads: no argument is a float")
+    names, results = leaf_names(f, args, {}), trace(flat, *arrays).outputs
+    _check(flat, results, arrays, names, order, rtol, np.random.default_rng(seed), 1)
 
 
 def _widened(leaf: Any) -> Array:
@@ -80,6 +82,7 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> Arra
 
 def _check(
     f: Callable[..., Sequence[Any]],
+    results: Sequence[Node],
     args: Sequence[Array],
     names: Sequence[str],
     order: int,
@@ -87,17 +90,17 @@ def _check(
     rng: np.random.Generator,
     level: int,
 ) -> None:
+    """`results` are what the trace of `f` gives."""
     floats = [i for i, x in enumerate(args) if kind_of(x.dtype) in "fc"]
-    if not floats:
-        raise GradientError("check_grads: no argument is a float")
-    weights = [_normal(rng, node.shape, kind_of(node.dtype)) for node in trace(f, *args).outputs]
+    weights = [_normal(rng, node.shape, kind_of(node.dtype)) for node in results]
 
     def total(*values: Any) -> Any:
         terms = [np.real(np.sum(w * y)) for w, y in zip(weights, f(*values), strict=True)]
         return sum(terms[1:], start=terms[0])
 
     gradient = transforms.grad(total, argnums=floats)
-    slopes = trace(gradient, *args).evaluate(*args)
+    backward = trace(gradient, *args)
+    slopes = backward.evaluate(*args)
     value = trace(total, *args)
     directions = [_normal(rng, args[i].shape, kind_of(args[i].dtype)) for i in floats]
     for number, slope in zip(floats, slopes, strict=True):
@@ -142,7 +145,7 @@ def _check(
         )
         raise GradientMismatch(message + _wrong_rule(value, args), name, place, slope, difference)
     if level < order:
-        _check(gradient, args, names, order, rtol, rng, level + 1)
+        _check(gradient, backward.outputs, args, names, order, rtol, rng, level + 1)
 
 
 def _quotient(at: Callable[[float], float]) -> float:

@@ -75,25 +75,51 @@ def assert_same(got: Any, wanted: Any, *, signed_zero: bool) -> None:
         np.testing.assert_array_equal(np.signbit(got[number]), np.signbit(wanted[number]))
 
 
-@pytest.mark.parametrize(("name", "dtype"), CASES)
-def test_agrees_with_numpy(name: str, dtype: str) -> None:
-    operands = operands_for(name, dtype)
-    scalar = ARITHMETIC[name]
-    with np.errstate(all="ignore"):
-        wanted = scalar.python(*operands)
-    got = loop(name, *[dtype] * scalar.arity)(*operands)
-    assert_same(got, wanted, signed_zero=name not in IGNORE_ZERO_SIGN)
+#: Each in a loop of its own: beside their divisions and loops LLVM may make no vectors of the
+#: others; or they take operands of their own.
+ALONE = {
+    "floor_divide", "remainder", "fmod", "gcd", "lcm", "left_shift", "right_shift", "reciprocal",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "target"), list(product(DTYPES, DTYPES)))
-def test_casts(source: str, target: str) -> None:
-    x = samples(source, 0)
-    if source in FLOATS and target in INTEGERS:  # beyond, C and NumPy leave it to the platform
-        info = np.iinfo(target)
-        x = x[(x > float(info.min)) & (x < float(info.max))]
-    with np.errstate(all="ignore"):
-        wanted = x.astype(target)
-    assert_same(loop(f"to_{target}", source)(x), wanted, signed_zero=True)
+def groups() -> list[tuple[str, str]]:
+    """The cases: names of operations that one loop computes of the same operands, and the dtype."""
+    found: dict[tuple[str, int, str], list[str]] = {}
+    for name, dtype in CASES:
+        key = name if name in ALONE else "", ARITHMETIC[name].arity, dtype
+        found.setdefault(key, []).append(name)
+    return [(" ".join(names), dtype) for (_, _, dtype), names in found.items()]
+
+
+@pytest.mark.parametrize(("names", "dtype"), groups())
+def test_agree_with_numpy(names: str, dtype: str) -> None:
+    scalars = [ARITHMETIC[name] for name in names.split()]
+    operands = operands_for(scalars[0].name, dtype)
+    results = loop(names, *[dtype] * len(operands))(*operands)
+    for scalar, got in zip(scalars, results if len(scalars) > 1 else (results,), strict=True):
+        with np.errstate(all="ignore"):
+            wanted = scalar.python(*operands)
+        try:
+            assert_same(got, wanted, signed_zero=scalar.name not in IGNORE_ZERO_SIGN)
+        except AssertionError as error:
+            raise AssertionError(f"{scalar.name}: {error}") from None
+
+
+@pytest.mark.parametrize("source", DTYPES)
+def test_casts(source: str) -> None:
+    """One loop casts to every dtype; to integers, what their range holds."""
+    every = loop(" ".join(f"to_{target}" for target in DTYPES), source)
+    for place, target in enumerate(DTYPES):
+        x = samples(source, 0)
+        if source in FLOATS and target in INTEGERS:  # beyond, C and NumPy leave it to the platform
+            info = np.iinfo(target)
+            x = x[(x > float(info.min)) & (x < float(info.max))]
+        with np.errstate(all="ignore"):
+            wanted = x.astype(target)
+        try:
+            assert_same(every(x)[place], wanted, signed_zero=True)
+        except AssertionError as error:
+            raise AssertionError(f"to {target}: {error}") from None
 
 
 def test_casts_beyond_the_range_are_settled() -> None:
