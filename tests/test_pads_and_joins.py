@@ -167,3 +167,49 @@ def test_what_is_spread_in_steps_lies_in_memory() -> None:
     assert "update" in found
     assert "pad" not in found
     check_compiled(lambda v: (np.diag(v, 1), np.diag(v) + 1), normal(9))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_computed_parts_of_a_join_are_written_where_they_belong(axis: int, dtype: Any) -> None:
+    def f(x: Any, y: Any) -> Any:
+        return (
+            np.concatenate([x + 1, y * 2], axis),
+            np.concatenate([x, x - y, y], axis) * 3,
+            np.stack([x * y, x - 3 * y], axis),
+        )
+
+    x, y = ((9 * normal(70, 70 + i)[:, :70]).astype(dtype) for i in range(2))
+    executable = check_compiled(f, x, y, separate=False)
+    assert "concatenate" not in names(executable)
+    assert executable.memory.arena_bytes <= 3 * x.nbytes + 64  # the join that is multiplied
+
+
+def test_joins_in_place_of_parts_that_other_kernels_make() -> None:
+    def rotated(x: Any) -> Any:
+        half = x.shape[-1] // 2
+        a, b, turn = x[..., :half], x[..., half:], np.arange(half) / half
+        cos, sin = np.cos(turn), np.sin(turn)
+        return np.concatenate([a * cos - b * sin, a * sin + b * cos], -1)
+
+    def f(x: Any) -> Any:
+        e = np.exp(x)
+        soft = e / np.sum(e, 1, keepdims=True)
+        return rotated(x), np.concatenate([soft, x @ x.T, np.tanh(x)], 1), np.sin(rotated(e)) @ x.T
+
+    check_compiled(f, normal(64, 64), ulps=64, separate=False)
+    gd.check_grads(lambda x: np.sum(rotated(x) ** 3), normal(70, 60))
+
+
+def test_updates_of_blank_memory_are_batched_and_looped() -> None:
+    def step(carry: Any, x: Any) -> Any:
+        joined = np.concatenate([carry[:1] + x, carry[1:] * 0.5])
+        return joined, np.sum(joined)
+
+    start, xs = normal(70, 70), normal(5, 1, 70)
+    found, sums = gd.compile(lambda c, x: gd.scan(step, c, x))(start, xs)
+    carry = start
+    for x, total in zip(xs, sums, strict=True):
+        carry, want = step(carry, x)
+        np.testing.assert_allclose(total, want, rtol=1e-12)
+    np.testing.assert_allclose(found, carry, rtol=1e-13)

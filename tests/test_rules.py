@@ -250,3 +250,42 @@ def test_passes_are_named_and_verified():
     names = [name for name, _ in pipeline.optimise(gd.trace(lambda x: x @ x.T, X))]
     assert names[0] == "trace"
     assert "materialise" in names
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8", "uint32"])
+@pytest.mark.parametrize("power", [0, 1, 2, 3, 7, 63, 64])
+def test_known_powers_of_integers_are_products(dtype, power):
+    x = np.arange(-20, 20).astype(dtype)
+    executable = gd.compile(lambda x: x**power).lower(x)
+    got = executable(x)
+    np.testing.assert_array_equal(got, x**power)
+    assert got.dtype == (x**power).dtype
+    ops = {node.op.name for node in executable.optimized.operations}
+    assert ("power" in ops) == (power == 64)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: np.vdot(x, x),
+        lambda x: np.max(x.reshape(24, 10), 0),
+        lambda x: np.moveaxis(x, 0, -1).reshape(4, -1).sum(0),
+        lambda x: x.reshape(6, 1, 40, 1).sum((1, 2)),
+        lambda x: x.transpose(2, 1, 0).reshape(2, 5, 24).mean((0, 1)),
+        lambda x: x[:, :, None].reshape(1, 24, 1, 10, 1).min((0, 2, 3)),
+    ],
+)
+def test_whole_groups_of_axes_are_reduced_before_a_reshape(f):
+    executable = check_compiled(f, np.random.default_rng(0).normal(size=(6, 4, 10)))
+    operations = executable.optimized.operations
+    assert all(node.inputs[0].op.name != "reshape" for node in operations if is_reduction(node))
+    assert not any(node.op.name == "copy" and node.type.size == 240 for node in operations)
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 2)])
+def test_parts_of_groups_are_reduced_after_a_reshape(axes):
+    check_compiled(lambda x: np.sum(x.reshape(2, 12, 10), axes), np.ones((6, 4, 10)))
+
+
+def is_reduction(node):
+    return node.op.family == "reduction"

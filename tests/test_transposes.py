@@ -111,3 +111,21 @@ def test_near_strides(step: int, dtype: str) -> None:
     x = (100 * np.random.default_rng(0).standard_normal((7, 53))).astype(dtype)
     check_compiled(lambda x: np.abs(x[:, ::step]) + x[:, 3:4], x)
     check_compiled(lambda x: np.max(x[:, ::step], axis=1), x)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 5, 2, 3), (70, 3, 40, 3), (5, 300, 7)])
+def test_rows_are_counted_through_every_outer_loop(shape):
+    """Nests whose loops do not join, of blocks that end in the middle of one."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=shape), rng.normal(size=shape[1:])
+    z = rng.normal(size=(shape[0], *(1 for _ in shape[2:]), shape[-1]))
+
+    def f(x, y, z):
+        return (
+            x[::-1] * y + z,
+            np.swapaxes(x, 0, 1) + 1,
+            np.sum(x * y, -1),
+            np.swapaxes(x, -1, -2) - 1,
+        )
+
+    check_compiled(f, x, y, z)

@@ -107,6 +107,15 @@ class _Draft(Struct, eq=False):
         return STRAIGHTENED if is_apart(node) else None
 
 
+def _but_for_ones(shape: Shape, dims: Shape) -> list[Axes]:
+    """The loops of each axis, if the sizes are the same but for ones: at most one answer."""
+    long = [d for d, size in enumerate(dims) if size != 1]
+    if [size for size in shape if size != 1] != [dims[d] for d in long]:
+        return []
+    loops = iter(long)
+    return [tuple(None if size == 1 else next(loops) for size in shape)]
+
+
 class _Fit(Struct, frozen=True):
     """How a node fits a draft."""
 
@@ -239,6 +248,8 @@ class _Fusion:
         found: list[Axes] = []
         if shape == draft.dims:
             found.append(tuple(range(len(shape))))
+        elif node.op is update and draft.kind == "loops":
+            found += _but_for_ones(shape, draft.dims)
         if draft.kind == "product" or draft.outer is None:
             if len(shape) == len(draft.dims) and draft.kind == "loops":
                 found += self._permuted(node, draft)

@@ -147,6 +147,8 @@ def overwritten(node: Node) -> Node | None:
     view = view_of(node.inputs[0])
     if view is None or view.offset or view.base.dtype != node.dtype:
         return None
+    if view.base.op is movement.blank:
+        return None
     if view.base.type.size != node.type.size:
         return None
     return view.base if view.strides == contiguous_strides(node.shape) else None

@@ -25,7 +25,7 @@ from graphdl.ops import contraction, control, indexing, movement, pointwise, red
 from graphdl.ops.op import node_of, rebuilt
 from graphdl.ops.update import scatter, update
 from graphdl.tracing import Trace
-from graphdl.types import Shape, finfo
+from graphdl.types import Shape, finfo, kind_of
 from graphdl.windows import are_disjoint, is_within, places, window_in
 
 _COMMUTATIVE = frozenset(
@@ -636,6 +636,8 @@ def _reduction(node: Node) -> Node | None:
         return _reduced_broadcast(node, x, axes)
     if x.op is movement.transpose:
         return _reduced_transpose(node, x, axes)
+    if x.op is movement.reshape:
+        return _reduced_reshape(node, x, axes)
     if x.op is node.op and x.op is not reduction.prod:
         outer = [axis for axis in range(x.inputs[0].type.ndim) if axis not in x["axes"]]
         both = tuple(sorted((*x["axes"], *(outer[axis] for axis in axes))))
@@ -693,6 +695,62 @@ def _reduced_transpose(node: Node, x: Node, axes: tuple[int, ...]) -> Node:
     left = [axis for axis in range(len(perm)) if axis not in inner]
     order = tuple(left.index(axis) for axis in perm if axis in left)
     return node_of(movement.transpose, (reduced,), {"perm": order})
+
+
+def _reduced_reshape(node: Node, x: Node, axes: tuple[int, ...]) -> Node | None:
+    """Reduce an array before its axes are joined or split, where only whole groups of them are.
+
+    np.vdot(x, y) needs no product in one line, nor a mean over the first axis of what is then
+    flattened a copy.
+    """
+    inner = x.inputs[0]
+    groups = _groups(inner.shape, x.shape)
+    reduced: list[int] = []
+    for before, after in groups:
+        taken = [axis in axes for axis in after]
+        if any(taken):
+            if not all(taken):
+                return None
+            reduced += before
+    if not reduced:
+        return None
+    made = node_of(node.op, (inner,), {"axes": tuple(reduced)})
+    return (
+        made
+        if made.shape == node.shape
+        else node_of(movement.reshape, (made,), {"shape": node.shape})
+    )
+
+
+def _groups(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
+    """The axes of two shapes of as many elements, not none, in the least groups of equal size.
+
+    An axis of one element is a group of its own.
+    """
+    groups: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        if i < len(before) and before[i] == 1:
+            groups.append(([i], []))
+            i += 1
+        elif j < len(after) and after[j] == 1:
+            groups.append(([], [j]))
+            j += 1
+        else:
+            first, second = [i], [j]
+            left, right = before[i], after[j]
+            while left != right:
+                if left < right:
+                    i += 1
+                    first.append(i)
+                    left *= before[i]
+                else:
+                    j += 1
+                    second.append(j)
+                    right *= after[j]
+            groups.append((first, second))
+            i, j = i + 1, j + 1
+    return groups
 
 
 def _reduced_broadcast(node: Node, x: Node, axes: tuple[int, ...]) -> Node | None:
@@ -765,6 +823,28 @@ def _outer(node: Node, a: Node, b: Node, labels: dict[str, Any]) -> Node | None:
     return node_of(pointwise.multiply, operands)
 
 
+def _integer_power(node: Node) -> Node | None:
+    """A known power of integers as products, which wrap around as powers do: x ** 5 is (x * x) *
+    (x * x) * x. A loop for each element takes the time of 20 to 60 of them."""
+    base, exponent = node.inputs
+    power = uniform(exponent)
+    if power is None or kind_of(node.dtype) not in "iu" or not 0 <= power <= _HIGHEST_POWER:
+        return None
+    left = int(power)
+    product: Node | None = None
+    while left:
+        if left % 2:
+            product = base if product is None else node_of(pointwise.multiply, (product, base))
+        left //= 2
+        if left:
+            base = node_of(pointwise.multiply, (base, base))
+    return repeated(constant(node.dtype.type(1)), node.shape) if product is None else product
+
+
+#: At most ten products, of which those of vectors take as long as a few additions.
+_HIGHEST_POWER = 63
+
+
 def _constant(node: Node) -> Node | None:
     """A constant whose elements are all the same is one number, repeated."""
     array = node["value"].array
@@ -790,4 +870,5 @@ _STRUCTURAL: dict[str, Callable[[Node], Node | None]] = {
     "add": lambda node: joined(node) or _added_to(node),
     "multiply": gradient_of_quotient,
     "contract": _contract,
+    "power": _integer_power,
 }

@@ -131,18 +131,19 @@ class NestText:
     def _rows(self) -> None:
         """The rows of a block, one after the other."""
         out = self.out
+        index = self._first_row()
         out.add("for r in range(start, stop):")
         out.depth += 1
         if self.nest.tile is None:
-            self._stages(self._outer_index())
+            self._stages(index)
         else:
-            self._tiles(self.nest.tile)
+            self._tiles(self.nest.tile, dict(index))
+        self._next_row(index)
         out.depth -= 1
 
-    def _tiles(self, dim: int) -> None:
+    def _tiles(self, dim: int, index: dict[int, str]) -> None:
         """TILE_ROWS rows along the loop `dim`, in tiles of TILE_COLUMNS."""
         nest, out = self.nest, self.out
-        index = self._outer_index()
         stored = {nest.store_access(node) for node in nest.stored}
         tiles = {access: nest.array(access) for access in nest.across}
         for access, at in tiles.items():
@@ -268,20 +269,43 @@ class NestText:
             access = self.nest.store_access(node)
             self.out.add(f"{self._pointer(access, index)}[0] = {self.row_names[node]}")
 
-    def _outer_index(self) -> dict[int, str]:
+    def _first_row(self) -> dict[int, str]:
+        """Where the first row of a block is in each of the outer loops."""
         nest, out = self.nest, self.out
-        index: dict[int, str] = {}
-        rest = "r"
-        for position, d in enumerate(reversed(nest.outer)):
-            if position == len(nest.outer) - 1:
-                index[d] = rest
-                break
-            size = nest.loop_size(d) if d != nest.tile else nest.word("tiles", nest.tiles)
+        if len(nest.outer) < 2:
+            return dict.fromkeys(nest.outer, "r")
+        rest = "start"
+        for d in reversed(nest.outer[1:]):
+            size = self._rows_along(d)
             out.add(f"q{d} = {rest} // {size}")
             out.add(f"index{d} = {rest} - q{d} * {size}")
-            index[d] = f"index{d}"
             rest = f"q{d}"
-        return index
+        out.add(f"index{nest.outer[0]} = {rest}")
+        return {d: f"index{d}" for d in nest.outer}
+
+    def _next_row(self, index: dict[int, str]) -> None:
+        """Count on: a division for each row takes as long as a row of some tens of elements."""
+        out, outer = self.out, self.nest.outer
+        if len(outer) < 2:
+            return
+        depth = out.depth
+        for d in reversed(outer):
+            out.add(f"{index[d]} += 1")
+            if d != outer[0]:
+                out.add(f"if {index[d]} == {self._rows_along(d)}:")
+                out.depth += 1
+                out.add(f"{index[d]} = 0")
+        out.depth = depth
+
+    def _rows_along(self, d: int) -> str:
+        """How many rows, or tiles of them, lie along an outer loop.
+
+        Where none do, nothing runs, but the first one is looked for all the same.
+        """
+        nest = self.nest
+        if d == nest.tile:
+            return nest.word("tiles", max(nest.tiles, 1))
+        return nest.word(f"n{d}", max(nest.size[d], 1))
 
     # --- a pass over the row ------------------------------------------------------------------
 
@@ -296,7 +320,7 @@ class NestText:
         """All that one stage computes within the row: loops over the inner dims."""
         nest, out = self.nest, self.out
         last = nest.inner[-1] if nest.inner else -1
-        short = nest.has_rows and nest.size.get(last, 1) <= FEW
+        short = not nest.flat and nest.tile is None and nest.size.get(last, 1) <= FEW
         is_longer = nest.size.get(last, 1) > LONG
         sums = [name for node, name in rows.items() if is_widened(node)]
         self.exact = sums if sums and self._reads_apart() else []

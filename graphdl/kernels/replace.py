@@ -18,6 +18,7 @@ from graphdl.kernels.body import SUFFIX
 from graphdl.kernels.copying import copy_launch, place_of
 from graphdl.kernels.program import Address, Buffer, Launch
 from graphdl.kernels.source import KernelSource
+from graphdl.ops import movement
 from graphdl.ops.update import update
 from graphdl.types import Shape, contiguous_strides, kind_of
 
@@ -25,6 +26,8 @@ from graphdl.types import Shape, contiguous_strides, kind_of
 def kept_launches(node: Node) -> list[Launch]:
     """Copies of the part of x that an update or a scatter leaves as it is."""
     x = node.inputs[0]
+    if x.op is movement.blank:
+        return []
     places = contiguous_strides(node.shape)
     base = overwritten(node)
     found = []

@@ -216,6 +216,17 @@ extent = Op(
 )
 
 
+#: Memory of which nothing is read before it is written: what updates that replace all of it, part
+#: by part, begin with. It costs nothing. (The interpreter has to begin with something: zeros.)
+blank: Op = Op(
+    "blank",
+    "constant",
+    lambda *, shape, dtype: TensorType(as_dtype(dtype), shape),
+    lambda *, shape, dtype: np.zeros(shape, dtype),
+    lambda g, out, *, shape, dtype: (),
+)
+
+
 def literal(value: Any) -> dict[str, Literal]:
     """The attributes of a `constant` node that holds `value`."""
     return {"value": Literal(value)}
