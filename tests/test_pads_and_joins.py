@@ -213,3 +213,32 @@ def test_updates_of_blank_memory_are_batched_and_looped() -> None:
         carry, want = step(carry, x)
         np.testing.assert_allclose(total, want, rtol=1e-12)
     np.testing.assert_allclose(found, carry, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_made_of_a_join_is_made_of_its_parts(dtype: Any) -> None:
+    def f(x: Any, y: Any) -> Any:
+        return (
+            np.mean(np.stack([x, y, x * y]), 0),
+            np.ptp(np.stack([x, y], -1), -1),
+            np.sum(np.concatenate([x, y[:, :3]], 1), 1),
+            np.prod(np.concatenate([x, y]), 1),
+            np.stack(np.split(x, 4, 1)).min((0, 2)),
+            np.tanh(np.concatenate([x + 1, y * 2], 1) * x[:, :1]) + 2,
+            np.concatenate([x[0] + 1, y[0] * 2]) / 3,
+        )
+
+    x, y = (normal(64, 72 + i).astype(dtype)[:, :72] for i in range(2))
+    x[3, 4], y[5, 5], y[6, 6] = np.nan, -0.0, np.inf
+    executable = check_compiled(f, x, y, ulps=64, separate=False)
+    joins = [k for k in executable.kernels if "concatenate" in k.name]
+    assert all(kernel.bytes <= 2 * (x.nbytes + y.nbytes) // 64 for kernel in joins)
+
+
+def test_joins_that_are_read_as_a_whole_are_kernels_of_the_whole() -> None:
+    def softmax(x: Any, y: Any) -> Any:
+        e = np.exp(np.concatenate([x, y], 1))
+        return e / np.sum(e, 1, keepdims=True)
+
+    found = check_compiled(softmax, normal(64, 70), normal(64, 60), separate=False).kernels
+    assert sum("max" in kernel.name or "sum" in kernel.name for kernel in found) == 1

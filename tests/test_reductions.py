@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import graphdl as gd
+from tests.programs import check_compiled
 
 #: What each takes beside axis: several axes and keepdims (a), where (w), initial (i), ddof (d).
 REDUCTIONS = {
@@ -96,3 +97,30 @@ def test_blocks_of_rows_leave_few_partial_sums(rows, columns, blocks):
     got, want = compiled(x), (x - x.mean(1, keepdims=True), (x.astype(np.float64) ** 2).sum(0))
     np.testing.assert_allclose(got[0], want[0], atol=1e-5)
     np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((3, 5000), 0),
+        ((64, 4100), 0),
+        ((65, 4100), 0),
+        ((5, 1, 4099), (0, 1)),
+        ((2, 3, 4100, 1), (0, 1)),
+        ((2, 3, 2, 4100), (0, 2)),
+        ((3, 70, 60), 0),
+    ],
+)
+def test_a_few_long_rows_are_summed(shape, axes, dtype):
+    x = (8 * np.random.default_rng(0).normal(size=shape)).astype(dtype)
+
+    def f(x):
+        places = np.arange(shape[0], dtype=dtype).reshape(-1, *(1 for _ in shape[1:]))
+        return np.sum(x * 2, axes), np.max(x, axes), x * 3, np.sum(x * places, axes)
+
+    executable = check_compiled(f, x, separate=False, python=x.size < 30000)
+    found = {kernel.name for kernel in executable.kernels}
+    assert ("finish_sum" in found) == (shape[0] == 65)
+    flipped = np.ascontiguousarray(x[..., ::-1])
+    check_compiled(lambda x: np.min(x[..., ::-1], axes), flipped, separate=False, python=False)

@@ -10,6 +10,7 @@ from graphdl.compiler.contract import normalise
 from graphdl.compiler.convolve import lower_convolutions
 from graphdl.compiler.defer_sums import defer_sums
 from graphdl.compiler.halves import half_products, separate, widen_halves
+from graphdl.compiler.late_joins import late_joins
 from graphdl.compiler.long_sums import in_parts
 from graphdl.compiler.loop_gradients import merge_scans, merge_switches
 from graphdl.compiler.materialise import materialise
@@ -55,6 +56,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("simplify again", simplify),
     ("split small axes", split_small_axes),
     ("split small windows", split_small_windows),
+    ("late joins", late_joins),
     ("read joins", read_joins),
     ("place pads", place_pads),
     ("place joins", place_joins),

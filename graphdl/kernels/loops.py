@@ -15,7 +15,15 @@ from msgspec import Struct
 
 from graphdl.compiler.costs import cost_of
 from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group
-from graphdl.compiler.origins import Axes, changed_view, counts, is_generator, is_scalar, through
+from graphdl.compiler.origins import (
+    CHECKS,
+    Axes,
+    changed_view,
+    counts,
+    is_generator,
+    is_scalar,
+    through,
+)
 from graphdl.compiler.view import view_of
 from graphdl.errors import GraphError
 from graphdl.graph import Node
@@ -44,6 +52,11 @@ NEAR = (1, -1, 2, 3, 4)
 #: first-level cache until that goes on.
 REPEATED, FILLS, STAYS = 8, 16, 1024
 
+#: A loop of at most SPELLED iterations, as over the coordinates of points that lie side by side, is
+#: written out in an iteration of the loop over the points, which comes last, if that fills vectors.
+#: LLVM then reads and writes whole vectors along strides of at most INTERLEAVED, and shuffles.
+SPELLED, INTERLEAVED = 4, 8
+
 Level = int  # 0 the kernel, 1 the row, 2 within the row
 
 
@@ -60,9 +73,16 @@ class Loops:
     """One group: its loops, its stages, its arrays, and the words of its launch table."""
 
     def __init__(
-        self, group: Group, stored: set[Node], status: Buffer, has_rows: bool = False
+        self,
+        group: Group,
+        stored: set[Node],
+        status: Buffer,
+        has_rows: bool = False,
+        by_columns: bool = False,
     ) -> None:
         self.group = group
+        #: Whether blocks are of columns, and each completes its sums over a few long rows.
+        self.by_columns = by_columns
         self.stored = [node for node in group.members if node in stored]
         self.status = status
         self.uses_status = False
@@ -165,6 +185,8 @@ class Loops:
             # a last loop of one iteration, as of x[..., i], would be all that is made of vectors
             while len(inner) > 1 and self.size[inner[-1]] == 1 and inner[-1] not in pinned:
                 inner.pop()
+        elif self.by_columns:
+            inner = [d for d in inner if self.size[d] != 1 or d in pinned]
         repeats = self._repeats(inner, accesses, pinned)
         #: Elements that each iteration of the last loop writes side by side, all alike.
         self.copies = 1
@@ -172,6 +194,12 @@ class Loops:
             self.copies = self.size[inner.pop()]
         elif repeats:
             inner[-2:] = inner[-1], inner[-2]
+        #: A short loop that is written out in each iteration of the last one.
+        self.spelled = self._spelled_out(inner, accesses, pinned)
+        if self.spelled is not None:
+            inner.remove(self.spelled)
+        #: The iteration of it whose text is being written.
+        self.turn = 0
         outer = self._collapsed(outer, accesses, pinned)
         inner = self._collapsed(inner, accesses, pinned)
         if not self.has_rows and len(inner) > 1:
@@ -182,7 +210,7 @@ class Loops:
         self.flat = not outer and not self.has_rows
         self.tile: int | None = None
         self.across: dict[Access, None] = {}
-        if not repeats:
+        if not repeats and self.spelled is None:
             self._choose_tile()
 
     def _repeats(self, loops: list[int], accesses: Sequence[Access], pinned: set[int]) -> bool:
@@ -198,6 +226,34 @@ class Loops:
             and pinned.isdisjoint((before, last))
             and all(access in stores or access.strides[last] == 0 for access in accesses)
         )
+
+    def _spelled_out(
+        self, loops: list[int], accesses: Sequence[Access], pinned: set[int]
+    ) -> int | None:
+        """The short loop that is better written out in the last one of the others: see SPELLED."""
+        if self.has_rows or self.group.reductions or len(loops) < 2 or self.copies != 1:
+            return None
+        plain = all(
+            node.op.family == "pointwise"
+            and node.op not in CHECKS
+            and not any(map(counts, node.inputs))
+            for node in self.group.members
+        )
+        if not plain:
+            return None
+        for d in reversed(loops):
+            last = loops[-1] if d != loops[-1] else loops[-2]
+            steps = [(access.strides[last], access.strides[d]) for access in accesses]
+            if (
+                1 < self.size[d] <= SPELLED
+                and self.size[last] >= FILLS
+                and pinned.isdisjoint((d, last))
+                and all(abs(along) <= INTERLEAVED for along, _ in steps)
+                and any(0 < abs(step) < abs(along) for along, step in steps)
+                and any(along != step * self.size[d] for along, step in steps)
+            ):
+                return d
+        return None
 
     def _lie_side_by_side(self, before: int, last: int) -> bool:
         """Whether what is stored along `last` is adjacent, and in whole lines along `before`."""
@@ -231,6 +287,16 @@ class Loops:
                 self.across[access] = None
         if self.tile is not None:
             self.outer = [d for d in self.outer if d != self.tile] + [self.tile]
+
+    @property
+    def are_columns_one_loop(self) -> bool:
+        """Whether the last loop is all that the sums have of their operands."""
+        sums = map(self.store_access, self.group.reductions)
+        return all(
+            [d for d in self.inner if access.strides[d]] == [self.lane]
+            and access.strides[self.lane] == 1
+            for access in sums
+        )
 
     @property
     def tiles(self) -> int:
@@ -419,7 +485,8 @@ class Loops:
         value = access.strides[d]
         if value == 0:
             return "0"
-        if d == self.lane and (value in NEAR or value == self.copies):
+        is_near = value in NEAR or value == self.copies or self.spelled is not None
+        if d == self.lane and is_near:
             return str(value)
         return self.word(f"s{self.array(access)}_{d}", value)
 

@@ -34,6 +34,7 @@ from graphdl.kernels.body import (
     plain,
 )
 from graphdl.kernels.loops import (
+    INTERLEAVED,
     TILE_COLUMNS,
     TILE_ROWS,
     Access,
@@ -119,6 +120,10 @@ class NestText:
             self._clear_columns(node)
         if nest.flat:
             self._pass(0, {}, {}, "start", "stop")
+        elif nest.by_columns:
+            for node in self.group.reductions:
+                self._clear_block(node)
+            self._pass(0, {}, {}, "start", "stop")
         else:
             self._rows()
         for node in whole:
@@ -203,6 +208,14 @@ class NestText:
         out.depth += 1
         out.add(f"{name}[j] = {identity(node.op.name, node.dtype)}")
         out.depth -= 1
+
+    def _clear_block(self, node: Node) -> None:
+        """The sums of this block's columns start from the identity."""
+        out, access = self.out, self.nest.store_access(node)
+        name = f"clear{self.nest.array(access)}"
+        out.add(f"{name} = {self._pointer(access, {})}")
+        out.add("for j in lanes(start, stop):")
+        out.add(f"    {name}[j] = {identity(node.op.name, node.dtype)}")
 
     def _stages(self, index: dict[int, str]) -> None:
         """All that is computed of a row."""
@@ -413,8 +426,31 @@ class NestText:
     def _stage_members(
         self, stage: int, index: dict[int, str], local: dict[object, str], rows: dict[Node, str]
     ) -> None:
-        nest, out = self.nest, self.out
+        """What one iteration of the last loop computes and stores."""
+        nest = self.nest
         stores: list[str] = []  # after all loads: an output may lie where an operand did
+        turns = 1 if nest.spelled is None else nest.size[nest.spelled]
+        for nest.turn in range(turns):
+            stores += self._element_members(stage, index, local, rows)
+            local = self._of_every_turn(local)
+        for line in stores:
+            self.out.add(line)
+
+    def _of_every_turn(self, local: dict[object, str]) -> dict[object, str]:
+        """What has been read that is the same in all iterations of a loop that is written out."""
+        spelled = self.nest.spelled
+        return {
+            key: name
+            for key, name in local.items()
+            if isinstance(key, Access) and spelled is not None and key.strides[spelled] == 0
+        }
+
+    def _element_members(
+        self, stage: int, index: dict[int, str], local: dict[object, str], rows: dict[Node, str]
+    ) -> list[str]:
+        """Compute what one element has; the lines that store it."""
+        nest = self.nest
+        stores: list[str] = []
         for node in self.group.members:
             kind = self.group.reductions.get(node)
             if node in rows:
@@ -434,8 +470,7 @@ class NestText:
             elif nest.level(node) == 2 and (node in nest.stored or node in nest.keeps):
                 value = self._value(node, index, local, stage)
                 stores += self._store(self._home(node), index, value)
-        for line in stores:
-            out.add(line)
+        return stores
 
     def _home(self, node: Node) -> Access:
         """Where a member is written, within the row."""
@@ -748,8 +783,24 @@ class NestText:
 
     def _lane_place(self, access: Access) -> str:
         """Where in a line of an array the last loop is."""
-        stride = "0" if self.nest.lane < 0 else self.nest.stride(access, self.nest.lane)
-        return {"0": "0", "1": "j"}.get(stride, f"j * {stride}")
+        nest = self.nest
+        stride = "0" if nest.lane < 0 else nest.stride(access, nest.lane)
+        place = {"0": "0", "1": "j"}.get(stride, f"j * {stride}")
+        further = self._turn_place(access)
+        if not further:
+            return place
+        return further if place == "0" else f"{place} + {further}"
+
+    def _turn_place(self, access: Access) -> str:
+        """How far an iteration of a loop that is written out lies from the first one; nothing in
+        that one."""
+        nest = self.nest
+        step = 0 if nest.spelled is None else access.strides[nest.spelled]
+        if nest.spelled is None or not step or not nest.turn:
+            return ""
+        if abs(step) <= INTERLEAVED:
+            return str(nest.turn * step)
+        return f"{nest.turn} * {nest.stride(access, nest.spelled)}"
 
     def _gather(
         self, node: Node, index: dict[int, str], local: dict[object, str], level: Level

@@ -6,16 +6,17 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from msgspec.structs import replace
 
 from graphdl import machine
 from graphdl.compiler.costs import cost_of, work
-from graphdl.compiler.fuse import ALL, COLUMN, ROW, Group
-from graphdl.compiler.origins import origins
+from graphdl.compiler.fuse import ALL, COLUMN, ROW, STRIP, Group
+from graphdl.compiler.origins import CHECKS, origins
 from graphdl.compiler.view import view_of
 from graphdl.graph import Node
 from graphdl.kernels.body import COMBINE, SUFFIX, identity
 from graphdl.kernels.loops import TILE_ROWS, Loops
-from graphdl.kernels.nest import NestText, is_widened
+from graphdl.kernels.nest import PART_OF_LOOP, NestText, is_widened
 from graphdl.kernels.program import Address, Buffer, Launch, Word
 from graphdl.kernels.replace import kept_launches
 from graphdl.kernels.short_rows import ShortRowsText, has_short_rows
@@ -37,6 +38,42 @@ OF_A_PARTIAL, FEWEST_PARTIALS = 16, 16
 #: Columns whose partial results an iteration of the last kernel sums: pieces of rows, which are a
 #: power of 2 apart as often as not, so that short ones meet in few sets of the cache.
 FINISHED = 256
+#: Few rows of at least WIDE elements are summed in blocks of COLUMNS, whose sums stay in the first
+#: level of cache.
+WIDE, COLUMNS = 4096, 2048
+
+
+def _is_wide(group: Group, stored: set[Node]) -> bool:
+    """Whether a nest sums a few long rows, as np.mean([x, y, z], 0) does.
+
+    Blocks of rows would leave a partial result for nearly each of them.
+    """
+    rows = math.prod(group.dims[d] for d in group.outer)
+    everything = len(group.dims)
+    return (
+        set(group.reductions.values()) == {COLUMN}
+        and 0 < rows <= PART_OF_LOOP
+        and math.prod(group.dims[d] for d in group.inner) >= WIDE
+        and all(
+            node.op.family in ("pointwise", "reduction") and node.op not in CHECKS
+            for node in group.members
+        )
+        and all(
+            node in group.reductions or len(set(group.axes[node]) - {None}) == everything
+            for node in group.members
+            if node in stored
+        )
+    )
+
+
+def _by_columns(group: Group) -> Group:
+    """The nest whose blocks are of columns: each walks all rows, and completes its sums."""
+    return replace(
+        group,
+        outer=(),
+        inner=(*group.outer, *group.inner),
+        reductions=dict.fromkeys(group.reductions, STRIP),
+    )
 
 
 def _nest(loops: Loops) -> Launch:
@@ -49,6 +86,8 @@ def _nest(loops: Loops) -> Launch:
     leaves_partials = any(kind in (ALL, COLUMN) for kind in reductions.values())
     size = block_size(loops.group)
     total, unit = (row, size) if loops.flat else (rows, max(1, size // max(row, 1)))
+    if loops.by_columns:
+        total, unit = loops.size[loops.lane], COLUMNS
     blocks = -(-total // unit)
     bounded = leaves_partials or loops.keeps
     most = MOST_PARTIALS
@@ -77,6 +116,8 @@ def _nest(loops: Loops) -> Launch:
     for buffer, nbytes in loops.scratch.items():
         sizes[buffer] = blocks * nbytes
     elements = math.prod(loops.size[d] for d in (*loops.outer, *loops.inner)) * loops.copies
+    if loops.spelled is not None:
+        elements *= loops.size[loops.spelled]
     return launch_of(loops, source, blocks, elements, sizes)
 
 
@@ -211,9 +252,17 @@ def _is_read_after(node: Node, array: Node, loops: Loops) -> bool:
     )
 
 
+def _loops(group: Group, stored: set[Node], status: Buffer) -> Loops:
+    if _is_wide(group, stored):
+        loops = Loops(_by_columns(group), stored, status, by_columns=True)
+        if loops.are_columns_one_loop:
+            return loops
+    return Loops(group, stored, status)
+
+
 def nest_launches(group: Group, stored: set[Node], status: Buffer) -> list[Launch]:
     """The launches of a group of loops: the nest, then the sums of its blocks' partial results."""
-    loops = Loops(group, stored, status)
+    loops = _loops(group, stored, status)
     if 0 in group.dims and not group.reductions:
         return []
     kept = [copy for node in group.members if node.op is update for copy in kept_launches(node)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,10 @@ def _binned_falling(values: Any, edges: Any, right: bool) -> Any:
     return edges.size - searchsorted(flip(edges), values, "right" if right else "left")
 
 
+#: Elements that each value is compared with by itself, in vectors: a search takes longer.
+_COMPARED = 16
+
+
 @implements(np.isin)
 def isin(
     element: Any,
@@ -210,6 +215,9 @@ def isin(
     values, tests = cast(values, dtype), cast(reshaped(tests, (tests.size,)), dtype)
     if not tests.size:
         return np.full_like(values, invert, dtype=BOOL)
+    if tests.size <= _COMPARED:
+        found = reduce(np.logical_or, (values == tests[i] for i in range(tests.size)))
+        return np.logical_not(found) if invert else found
     line = sorting.sort(tests)
     place = np.minimum(searchsorted(line, values), tests.size - 1)
     return (take(line, place) != values) if invert else (take(line, place) == values)

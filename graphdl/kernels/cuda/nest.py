@@ -79,6 +79,12 @@ class DeviceLoops(Loops):
         """No: neighbouring threads write neighbouring elements."""
         return False
 
+    def _spelled_out(
+        self, loops: list[int], accesses: Sequence[Access], pinned: set[int]
+    ) -> int | None:
+        """None, for the same reason."""
+        return None
+
     def is_row_level(self, node: Node) -> bool:
         """Whether a member has one value for each row."""
         inner = {d for d in self.group.inner if self.group.dims[d] != 1}
