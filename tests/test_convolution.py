@@ -11,7 +11,7 @@ from graphdl import nn
 from graphdl.compiler import pipeline
 from graphdl.errors import ArgumentError, DtypeError, ShapeError
 from graphdl.kernels.cpu import convolution as kernels
-from graphdl.kernels.cpu import cores, depthwise, loading, patches, product, tiles
+from graphdl.kernels.cpu import cores, depthwise, llvm, loading, patches, product, tiles
 from graphdl.kernels.cpu.tiles import Registers
 from graphdl.ops.convolution import Axis, convolve, filter_gradient
 from tests.programs import bits, check_compiled, lower
@@ -418,7 +418,7 @@ def test_other_registers(monkeypatch, dtype, size, many, fused):
         ("depthwise_gradient", depthwise.depthwise_gradient_ir),
     ):
         symbol = f"{kind}_{dtype}_{size}_{many}"
-        code = product._object_code(text(dtype, symbol))
+        code = llvm.object_code_of_core(text(dtype, symbol))
         addresses[f"{kind} {dtype}"] = loading.load({symbol: code})[symbol]
     monkeypatch.setattr(cores, "address", addresses.__getitem__)
     for number in (1, 2, 3, 6, 11):

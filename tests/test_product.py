@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from graphdl.kernels import interpret
-from graphdl.kernels.cpu import cores, loading, native, product
+from graphdl.kernels.cpu import cores, llvm, loading, native, product
 from graphdl.kernels.cpu.product import Array, Epilogue, Operand, Product
 from graphdl.kernels.cpu.tiles import Registers
 
@@ -253,7 +253,7 @@ def test_other_registers(monkeypatch, dtype, size, many, fused):
     registers = Registers(dtype, size // np.dtype(DTYPES[dtype]).itemsize, many, fused)
     monkeypatch.setattr(product, "host_registers", lambda _: registers)
     symbol = f"core_{dtype}_{size}_{many}"
-    code = product._object_code(product.core_ir(dtype, symbol))
+    code = llvm.object_code_of_core(product.core_ir(dtype, symbol))
     address = loading.load({symbol: code})[symbol]
     monkeypatch.setattr(cores, "address", lambda _: address)
     rng = np.random.default_rng(0)

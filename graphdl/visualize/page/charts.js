@@ -140,10 +140,10 @@ class MemoryChart {
   rect(value, up) {
     const { step } = this.geometry;
     const node = this.page.model.nodes[value.node];
-    const y = up(value.offset + value.bytes);
+    const bottom = up(value.offset);
     const w = (value.last + 1 - value.first) * step;
-    const h = Math.max(up(value.offset) - y, 1);
-    return { value, x: value.first * step, y, w, h, phase: node?.phase ?? "", label: node?.op ?? "" };
+    const h = Math.max(bottom - up(value.offset + value.bytes), 1);
+    return { value, x: value.first * step, y: bottom - h, w, h, phase: node?.phase ?? "", label: node?.op ?? "" };
   }
 
   /** All values of a phase as one element, thin ones without a line: thousands have to be cheap. */
