@@ -125,7 +125,7 @@ def test_loops_list_the_kernels_of_their_bodies() -> None:
     scan, loop, switch = named["scan"], named["while"], named["switch"]
     assert all(inner.runs == 40 for inner in scan.body)
     assert scan.bytes == sum(inner.bytes for inner in scan.body) > 40 * 32 * 8
-    assert 0 < sum(inner.seconds for inner in scan.body) <= 1.01 * scan.seconds
+    assert 0 < sum(inner.median for inner in scan.body) <= 1.01 * scan.median
     assert scan.own_seconds < scan.seconds
     steps = {inner.name: inner.runs for inner in loop.body}
     assert 2 < steps["multiply"] < 40
@@ -145,7 +145,8 @@ def test_reading_the_clock_in_a_loop_of_numbers_does_not_count() -> None:
     args = 0.5, np.linspace(0, 1, 5000)
     report = covered(gd.compile(wander).lower(*args), *args)
     (scan,) = (kernel for kernel in report.kernels if kernel.body)
-    assert 0 < sum(inner.seconds for inner in scan.body) <= 1.01 * scan.seconds
+    # usual times: the least ones are those of different calls
+    assert 0 < sum(inner.median for inner in scan.body) <= 1.01 * scan.median
 
 
 def test_launches_that_run_as_one_divide_their_time() -> None:
